@@ -1,0 +1,256 @@
+"""Meso4 and MesoInception4, the two networks of MesoNet, in Keras.
+
+Afchar, Nozick, Yamagishi, Echizen: "MesoNet: a Compact Facial Video Forgery Detection Network",
+WIFS 2018, arXiv 1809.00888. A network reads RGB faces, 256x256 with values in [0, 1], and gives
+P(real) for each: 1 = real, 0 = forged (deepfake or Face2Face). Label order: ("df", "real").
+"""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for GPUs, aloud
+
+import h5py
+import keras
+import numpy as np
+from keras import layers
+
+IMAGE_SIZE = 256  # pixels, both ways
+
+
+class BatchNormalization(layers.BatchNormalization):
+    """Keras' BatchNormalization, trained with TensorFlow's fused kernel.
+
+    Keras 3 normalises with separate reductions and elementwise passes, which cost as much as the
+    convolutions here. Same variables, same inference; the kernel's running variance is the unbiased
+    one (n / (n - 1)), as under the authors' Keras 2. The name is Keras' own because Keras stores
+    weights under class names: either layer reads the other's files.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        if not (training and self.trainable and keras.backend.backend() == "tensorflow"):
+            return super().call(inputs, training=training, mask=mask)
+        from tensorflow.compat.v1.nn import fused_batch_norm
+
+        outputs, mean, variance = fused_batch_norm(
+            inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
+        )
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+        return outputs
+
+
+def _normalize_and_pool(x, pool):
+    x = BatchNormalization()(x)
+    return layers.MaxPooling2D(pool, padding="same")(x)
+
+
+def _convolve(x, filters, kernel, dilation=1):
+    return layers.Conv2D(filters, kernel, dilation_rate=dilation, padding="same", activation="relu")(x)
+
+
+def _inception(x, widths):
+    """Four branches side by side (paper, section 3.2): 1x1, then 3x3 at dilation 1, 2 and 3."""
+    a, b, c, d = widths
+    # The authors' files are read by order, and branches b and c have the same shapes: keep this one.
+    return layers.Concatenate()(
+        [
+            _convolve(x, a, 1),
+            _convolve(_convolve(x, b, 1), b, 3),
+            _convolve(_convolve(x, c, 1), c, 3, dilation=2),
+            _convolve(_convolve(x, d, 1), d, 3, dilation=3),
+        ]
+    )
+
+
+def _classify(x):
+    x = layers.Flatten()(x)  # 8 x 8 x 16 = 1024
+    x = layers.Dropout(0.5)(x)
+    x = layers.Dense(16)(x)
+    x = layers.LeakyReLU(negative_slope=0.1)(x)
+    x = layers.Dropout(0.5)(x)
+    return layers.Dense(1, activation="sigmoid")(x)
+
+
+def build_meso4():
+    """Meso4 (paper, figure 4): 27,977 trainable parameters. (N, 256, 256, 3) -> P(real) (N, 1)."""
+    x = inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
+    for filters, kernel, pool in ((8, 3, 2), (8, 5, 2), (16, 5, 2), (16, 5, 4)):
+        x = _normalize_and_pool(_convolve(x, filters, kernel), pool)
+    return keras.Model(inputs, _classify(x), name="Meso4")
+
+
+def build_meso_inception4():
+    """MesoInception4 (paper, figure 5): 28,615 trainable parameters, same shapes as Meso4."""
+    x = inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
+    for widths in ((1, 4, 4, 2), (2, 4, 4, 2)):
+        x = _normalize_and_pool(_inception(x, widths), 2)
+    for pool in (2, 4):
+        x = _normalize_and_pool(_convolve(x, 16, 5), pool)
+    return keras.Model(inputs, _classify(x), name="MesoInception4")
+
+
+def scale_pixels(x):
+    """Return faces as the networks take them: float32 (N, 256, 256, 3) in [0, 1].
+
+    The dtype carries the unit: uint8 is 0-255 and is divided by 255 here and nowhere else; floats
+    must lie in [0, 1] already. Raises ValueError for any other dtype, range, size or rank.
+    """
+    x = _check_shape(x)
+    if x.dtype == np.uint8:
+        return x.astype(np.float32) / np.float32(255)
+    if not np.issubdtype(x.dtype, np.floating):
+        raise ValueError(f"faces have dtype {x.dtype}, wanted uint8 in 0-255 or float in [0, 1]")
+    if x.size and not (x.min() >= 0 and x.max() <= 1):  # written so that NaN fails too
+        raise ValueError(
+            f"float faces have values from {x.min():g} to {x.max():g}, wanted [0, 1]: "
+            "divide by 255, or pass uint8"
+        )
+    return x.astype(np.float32)
+
+
+def _check_shape(x):
+    x = np.asarray(x)
+    if x.ndim != 4 or x.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3):
+        raise ValueError(
+            f"faces have shape {x.shape}, wanted (N, {IMAGE_SIZE}, {IMAGE_SIZE}, 3): a batch of RGB images"
+        )
+    return x
+
+
+class Classifier:
+    """A network behind the interface of the authors' code. Use Meso4 or MesoInception4.
+
+    `.model` is the plain keras.Model, compiled as published: Adam, mean squared error, accuracy.
+    """
+
+    build = None
+
+    def __init__(self, learning_rate=0.001):
+        self.model = type(self).build()
+        self.model.compile(
+            optimizer=keras.optimizers.Adam(learning_rate), loss="mean_squared_error", metrics=["accuracy"]
+        )
+
+    def predict(self, x, batch_size=32):
+        """Return P(real), float32 (N, 1), of faces as `scale_pixels` takes them (and raises)."""
+        x = _check_shape(x)
+        scores = [np.empty((0, 1), np.float32)]
+        for start in range(0, len(x), batch_size):
+            scores.append(self.model.predict_on_batch(scale_pixels(x[start : start + batch_size])))
+        return np.concatenate(scores)
+
+    def fit(self, x, y):
+        """Train one step on faces x and labels y (1 = real, 0 = forged). Returns [loss, accuracy]."""
+        self.model.reset_metrics()  # Keras 3 would report the running mean of all calls so far
+        return self.model.train_on_batch(scale_pixels(x), np.asarray(y))
+
+    def get_accuracy(self, x, y):
+        """Return [loss, accuracy] on faces x and labels y (1 = real, 0 = forged), as published."""
+        self.model.reset_metrics()
+        return self.model.test_on_batch(scale_pixels(x), np.asarray(y))
+
+    def load(self, path):
+        """Read weights: `.weights.h5` (Keras 3) or `.h5` (Keras 2, the authors' files included).
+
+        A path without suffix stands for the file that is there. Raises FileNotFoundError when there
+        is none, ValueError when it is damaged, no HDF5 file, or of another network.
+        """
+        path = _find_h5(path)
+        network = identify_network(path)
+        if network != self.model.name:
+            raise ValueError(
+                f"{path}: holds weights of {network}, wanted {self.model.name}: load it with {network}()"
+            )
+        try:
+            self._bare_model().load_weights(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"{path}: Keras cannot read these weights ({reason}): get the file again"
+            ) from error
+
+    def save(self, path):
+        """Write the weights (no optimiser state) to `path`, which ends in `.weights.h5` or gets it."""
+        path = Path(path)
+        if not path.name.endswith(".h5"):
+            path = path.with_name(path.name + ".weights.h5")
+        if not path.name.endswith(".weights.h5"):
+            raise ValueError(f"{path}: Keras 3 writes weights as .weights.h5: end the name so")
+        self._bare_model().save_weights(path)
+
+    def export(self, path):
+        """Write the network for LiteRT, as `.tflite`: uint8 (N, 256, 256, 3) in, P(real) (N, 1) out."""
+        faces = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), dtype="uint8")
+        scores = self.model(layers.Rescaling(1 / 255)(faces))
+        keras.Model(faces, scores).export(path, format="litert", verbose=False)
+
+    def _bare_model(self):
+        return keras.Model(self.model.inputs, self.model.outputs)  # the same layers, no optimiser
+
+
+class Meso4(Classifier):
+    build = staticmethod(build_meso4)
+
+
+class MesoInception4(Classifier):
+    build = staticmethod(build_meso_inception4)
+
+
+MODELS = {"Meso4": Meso4, "MesoInception4": MesoInception4}
+
+
+def load_classifier(path):
+    """Return the Meso4 or MesoInception4 whose weights `path` holds. Raises as `Classifier.load`."""
+    path = _find_h5(path)
+    classifier = MODELS[identify_network(path)]()
+    classifier.load(path)
+    return classifier
+
+
+def identify_network(path):
+    """Return the key of MODELS whose kernels have the shapes found in the HDF5 file `path`.
+
+    Raises ValueError when the file is not HDF5, is damaged, or fits neither network.
+    """
+    try:
+        with h5py.File(path) as file:
+            shapes = []
+            file.visititems(lambda name, item: shapes.append((name, getattr(item, "shape", ()))))
+            legacy = "layer_names" in file.attrs or "model_weights" in file
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path}: {_describe_damage(path)}: get the file again") from error
+    if legacy == str(path).endswith(".weights.h5"):  # Keras picks the reader by the suffix
+        wanted = "Keras 2 file: name it .h5" if legacy else "Keras 3 file: name it .weights.h5"
+        raise ValueError(f"{path}: the suffix does not fit the content, a {wanted}")
+    kernels = sorted(s for name, s in shapes if len(s) > 1 and not name.startswith("optimizer"))
+    for name, network in MODELS.items():
+        if kernels == sorted(tuple(w.shape) for w in network.build().weights if len(w.shape) > 1):
+            return name
+    raise ValueError(
+        f"{path}: holds {len(kernels)} kernels that fit neither {' nor '.join(MODELS)}: "
+        "use weights of one of these networks"
+    )
+
+
+def _find_h5(path):
+    path = Path(path)
+    candidates = [path] if path.suffix == ".h5" else [Path(f"{path}{s}") for s in (".weights.h5", ".h5")]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    names = " nor ".join(str(c) for c in candidates)
+    raise FileNotFoundError(f"{names}: no such file: weights/README.md says where to get weights")
+
+
+def _describe_damage(path):
+    head = Path(path).read_bytes()[:256]
+    if not head:
+        return "empty file"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the weights"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "an HTML page, not the weights"
+    if head.startswith(b"\x89HDF"):
+        return "damaged or cut short"
+    return "not an HDF5 file"

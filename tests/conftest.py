@@ -1,0 +1,56 @@
+"""What the tests share: where things lie, and running a script as a user does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+sys.path.insert(0, str(ROOT))
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of weights, faces and clips that are not ours to ship."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs {SHARED}, which is not part of the project")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def noise():
+    return np.random.default_rng(0).integers(0, 256, (4, 256, 256, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def gradient():
+    y, x = np.mgrid[:256, :256]
+    return np.stack([x, y, 255 - x], axis=-1).astype(np.uint8)[None]
+
+
+@pytest.fixture(scope="session")
+def converted(shared, tmp_path_factory):
+    """Folder of the authors' four weights, as weights/convert.py writes them."""
+    from classifiers import load_classifier
+    from pipeline import write_weights
+
+    folder = tmp_path_factory.mktemp("converted")
+    for path in sorted((shared / "published_weights").glob("*.h5")):
+        write_weights(load_classifier(path), folder / path.stem, {"resampling": "nearest", "threshold": 0.5})
+    return folder
+
+
+def run_script(script, *arguments, cwd=ROOT, status=0):
+    """Run a script of the repository, check its exit status, and return what it printed."""
+    command = [sys.executable, ROOT / script, *arguments]
+    done = subprocess.run(
+        list(map(os.fspath, command)), cwd=cwd, capture_output=True, timeout=300, check=False
+    )
+    done.stdout, done.stderr = (text.decode(errors="surrogateescape") for text in (done.stdout, done.stderr))
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == status, f"status {done.returncode}: {done.stdout}{done.stderr}"
+    return done

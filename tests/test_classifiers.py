@@ -1,0 +1,208 @@
+"""The networks: architecture, the authors' weights to the digit, and the input contract."""
+
+import json
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SHARED
+from PIL import Image
+
+from classifiers import MODELS, BatchNormalization, Meso4, MesoInception4, load_classifier
+
+AUTHORS = ["Meso4_DF", "Meso4_F2F", "MesoInception_DF", "MesoInception_F2F"]
+# copied from shared/golden/scores.json: they need no image of others
+NOISE = {"Meso4_DF": [0.968277, 0.806603, 0.936669, 0.976776], "MesoInception_DF": [1, 1, 1, 1]}
+GRADIENT = {"Meso4_DF": 0.336767, "MesoInception_DF": 0.697715}
+
+
+@pytest.mark.parametrize(("name", "trainable"), [("Meso4", 27_977), ("MesoInception4", 28_615)])
+def test_parameter_count(name, trainable):
+    model = MODELS[name]().model
+    assert sum(np.prod(w.shape) for w in model.trainable_weights) == trainable
+    assert model.output_shape == (None, 1)
+
+
+def test_compiled_as_published():
+    model = Meso4(learning_rate=0.002).model
+    assert isinstance(model.optimizer, keras.optimizers.Adam)
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.002)
+    assert model.loss == "mean_squared_error"
+
+
+@pytest.mark.parametrize("name", AUTHORS)
+def test_authors_weights_give_golden_scores(shared, noise, gradient, name):
+    golden = json.loads((shared / "golden/scores.json").read_text())["scores"][name]
+    classifier = load_classifier(shared / f"published_weights/{name}.h5")
+    np.testing.assert_allclose(classifier.predict(noise)[:, 0], golden["noise"], atol=2e-6)
+    np.testing.assert_allclose(classifier.predict(gradient)[:, 0], golden["gradient"], atol=2e-6)
+    for name_of_filter in ("nearest", "bilinear"):
+        resample = Image.Resampling[name_of_filter.upper()]
+        faces = []
+        for path in golden[name_of_filter]:
+            image = Image.open(shared / "published_images" / path).convert("RGB")
+            faces.append(np.asarray(image.resize((256, 256), resample)))
+        scores = classifier.predict(np.stack(faces))[:, 0]
+        np.testing.assert_allclose(scores, list(golden[name_of_filter].values()), atol=2e-6)
+
+
+@pytest.mark.parametrize("name", NOISE)
+def test_pinned_scores_are_the_golden_ones(shared, name):
+    golden = json.loads((shared / "golden/scores.json").read_text())["scores"][name]
+    assert golden["noise"] == NOISE[name]
+    assert golden["gradient"] == [GRADIENT[name]]
+
+
+@pytest.fixture(scope="module")
+def meso4():
+    return Meso4()
+
+
+def test_uint8_and_float_are_the_same_faces(meso4, noise):
+    as_float = noise.astype(np.float32) / 255
+    np.testing.assert_array_equal(meso4.predict(noise), meso4.predict(as_float))
+    np.testing.assert_allclose(meso4.predict(noise), meso4.predict(as_float.astype(np.float64)), atol=1e-7)
+
+
+def test_predict_shapes(meso4, noise):
+    assert meso4.predict(noise[:0]).shape == (0, 1)
+    scores = meso4.predict(noise, batch_size=3)  # the last batch is smaller
+    assert scores.shape == (4, 1)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, meso4.predict(noise), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("faces", "seen"),
+    [
+        (np.full((1, 256, 256, 3), 1.01, np.float32), "1.01"),
+        (np.full((1, 256, 256, 3), 255.0), "divide by 255"),
+        (np.full((1, 256, 256, 3), -0.1, np.float32), "-0.1"),
+        (np.full((1, 256, 256, 3), np.nan, np.float32), "nan"),
+        (np.zeros((1, 256, 256, 3), np.int64), "int64"),
+        (np.zeros((1, 256, 256, 3), bool), "bool"),
+        (np.zeros((1, 128, 128, 3), np.uint8), r"\(1, 128, 128, 3\)"),
+        (np.zeros((0, 128, 128, 3), np.uint8), r"\(0, 128, 128, 3\)"),
+        (np.zeros((256, 256, 3), np.uint8), r"\(256, 256, 3\)"),
+        (np.zeros((1, 256, 256, 1), np.uint8), r"\(1, 256, 256, 1\)"),
+        (np.zeros((1, 3, 256, 256), np.uint8), r"\(1, 3, 256, 256\)"),
+        (np.uint8(3), r"\(\)"),
+    ],
+)
+def test_predict_refuses_what_is_no_batch_of_faces(meso4, faces, seen):
+    with pytest.raises(ValueError, match=seen):
+        meso4.predict(faces)
+
+
+def test_fit_learns_and_reports_its_own_batch():
+    keras.utils.set_random_seed(1)
+    classifier = MesoInception4()
+    faces = np.zeros((4, 256, 256, 3), np.uint8)
+    faces[2:] = 255
+    labels = np.array([0, 0, 1, 1])
+    before = classifier.get_accuracy(faces, labels)[0]
+    losses = [classifier.fit(faces, labels)[0] for _ in range(12)]
+    assert min(losses[-3:]) < losses[0]
+    classifier.fit(faces, labels)
+    # not the running mean over calls that Keras 3 keeps
+    again = classifier.get_accuracy(faces, labels)
+    assert classifier.get_accuracy(faces, labels) == again
+    assert before != again[0]
+
+
+def test_fused_normalization_learns_as_keras_own():
+    random = np.random.default_rng(0)
+    x, weight = (tf.constant(random.normal(3, 2, (2, 8, 8, 4)), tf.float32) for _ in range(2))
+    results = []
+    for layer in (BatchNormalization(), keras.layers.BatchNormalization()):
+        layer.build(x.shape)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = layer(x, training=True)
+            target = tf.reduce_sum(outputs * weight)
+        gradients = tape.gradient(target, [x, *layer.trainable_variables])
+        results.append([outputs, *gradients, *layer.non_trainable_variables, layer(x, training=False)])
+    for mine, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4)
+    n = 2 * 8 * 8
+    batch_variances = [(moving - 0.99) / 0.01 for moving in (results[0][5], results[1][5])]
+    np.testing.assert_allclose(batch_variances[0], batch_variances[1] * n / (n - 1), rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_save_and_load(tmp_path, noise, name):
+    first, second = MODELS[name](), MODELS[name]()
+    first.fit(noise, [0, 1, 0, 1])  # an optimiser with state, which is not saved
+    first.save(tmp_path / "net")
+    assert [p.name for p in tmp_path.iterdir()] == ["net.weights.h5"]
+    second.load(tmp_path / "net")
+    np.testing.assert_array_equal(first.predict(noise), second.predict(noise))
+    assert type(load_classifier(tmp_path / "net.weights.h5")).__name__ == name
+    with pytest.raises(ValueError, match=r"net\.h5: .*\.weights\.h5"):
+        first.save(tmp_path / "net.h5")
+
+
+def test_reads_weights_saved_with_optimizer(tmp_path, noise):
+    classifier = Meso4()
+    classifier.fit(noise, [0, 1, 0, 1])
+    classifier.model.save_weights(tmp_path / "net.weights.h5")
+    np.testing.assert_array_equal(
+        load_classifier(tmp_path / "net.weights.h5").predict(noise), classifier.predict(noise)
+    )
+
+
+def test_load_names_file_cause_and_cure(tmp_path):
+    Meso4().save(tmp_path / "whole.weights.h5")
+    whole = (tmp_path / "whole.weights.h5").read_bytes()
+    contents = {
+        "short": (whole[: len(whole) // 2], "damaged or cut short"),
+        "shorter": (whole[:100], "damaged or cut short"),
+        "empty": (b"", "empty file"),
+        "page": (b"\n<!DOCTYPE html><html>", "HTML page"),
+        "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
+        "text": (b"hello", "not an HDF5 file"),
+    }
+    for name, (content, cause) in contents.items():
+        path = tmp_path / f"{name}.weights.h5"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=cause) as caught:
+            Meso4().load(path)
+        message = str(caught.value)
+        assert str(path) in message
+        assert "get the file again" in message
+        assert "\n" not in message
+    with pytest.raises(FileNotFoundError, match=r"nothing\.weights\.h5 nor .*nothing\.h5.*README"):
+        Meso4().load(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=r"holds weights of Meso4, wanted MesoInception4"):
+        MesoInception4().load(tmp_path / "whole")
+    (tmp_path / "whole.h5").write_bytes(whole)
+    with pytest.raises(ValueError, match=r"name it \.weights\.h5"):
+        Meso4().load(tmp_path / "whole.h5")
+    with h5py.File(tmp_path / "other.weights.h5", "w") as file:
+        file["layers/dense/vars/0"] = np.zeros((3, 4))
+    with pytest.raises(ValueError, match="fit neither Meso4 nor MesoInception4"):
+        Meso4().load(tmp_path / "other")
+
+
+def test_authors_file_loads_without_suffix_into_its_network_only(shared):
+    MesoInception4().load(shared / "published_weights/MesoInception_DF")
+    with pytest.raises(ValueError, match="wanted Meso4"):
+        Meso4().load(shared / "published_weights/MesoInception_DF")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the authors' weights in ../shared")
+def test_litert_equals_keras(converted, noise, gradient):
+    from pipeline import find_weights, load_predictor
+
+    faces = np.concatenate([noise, gradient, np.zeros_like(gradient), np.full_like(gradient, 255)])
+    for name in AUTHORS:
+        litert = load_predictor(find_weights(converted / f"{name}.tflite"), load_classifier)
+        keras_scores = load_predictor(find_weights(converted / f"{name}.weights.h5"), load_classifier)
+        np.testing.assert_allclose(litert(faces), keras_scores(faces), atol=1e-6)
+        np.testing.assert_allclose(litert(noise)[:1], litert(noise[:1]), atol=1e-6)
+        assert litert(faces[:0]).shape == (0,)
+        if name in NOISE:
+            np.testing.assert_allclose(litert(noise), NOISE[name], atol=2e-6)
+            np.testing.assert_allclose(litert(gradient), GRADIENT[name], atol=2e-6)

@@ -1,0 +1,49 @@
+"""The shape of the repository: what lies where, and who imports whom."""
+
+import ast
+import re
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+TOP = {
+    "LICENSE", "README.md", "classifiers.py", "deepfakes_images.py", "extract_faces.py", "pipeline.py",
+    "requirements.txt", "test_images", "tests", "training", "weights",
+}  # fmt: skip
+SCRIPTS = {"deepfakes_images", "extract_faces", "df_CNN", "convert", "download", "make_test_images"}
+
+
+def list_files():
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+
+
+def test_top_level():
+    assert {name.partition("/")[0] for name in list_files() if not name.startswith(".")} == TOP
+
+
+def test_who_imports_whom():
+    for name in list_files():
+        if not name.endswith(".py"):
+            continue
+        imported = set()
+        for node in ast.walk(ast.parse((ROOT / name).read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module.partition(".")[0])
+        assert not imported & SCRIPTS, f"{name} imports a script"
+        if name in ("classifiers.py", "pipeline.py"):
+            assert not imported & {"classifiers", "pipeline"}, name
+
+
+def test_every_file_is_in_the_readmes_tree():
+    readme = (ROOT / "README.md").read_text()
+    tree = readme[readme.index("## Files") :]
+    for name in list_files():
+        if name.endswith(".py") and not re.match(r"tests/(test_|conftest)", name):
+            assert re.search(rf"\b{re.escape(name.rpartition('/')[2])}\b", tree), name

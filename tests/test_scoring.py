@@ -1,0 +1,351 @@
+"""From image files to scores: finding, reading, resizing, scoring, the report."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT, run_script
+from PIL import Image
+
+import pipeline
+
+GOLDEN_LINE = re.compile(r"^(\d\.\d{4})  (real|deepfake) +(\S+)$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    return Image.open(ROOT / "test_images/real/hopper.png")
+
+
+# --- finding --------------------------------------------------------------------------------------
+
+
+def test_find_images_sorted_each_once_hidden_and_foreign_passed_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b/2.JPG", "b/1.png", "a.jpeg", "b/c/x.WebP", "b/notes.txt", ".git/z.png", "b/._1.png"):
+        file = tmp_path / "top" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    (tmp_path / "top/b/loop").symlink_to(tmp_path / "top")
+    (tmp_path / "top/again.png").symlink_to("b/1.png")
+    (tmp_path / "raw.data").touch()
+    found = [
+        str(i.path) for i in pipeline.find_images(["top", "top/b", "raw.data", "top/a.jpeg", "gone.jpg"])
+    ]
+    assert found == ["top/a.jpeg", "top/again.png", "top/b/2.JPG", "top/b/c/x.WebP", "raw.data", "gone.jpg"]
+    os.chdir("top/b")
+    inside = ["1.png", "2.JPG", "c/x.WebP", "loop/a.jpeg"]  # the loop leads out of the folder given, once
+    assert [str(i.path) for i in pipeline.find_images(["."])] == inside
+
+
+@pytest.mark.parametrize(
+    ("folders", "name", "expected"),
+    [
+        (("faces", "df"), "1.png", ("df", "", "faces/df/1.png")),
+        (("faces", "Real"), "1.png", ("real", "", "faces/Real/1.png")),
+        (("real", "fake"), "1.png", ("df", "", "real/fake/1.png")),
+        (("faces", "df", "clip7"), "000003.png", ("df", "", "faces/df/clip7")),
+        (("df",), "celebdf-id2-id3-5face0.jpg", ("df", "celebdf", "celebdf-id2-id3")),
+        (("people",), "1.png", ("", "", "people/1.png")),
+        ((), "dfdc-abc-0.jpg", ("", "dfdc", "dfdc-abc")),
+    ],
+)
+def test_label_source_and_video_from_names(tmp_path, monkeypatch, folders, name, expected):
+    monkeypatch.chdir(tmp_path)
+    path = pipeline.Path(*folders, name)
+    image = pipeline.describe_image(path, folders)
+    assert image == (path, *expected)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_image_is_read_as_upright_rgb(tmp_path, portrait):
+    rgb = np.asarray(portrait.convert("RGB"))
+    grey = portrait.convert("L")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned 90 degrees clockwise
+    for name, image, options in (
+        ("rgb.png", portrait, {}),
+        ("rgba.png", portrait.convert("RGBA"), {}),
+        ("turned.png", portrait.rotate(90, expand=True), {"exif": exif}),
+        ("rgb.tif", portrait, {}),
+        ("first.gif", portrait, {"save_all": True, "append_images": [grey.convert("RGB")]}),
+    ):
+        image.save(tmp_path / name, **options)
+        read = pipeline.read_image(tmp_path / name)
+        assert read.dtype == np.uint8
+        tolerance = 40 if name.endswith("gif") else 0  # 256 colours
+        assert np.abs(read.astype(int) - rgb).mean() <= tolerance / 10, name
+        if not tolerance:
+            np.testing.assert_array_equal(read, rgb, name)
+    wide = np.asarray(grey, np.uint16) * 257
+    palette = portrait.quantize(200)
+    palette.info["transparency"] = 3
+    for name, image in (
+        ("grey.png", grey),
+        ("16bit.png", Image.fromarray(wide)),
+        ("alpha.png", grey.convert("LA")),
+        ("grey.jpg", grey),
+    ):
+        image.save(tmp_path / name)
+        read = pipeline.read_image(tmp_path / name)
+        assert read.shape == rgb.shape
+        assert np.abs(read - np.asarray(grey, int)[..., None]).mean() <= (5 if name.endswith("jpg") else 0)
+    palette.save(tmp_path / "palette.png")
+    assert np.abs(pipeline.read_image(tmp_path / "palette.png") - rgb.astype(int)).mean() < 6
+    portrait.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    assert np.abs(pipeline.read_image(tmp_path / "cmyk.jpg") - rgb.astype(int)).mean() < 6
+    Image.fromarray(np.zeros((20, 20_000, 3), np.uint8)).save(tmp_path / "wide.png")
+    assert pipeline.load_face(tmp_path / "wide.png", "nearest").shape == (256, 256, 3)
+
+
+def make_bad_images(folder, portrait):
+    """Write images that cannot be scored; return {name: what the reason must say}."""
+    portrait.save(folder / "whole.jpg")
+    whole = (folder / "whole.jpg").read_bytes()
+    (folder / "whole.jpg").unlink()
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "header-only.jpg").write_bytes(whole[:30])
+    (folder / "text.jpg").write_text("not an image at all")
+    (folder / "empty.png").touch()
+    (folder / "dangling.png").symlink_to(folder / "gone.png")
+    os.mkfifo(folder / "pipe.jpg")
+    Image.new("RGB", (1, 1)).save(folder / "pixel.png")
+    Image.new("F", (64, 64)).save(folder / "float.tif")
+    bomb = Image.new("L", (20_000, 20_000))
+    bomb.save(folder / "bomb.png")
+    return {
+        "truncated.jpg": "truncated",
+        "header-only.jpg": "image|Truncated",
+        "text.jpg": "not an image",
+        "empty.png": "empty file",
+        "dangling.png": "No such file",
+        "pipe.jpg": "not a regular file",
+        "pixel.png": "1x1 pixels, wanted at least 16",
+        "float.tif": "float pixels",
+        "bomb.png": "400000000 pixels|20000x20000",
+    }
+
+
+def test_bad_images_raise_one_line(tmp_path, portrait):
+    for name, reason in make_bad_images(tmp_path, portrait).items():
+        with pytest.raises((OSError, ValueError), match=reason) as caught:
+            pipeline.read_image(tmp_path / name)
+        assert "\n" not in pipeline.describe_error(caught.value)
+
+
+def test_resizing_is_pillows(portrait):
+    image = np.asarray(portrait.convert("RGB"))
+    nearest = pipeline.resize_face(image, "nearest")
+    bilinear = pipeline.resize_face(image, "bilinear")
+    np.testing.assert_array_equal(
+        nearest, portrait.convert("RGB").resize((256, 256), Image.Resampling.NEAREST)
+    )
+    np.testing.assert_array_equal(
+        bilinear, portrait.convert("RGB").resize((256, 256), Image.Resampling.BILINEAR)
+    )
+    assert (nearest != bilinear).any()
+
+
+def test_loading_ahead_is_bounded_and_in_order(tmp_path, portrait):
+    for i in range(40):
+        portrait.resize((20 + i, 20)).save(tmp_path / f"{i:02}.png")
+    images = pipeline.find_images([tmp_path])
+    taken = []
+    faces = pipeline.load_faces((taken.append(i) or i for i in images), "nearest", ahead=5)
+    next(faces)
+    assert len(taken) == 6
+    assert len(list(faces)) == 39
+
+
+# --- scoring --------------------------------------------------------------------------------------
+
+
+def test_scores_do_not_depend_on_batch_size():
+    images = pipeline.find_images([ROOT / "test_images"])
+    weights = pipeline.find_weights("Meso4_DF")
+    predict = pipeline.load_predictor(weights, None)
+    by_size = [
+        [s.score for s in pipeline.score_images(images, predict, weights.resampling, 0.5, size)]
+        for size in (1, 3, 32)
+    ]
+    np.testing.assert_allclose(by_size[0], by_size[1], atol=1e-6)
+    np.testing.assert_allclose(by_size[0], by_size[2], atol=1e-6)
+
+
+def test_judge_and_summarize():
+    image = pipeline.describe_image(pipeline.Path("a.png"), ())
+    scores = [
+        pipeline.Score(image, score, pipeline.judge(score, 0.4), "") for score in (0.4, 0.3999, 1.0, None)
+    ]
+    assert [s.verdict for s in scores] == ["real", "deepfake", "real", "error"]
+    found = pipeline.summarize(scores, 0.4)
+    assert found["average_score"] == pytest.approx(0.599967, abs=1e-6)
+    assert found["deepfake_percent"] == pytest.approx(100 / 3)
+    assert (found["images"], found["scored"], found["skipped"]) == (4, 3, 1)
+    nothing = pipeline.summarize(scores[3:], 0.4)
+    assert nothing["average_score"] is None
+    assert nothing["verdict"] == "error"
+
+
+def test_evaluate_known_figures():
+    labels = ["df", "df", "df", "df", "real", "real"]
+    found = pipeline.evaluate(labels, [0.1, 0.2, 0.3, 0.9, 0.8, 0.4], 0.5)
+    assert found["accuracy_df"] == 0.75
+    assert found["accuracy_real"] == 0.5
+    assert found["balanced_accuracy"] == 0.625
+    assert found["accuracy"] == pytest.approx(4 / 6)
+    assert found["auc"] == pytest.approx(6 / 8)
+    assert found["eer"] == pytest.approx(0.25)
+    assert "auc" not in pipeline.evaluate(["df", "df"], [0.1, 0.2], 0.5)
+
+
+def test_video_level_is_the_mean_of_its_images():
+    def score(label, video, value):
+        image = pipeline.ImageFile(pipeline.Path("x.png"), label, "", video)
+        return pipeline.Score(image, value, pipeline.judge(value, 0.5), "")
+
+    scores = [score("df", "a", 0.1), score("df", "a", 0.7), score("real", "a", 0.9), score("", "b", 0.0)]
+    levels = pipeline.evaluate_scores(scores, 0.5)
+    assert levels["image"]["count"] == 3
+    assert levels["image"]["accuracy_df"] == 0.5
+    assert levels["video"]["count"] == 2  # a forged and a real video may share a name
+    assert levels["video"]["accuracy_df"] == 1.0
+    assert pipeline.evaluate_scores(scores[3:], 0.5) == {}
+
+
+# --- the script -----------------------------------------------------------------------------------
+
+
+def test_without_arguments_it_scores_test_images():
+    done = run_script("deepfakes_images.py")
+    assert len(GOLDEN_LINE.findall(done.stdout)) == 8
+    assert re.search(r"^ +4 .* test_images/real$", done.stdout, re.MULTILINE)
+    assert re.search(r"^Average score: 0\.\d{4}$", done.stdout, re.MULTILINE)
+    assert re.search(r"^Classified as deepfake/f2f: [\d.]+ % \(\d of 8 images\)$", done.stdout, re.MULTILINE)
+    assert "1 = natural, 0 = deepfake/f2f" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("form", ["h5", "tflite"])
+def test_authors_weights_score_their_images_as_published(shared, converted, form):
+    weights = shared / "published_weights/Meso4_DF.h5" if form == "h5" else converted / "Meso4_DF.tflite"
+    done = run_script("deepfakes_images.py", shared / "published_images", "--weights", weights)
+    golden = json.loads((shared / "golden/scores.json").read_text())["scores"]["Meso4_DF"]["nearest"]
+    rows = {
+        path.partition("published_images/")[2]: score for score, _, path in GOLDEN_LINE.findall(done.stdout)
+    }
+    assert rows == {path: f"{score:.4f}" for path, score in golden.items()}
+    assert "Accuracy per image: all 1.000, df 1.000, real 1.000, balanced 1.000, AUC 1.000" in done.stdout
+    assert done.stderr == ""
+
+
+def test_tflite_never_imports_tensorflow():
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['deepfakes_images.py']\n"
+        "try: runpy.run_path('deepfakes_images.py', run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert not {'tensorflow', 'keras', 'classifiers', 'face_recognition'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, timeout=60)
+
+
+def test_csv_and_json_hold_everything(tmp_path, portrait):
+    for label in ("real", "df"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        portrait.save(tmp_path / "set" / label / 'a, "b"\n c.png')
+    (tmp_path / "set" / "broken.jpg").write_text("text")
+    outputs = [f"--{kind}={tmp_path / kind}" for kind in ("csv", "json")] + [
+        f"--plot={tmp_path / 'plot.png'}"
+    ]
+    done = run_script("deepfakes_images.py", "set", *outputs, "--threshold", "0", cwd=tmp_path, status=1)
+    content = json.loads((tmp_path / "json").read_text())
+    with (tmp_path / "csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "score", "verdict", "label", "error"]
+    assert [list(item) for item in content["items"]] == [list(row) for row in rows]
+    for row, item in zip(rows, content["items"], strict=True):
+        assert row["score"] == ("" if item["score"] is None else str(item["score"]))
+        assert {k: v for k, v in row.items() if k != "score"} == {
+            k: v for k, v in item.items() if k != "score"
+        }
+    broken, forged, real = rows
+    assert broken == {"path": "set/broken.jpg", "score": "", "verdict": "error", "label": "",
+                      "error": "not an image"}  # fmt: skip
+    assert (forged["path"], forged["label"]) == ('set/df/a, "b"\n c.png', "df")
+    assert (real["verdict"], real["label"]) == ("real", "real")  # no score is below 0
+    summary = content["summary"]
+    assert (summary["images"], summary["scored"], summary["skipped"]) == (3, 2, 1)
+    assert summary["accuracy"]["image"]["balanced_accuracy"] == 0.5
+    assert set(summary["folders"]) == {"set", "set/df", "set/real"}
+    assert Image.open(tmp_path / "plot.png").size[0] > 400
+    assert r'set/df/a, "b"\n c.png' in done.stdout
+    assert "Skipped: 1 of 3 images" in done.stdout
+    assert "skipped set/broken.jpg: not an image" in done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["csv", "json", "plot.png", "set"]
+
+
+def test_bad_images_in_a_batch_are_reported_and_the_rest_scored(tmp_path, portrait):
+    reasons = make_bad_images(tmp_path, portrait)
+    portrait.save(tmp_path / "good.png")
+    portrait.save(os.fsencode(tmp_path) + b"/not-utf8-\xff.png", "PNG")
+    done = run_script("deepfakes_images.py", tmp_path, "--json", tmp_path / "o.json", status=1)
+    items = {p["path"].rpartition("/")[2]: p for p in json.loads((tmp_path / "o.json").read_text())["items"]}
+    assert set(items) == {*reasons, "good.png", "not-utf8-\udcff.png"}
+    for name, reason in reasons.items():
+        assert items[name]["verdict"] == "error"
+        assert re.search(reason, items[name]["error"])
+        assert f"/{name}: " in done.stderr
+    assert items["good.png"]["score"] == items["not-utf8-\udcff.png"]["score"]
+    assert f"Skipped: {len(reasons)} of {len(items)}" in done.stdout
+
+
+def test_many_images_get_no_row_each(tmp_path, portrait):
+    for i in range(51):
+        portrait.resize((32, 32)).save(tmp_path / f"{i:02}.png")
+    done = run_script("deepfakes_images.py", tmp_path)
+    assert not GOLDEN_LINE.search(done.stdout)
+    assert re.search(rf"^ +51 .* {tmp_path}$", done.stdout, re.MULTILINE)
+
+
+def test_nothing_to_score(tmp_path):
+    done = run_script("deepfakes_images.py", tmp_path, status=2)
+    assert done.stderr == f"deepfakes_images.py: nothing to score: no image in {tmp_path}\n"
+    run_script("deepfakes_images.py", tmp_path / "gone.jpg", status=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--threshold", "1.5"], "1.5: wanted 0 to 1"),
+        (["--batch-size", "0"], "0: wanted 1 or more"),
+        (["--csv", "/nowhere/at/all.csv"], "cannot be written there"),
+        (["--plot", "plot.xyz"], r"plot\.xyz: wanted a name in \.png"),
+        (["--weights", "Meso5_DF"], "Meso5_DF: no such weights.*weights/README.md"),
+        (["--weights", "README.md"], "README.md"),
+    ],
+)
+def test_wrong_usage(arguments, reason):
+    done = run_script("deepfakes_images.py", *arguments, status=2)
+    assert re.search(reason, done.stderr)
+    assert done.stdout == ""
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    command = f"{sys.executable} deepfakes_images.py | head -1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, timeout=60, check=True)
+    assert done.stderr == b""
+
+
+def test_first_scores_come_at_once():
+    started = time.monotonic()
+    run_script("deepfakes_images.py", "test_images/real/hopper.png")
+    assert time.monotonic() - started < 15  # about one second; TensorFlow alone would take four to twenty

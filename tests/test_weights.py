@@ -1,0 +1,154 @@
+"""Weights files, their cards, and the two commands in weights/."""
+
+import http.server
+import json
+import re
+import threading
+
+import numpy as np
+import pytest
+from conftest import ROOT, run_script
+
+import pipeline
+from classifiers import Meso4, load_classifier
+
+SHIPPED = sorted(path.stem for path in (ROOT / "weights").glob("*.json"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_weights_are_whole_and_both_forms_equal(name, noise, gradient):
+    faces = np.concatenate([noise, gradient])
+    predictions = []
+    for suffix in (".tflite", ".weights.h5"):
+        weights = pipeline.find_weights(name + suffix)
+        assert weights.path == ROOT / "weights" / (name + suffix)
+        predictions.append(pipeline.load_predictor(weights, load_classifier)(faces))
+    np.testing.assert_allclose(*predictions, atol=1e-6)
+    card = json.loads((ROOT / f"weights/{name}.json").read_text())
+    assert card["labels"] == ["df", "real"]
+    assert {"trained_on", "validation", "threshold", "resampling"} <= set(card)
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fresh")
+    pipeline.write_weights(Meso4(), folder / "net", {"resampling": "bilinear", "threshold": 0.25})
+    return folder
+
+
+def test_card_goes_with_its_files(fresh):
+    for name in ("net", "net.tflite", "net.weights.h5"):
+        weights = pipeline.find_weights(fresh / name)
+        assert weights[1:] == ("Meso4", "bilinear", 0.25)
+    assert pipeline.find_weights(fresh / "net").path.name == "net.tflite"
+
+
+def test_without_card_only_keras_weights_are_used_as_published(tmp_path, fresh):
+    for name, as_name in (("net.weights.h5", "mine.weights.h5"), ("net.weights.h5", "mine.h5")):
+        (tmp_path / as_name).write_bytes((fresh / name).read_bytes())
+        assert pipeline.find_weights(tmp_path / as_name)[1:] == ("", "nearest", 0.5)
+    (tmp_path / "lite.tflite").write_bytes((fresh / "net.tflite").read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"lite\.tflite: its card lite\.json is missing"):
+        pipeline.find_weights(tmp_path / "lite")
+
+
+def test_damage_and_mixed_up_cards_are_seen(tmp_path, fresh):
+    def spoil(name, content):
+        for path in fresh.iterdir():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        (tmp_path / name).write_bytes(content)
+
+    tflite = (fresh / "net.tflite").read_bytes()
+    card = json.loads((fresh / "net.json").read_text())
+    for content in (tflite[:5000], b"", b"<html>", b"version https://git-lfs.github.com/spec/v1"):
+        spoil("net.tflite", content)
+        with pytest.raises(ValueError, match=r"net\.tflite: damaged, or not the file of net\.json"):
+            pipeline.find_weights(tmp_path / "net")
+    for content in (b"", b"[]", b"{}", json.dumps(card | {"threshold": "x"}).encode()):
+        spoil("net.json", content)
+        with pytest.raises(ValueError, match=r"net\.json: not a card of net\.tflite") as caught:
+            pipeline.find_weights(tmp_path / "net")
+        assert "\n" not in str(caught.value)
+    spoil("net.json", json.dumps(card | {"resampling": "magic"}).encode())
+    with pytest.raises(ValueError, match=r"resampling 'magic', wanted one of"):
+        pipeline.find_weights(tmp_path / "net")
+
+
+def test_convert(shared, tmp_path):
+    source = shared / "published_weights/MesoInception_F2F.h5"
+    done = run_script("weights/convert.py", source, "--output", tmp_path, "--threshold", "0.4")
+    assert "MesoInception_F2F.tflite" in done.stdout
+    assert done.stderr == ""
+    names = ["MesoInception_F2F.json", "MesoInception_F2F.tflite", "MesoInception_F2F.weights.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert pipeline.find_weights(tmp_path / "MesoInception_F2F")[1:] == ("MesoInception4", "nearest", 0.4)
+
+
+def test_convert_refuses_what_is_no_weights(tmp_path):
+    (tmp_path / "page.h5").write_text("<!doctype html>")
+    done = run_script("weights/convert.py", tmp_path / "page.h5", status=1)
+    assert re.fullmatch(r"convert\.py: .*page\.h5: an HTML page, not the weights: .*\n", done.stderr)
+    run_script("weights/convert.py", tmp_path / "gone.h5", status=1)
+    run_script("weights/convert.py", tmp_path / "page.h5", "--threshold", "2", status=2)
+
+
+@pytest.fixture
+def server(shared):
+    """Serve the authors' files at an address; `server.faults` maps a name to what goes wrong."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            name = self.path.rpartition("/")[2]
+            fault = server.faults.get(name)
+            content = (shared / "published_weights" / name).read_bytes()
+            if fault == "missing":
+                self.send_error(404)
+                return
+            if fault == "hash":
+                content = content[:-1] + b"?"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[:1000] if fault == "cut" else content)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.faults = {}
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_download_verifies_and_keeps_only_what_is_right(server, tmp_path):
+    server.faults = {"Meso4_F2F.h5": "hash", "MesoInception_DF.h5": "missing", "MesoInception_F2F.h5": "cut"}
+    done = run_script("weights/download.py", "--address", server.address, "--output", tmp_path, status=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["Meso4_DF.h5"]
+    assert "Meso4_DF.h5: downloaded" in done.stdout
+    for name, reason in (
+        ("Meso4_F2F", r"SHA-256 [0-9a-f]{64}, wanted bcfda.*: not kept"),
+        ("MesoInception_DF", "HTTP 404 Not Found"),
+        ("MesoInception_F2F", "cut off after 1000 of 197504 bytes|IncompleteRead"),
+    ):
+        assert re.search(rf"^download\.py: {name}\.h5: .*{reason}", done.stderr, re.MULTILINE)
+    server.faults = {}
+    done = run_script("weights/download.py", "--address", server.address, "--output", tmp_path)
+    assert done.stdout.count("downloaded") == 3
+    assert done.stdout.count("already there") == 1
+
+
+def test_download_without_network(tmp_path):
+    done = run_script(
+        "weights/download.py", "--address", "http://127.0.0.1:9", "--output", tmp_path, status=1
+    )
+    assert done.stderr.count("refused") == 4
+
+
+def test_readme_of_weights_tells_what_download_checks():
+    text = (ROOT / "weights/README.md").read_text()
+    source = (ROOT / "weights/download.py").read_text()
+    for name, digest in re.findall(r'"(\w+\.h5)": "([0-9a-f]{64})"', source):
+        assert f"| `{name}` | {digest} |" in text

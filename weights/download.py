@@ -1,0 +1,78 @@
+"""Download the weights of MesoNet's authors to weights/authors/ and verify them.
+
+    python3 weights/download.py
+
+Four Keras files (Apache-2.0, Darius Afchar and Vincent Nozick) from github.com/DariusAf/MesoNet.
+"""
+
+import argparse
+import hashlib
+import http.client
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
+
+import pipeline
+
+ADDRESS = "https://raw.githubusercontent.com/DariusAf/MesoNet/master/weights"
+SHA256 = {
+    "Meso4_DF.h5": "036ed30d04ffd9c7506f825b97c86aa64915f5818931da96817b169aad790af5",
+    "Meso4_F2F.h5": "bcfda015d217b9f8d6557693edbdf9f4e79cfd22672541968dd0e2954462b5d7",
+    "MesoInception_DF.h5": "234586d40058e76ef8b6f27ca4b63c06e31c2a5a69c0d8ba6f30b1468ab7bafa",
+    "MesoInception_F2F.h5": "d4533ac8a3197dc35c47405d23d99e888c1d0135e267e03540c7451feaccff3f",
+}
+LARGEST = 1_000_000  # bytes: five times what the files have
+PATIENCE = 30  # seconds without an answer
+
+
+def main():
+    arguments = parse_arguments()
+    failures = 0
+    for name, digest in SHA256.items():
+        target = arguments.output / name
+        if target.is_file() and pipeline.compute_sha256(target) == digest:
+            print(f"{target}: already there")
+            continue
+        try:
+            content = fetch(f"{arguments.address}/{name}", digest)
+            pipeline.write_whole(target, lambda path, content=content: path.write_bytes(content))
+            print(f"{target}: downloaded, SHA-256 as expected")
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            print(f"download.py: {name}: {error}", file=sys.stderr)
+            failures += 1
+    return 1 if failures else 0
+
+
+def fetch(url, digest):
+    """Return the bytes at `url`. Raises OSError, HTTPException or, for a wrong SHA-256, ValueError."""
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+            content = response.read(LARGEST)
+            wanted = int(response.headers.get("Content-Length") or len(content))
+    except urllib.error.HTTPError as error:
+        raise OSError(f"{url}: HTTP {error.code} {error.reason}") from error
+    except urllib.error.URLError as error:
+        raise OSError(f"{url}: {error.reason}") from error
+    if len(content) < wanted:
+        raise OSError(f"{url}: cut off after {len(content)} of {wanted} bytes")
+    found = hashlib.sha256(content).hexdigest()
+    if found != digest:
+        raise ValueError(f"{url}: SHA-256 {found}, wanted {digest}: not kept")
+    return content
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--address", default=ADDRESS, metavar="URL", help="default: %(default)s")
+    folder = pipeline.WEIGHTS_FOLDER / "authors"
+    parser.add_argument("--output", type=Path, default=folder, metavar="FOLDER", help="default: %(default)s")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
