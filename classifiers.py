@@ -28,7 +28,8 @@ class BatchNormalization(layers.BatchNormalization):
     """
 
     def call(self, inputs, training=None, mask=None):
-        if not (training and self.trainable and keras.backend.backend() == "tensorflow"):
+        fused = training and self.trainable and not self.synchronized
+        if not fused or keras.backend.backend() != "tensorflow":
             return super().call(inputs, training=training, mask=mask)
         from tensorflow.compat.v1.nn import fused_batch_norm
 

@@ -93,6 +93,8 @@ def print_report(scores, folders, summary, accuracy):
     if summary["skipped"]:
         print(f"Skipped: {summary['skipped']} of {summary['images']} images could not be scored")
     for level, found in accuracy.items():
+        if level == "video" and found["count"] == accuracy["image"]["count"]:
+            continue  # an image each: the same again
         print(f"Accuracy per {level}: {format_accuracy(found)}")
     print(f"{MEANING} Below {summary['threshold']:g} is called a deepfake.", flush=True)
 

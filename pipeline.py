@@ -280,15 +280,15 @@ def align_face(frame, pose, zoom=1.3):
 # --- weights --------------------------------------------------------------------------------------
 
 
-def find_weights(name):
+def find_weights(name, endings=(".tflite", ".weights.h5", ".h5")):
     """Return the Weights called `name`: a file, here or in weights/, its suffix given or not.
 
-    Without suffix, `.tflite` comes before `.weights.h5` and `.h5`. The card beside the first two
+    Without suffix, the first of `endings` that is there. The card beside the first two
     says how they are used, and their SHA-256; a plain `.h5` (such as the authors') has no card and
     is used as published: nearest-neighbour resizing, threshold 0.5. Raises FileNotFoundError, or
     ValueError when file and card do not belong together; one line each.
     """
-    endings = ("",) if str(name).endswith((".tflite", ".h5")) else (".tflite", ".weights.h5", ".h5")
+    endings = ("",) if str(name).endswith((".tflite", ".h5")) else endings
     tried = [Path(folder, f"{name}{end}") for folder in ("", WEIGHTS_FOLDER) for end in endings]
     path = next((path for path in tried if path.is_file()), None)
     if path is None:
@@ -360,6 +360,7 @@ def write_weights(classifier, stem, card):
     """
     stem = Path(stem)
     h5, tflite, json_path = (Path(f"{stem}{end}") for end in (".weights.h5", ".tflite", ".json"))
+    check_room(stem.parent)
     write_whole(h5, classifier.save)
     with hush_native():
         write_whole(tflite, classifier.export)
@@ -380,7 +381,7 @@ def hush_native():
 
     Setting TF_CPP_MIN_LOG_LEVEL, which TensorFlow 2.21 heeds too late itself, lets all through.
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ and os.environ["TF_CPP_MIN_LOG_LEVEL"] != "3":
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
         yield
         return
     sys.stderr.flush()
@@ -396,6 +397,16 @@ def hush_native():
 
 def compute_sha256(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def check_room(folder):
+    """Raise OSError when a megabyte cannot be written to `folder`: HDF5 would crash the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1_000_000))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def write_whole(path, write):
@@ -497,7 +508,7 @@ def evaluate(labels, scores, threshold):
 
 
 def evaluate_scores(scores, threshold):
-    """Return the figures (see `evaluate`) of the labelled Scores, at each level that they have."""
+    """Return {"image": figures, "video": figures} of the labelled Scores (see `evaluate`), or {}."""
     levels = collect_labelled(scores)
     return {level: evaluate(labels, values, threshold) for level, (labels, values) in levels.items()}
 
@@ -505,19 +516,18 @@ def evaluate_scores(scores, threshold):
 def collect_labelled(scores):
     """Return {"image": (labels, scores), "video": (labels, scores)} of the labelled Scores.
 
-    A video's score is the mean of its images' scores. "video" is there only when some video has
-    several images, both when some image has a label.
+    A video's score is the mean of its images' scores. Empty when no image has label and score.
     """
     known = [s for s in scores if s.image.label and s.score is not None]
     videos = defaultdict(list)
     for s in known:
         videos[s.image.label, s.image.video].append(s.score)
-    levels = {}
-    if known:
-        levels["image"] = [s.image.label for s in known], [s.score for s in known]
-    if len(videos) < len(known):
-        levels["video"] = [label for label, _ in videos], [float(np.mean(v)) for v in videos.values()]
-    return levels
+    if not known:
+        return {}
+    return {
+        "image": ([s.image.label for s in known], [s.score for s in known]),
+        "video": ([label for label, _ in videos], [float(np.mean(v)) for v in videos.values()]),
+    }
 
 
 # --- figures --------------------------------------------------------------------------------------
@@ -545,22 +555,26 @@ def plot_scores(scores, threshold, path):
     few = "" if len(shown) == len(ranked) else f" ({len(shown)} of {len(ranked)} faces)"
     upper.suptitle(f"From forged (0) to real (1){few}", fontsize=11)
     cells = list(upper.subplots(rows, columns, squeeze=False).flat)
-    for cell in cells:
-        cell.axis("off")
-    faces = load_faces([s.image for s in shown], "bilinear")
-    for cell, score, face in zip(cells, shown, faces, strict=False):
-        _draw_face(cell, score, face)
-    curves = _collect_rates(ranked)
-    panels = lower.subplots(1, 2 if curves else 1, squeeze=False)[0]
-    _draw_histogram(panels[0], ranked, threshold)
-    if curves:
-        _draw_roc(panels[1], curves)
+    draw_faces(cells, shown)
+    labelled = {s.image.label for s in ranked} >= set(LABELS)
+    panels = lower.subplots(1, 2 if labelled else 1, squeeze=False)[0]
+    draw_histogram(panels[0], ranked, threshold)
+    if labelled:
+        draw_roc(panels[1], ranked)
     write_whole(path, lambda part: figure.savefig(part, dpi=120))
 
 
-def _draw_face(cell, score, face):
+def draw_faces(cells, scores):
+    """Draw the face, score and verdict of each Score into an axes of its own; leave the rest empty."""
+    for cell in cells[len(scores) :]:
+        cell.axis("off")
+    faces = load_faces([s.image for s in scores], "bilinear")
+    for cell, score, face in zip(cells, scores, faces, strict=False):
+        draw_face(cell, score, face)
+
+
+def draw_face(cell, score, face):
     color = VERDICT_COLORS[score.verdict]
-    cell.axis("on")
     cell.set(xticks=[], yticks=[])
     for spine in cell.spines.values():
         spine.set(color=color, linewidth=3)
@@ -571,7 +585,7 @@ def _draw_face(cell, score, face):
         cell.imshow(face)
 
 
-def _draw_histogram(panel, scores, threshold):
+def draw_histogram(panel, scores, threshold):
     groups = defaultdict(list)
     for s in scores:
         groups[s.image.label or s.verdict].append(s.score)
@@ -584,21 +598,17 @@ def _draw_histogram(panel, scores, threshold):
     panel.legend(title="label" if labelled else "verdict", fontsize=8)
 
 
-def _collect_rates(scores):
-    """Return {level: (false real rates, true real rates, AUC)}, empty unless both labels occur."""
+def draw_roc(panel, scores):
+    """Draw the ROC curves of the labelled Scores, per image and, where that differs, per video."""
     from sklearn import metrics
 
-    found = {}
-    for level, (labels, values) in collect_labelled(scores).items():
+    levels = collect_labelled(scores)
+    if len(levels["image"][0]) == len(levels["video"][0]):
+        del levels["video"]
+    for level, (labels, values) in levels.items():
         real = [label == "real" for label in labels]
-        if any(real) and not all(real):
-            found[level] = (*metrics.roc_curve(real, values)[:2], metrics.roc_auc_score(real, values))
-    return found
-
-
-def _draw_roc(panel, curves):
-    for level, (false_real, true_real, auc) in curves.items():
-        panel.plot(false_real, true_real, label=f"{level}: AUC {auc:.3f}")
+        false_real, true_real, _ = metrics.roc_curve(real, values)
+        panel.plot(false_real, true_real, label=f"{level}: AUC {metrics.auc(false_real, true_real):.3f}")
     panel.plot((0, 1), (0, 1), color="grey", linestyle=":")
     panel.set(xlabel="forged taken for real", ylabel="real taken for real", title="ROC", aspect="equal")
     panel.legend(fontsize=8, loc="lower right")

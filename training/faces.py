@@ -1,0 +1,229 @@
+"""Faces to train on: found, checked, decoded once, drawn in a reproducible order, augmented.
+
+Everything random is drawn with NumPy from (seed, epoch), ahead of the epoch: the same on every
+machine, and an epoch begun again after a kill is the same epoch.
+"""
+
+import collections
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import pipeline
+from classifiers import scale_pixels
+
+IN_MEMORY = 0.4  # of the machine's memory may hold decoded faces; beyond, they lie on disk
+# the authors' augmentation, their ImageDataGenerator's arguments
+ZOOM = 0.2
+ROTATION = 15.0  # degrees
+BRIGHTNESS = 0.2
+CHANNEL_SHIFT = 30 / 255
+
+
+class FaceSet(NamedTuple):
+    """Decoded faces. The three are parallel."""
+
+    images: list[pipeline.ImageFile]
+    faces: np.ndarray  # uint8 (N, 256, 256, 3) RGB, in memory or mapped from disk
+    labels: np.ndarray  # float32 (N, 1): 1 = real, 0 = forged
+
+
+def find_faces(folder):
+    """Return (ImageFiles of `folder`/<df,real>, {folder name: label} where the name is an alias).
+
+    A video is a subfolder of its class, or the first part of names `<source>-<video>-<frame>`.
+    Raises FileNotFoundError without the folder, ValueError, naming what was found, when a class is
+    empty or something lies beside the two classes.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    images, aliases, stray = [], {}, []
+    for entry in sorted(folder.iterdir()):
+        label = pipeline.LABEL_ALIASES.get(entry.name.lower()) if entry.is_dir() else None
+        if entry.name.startswith("."):
+            continue
+        if label is None:
+            stray.append(entry.name)
+            continue
+        if entry.name != label:
+            aliases[entry.name] = label
+        for image in pipeline.find_images([entry]):
+            below = image.path.parent != entry
+            video = str(image.path.parent.relative_to(entry)) if below else image.video
+            images.append(image._replace(label=label, video=video))
+    if stray:
+        raise ValueError(
+            f"{folder}: holds {', '.join(stray[:5])}{', ...' if len(stray) > 5 else ''} beside the classes: "
+            f"wanted folders named {' and '.join(pipeline.LABELS)} only"
+        )
+    for label in pipeline.LABELS:
+        if not any(image.label == label for image in images):
+            raise ValueError(f"{folder}: no image of class {label}, wanted some in {folder / label}")
+    return images, aliases
+
+
+def find_leaks(training, validation):
+    """Return the names of videos that have images in both lists, sorted."""
+
+    def named(images):
+        return {image.video for image in images if image.video != str(image.path)}
+
+    return sorted(named(training) & named(validation))
+
+
+def split_by_video(images, fraction, seed):
+    """Return (training, validation): whole videos, about `fraction` of each source's into the second.
+
+    Videos of one name stay together, whatever their class. Raises ValueError when a class of either
+    would be empty.
+    """
+    classes = collections.defaultdict(set)
+    for image in images:
+        classes[image.source, image.video].add(image.label)
+    strata = collections.defaultdict(list)
+    for (source, video), labels in sorted(classes.items()):
+        strata[source, tuple(sorted(labels))].append(video)
+    chosen = set()
+    for (source, _), videos in sorted(strata.items()):
+        order = np.random.default_rng(seed).permutation(len(videos))
+        count = round(fraction * len(videos))
+        if len(videos) > 1:
+            count = min(max(count, 1), len(videos) - 1)
+        chosen |= {(source, videos[i]) for i in order[:count]}
+    validation = [image for image in images if (image.source, image.video) in chosen]
+    training = [image for image in images if (image.source, image.video) not in chosen]
+    for label in pipeline.LABELS:
+        if not all(any(i.label == label for i in part) for part in (training, validation)):
+            raise ValueError(f"class {label} has too few videos to split: give it a validation folder")
+    return training, validation
+
+
+def load_faces(images, resampling, scratch, watch=iter):
+    """Return (FaceSet of the images that can be read, [(path, reason)] of the others).
+
+    Decoded once, as `pipeline.load_face` does for scoring. Kept in memory, or, when they would take
+    too much of it, in an unnamed file in the folder `scratch`. `watch` wraps the iterator over
+    images: a progress bar.
+    """
+    shape = (len(images), pipeline.IMAGE_SIZE, pipeline.IMAGE_SIZE, 3)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if np.prod(shape) <= IN_MEMORY * memory:
+        faces = np.empty(shape, np.uint8)
+    else:
+        with tempfile.TemporaryFile(dir=scratch) as file:  # gone when the process is, killed or not
+            faces = np.memmap(file, np.uint8, "w+", shape=shape)
+    kept, failed = [], []
+    for image, face in zip(watch(images), pipeline.load_faces(images, resampling), strict=True):
+        if isinstance(face, Exception):
+            failed.append((image.path, pipeline.describe_error(face)))
+        else:
+            faces[len(kept)] = face
+            kept.append(image)
+    labels = np.array([[image.label == "real"] for image in kept], np.float32).reshape(-1, 1)
+    return FaceSet(kept, faces[: len(kept)], labels), failed
+
+
+def count_faces(images):
+    """Return {"source label": {"images": n, "videos": m}}, sorted; a set without sources has "" there."""
+    counts = collections.defaultdict(lambda: [0, set()])
+    for image in images:
+        entry = counts[f"{image.source} {image.label}".strip()]
+        entry[0] += 1
+        entry[1].add(image.video)
+    return {name: {"images": n, "videos": len(videos)} for name, (n, videos) in sorted(counts.items())}
+
+
+def fingerprint(images):
+    """Return a short digest of which faces these are: classes, videos and file names, in order."""
+    names = "\n".join(f"{i.label}/{i.video}/{i.path.name}" for i in images)
+    return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def weigh_faces(images):
+    """Return each image's chance to be drawn, float64 (N,), summing to 1.
+
+    Even over the classes, within a class over its sources, within a source over its videos.
+    """
+    videos = collections.Counter((i.label, i.source, i.video) for i in images)
+    sources = collections.Counter(key[:2] for key in videos)
+    classes = collections.Counter(key[:1] for key in sources)
+    keys = [(i.label, i.source, i.video) for i in images]
+    chances = np.array([1 / (videos[k] * sources[k[:2]] * classes[k[:1]]) for k in keys])
+    return chances / chances.sum()
+
+
+def draw_epoch(images, batch_size, balance, seed, epoch):
+    """Return (which faces, int (steps, batch_size); how to change them, float32 (steps, batch_size, 6)).
+
+    Without `balance` every face once, a few twice to fill the last batch; with it, as many draws by
+    `weigh_faces`. The six numbers are uniform in [-1, 1]; see `augment`.
+    """
+    random = np.random.default_rng((seed, epoch))
+    steps = -(-len(images) // batch_size)
+    size = steps * batch_size
+    if balance:
+        order = random.choice(len(images), size, p=weigh_faces(images))
+    else:
+        order = np.resize(random.permutation(len(images)), size)
+    changes = random.uniform(-1, 1, (steps, batch_size, 6)).astype(np.float32)
+    return order.reshape(steps, batch_size), changes
+
+
+def make_batches(face_set, order, changes, replicas=1, mine=slice(0, 1)):
+    """Return a tf.data.Dataset of (faces float32 (n, 256, 256, 3) in [0, 1], labels float32 (n, 1)).
+
+    Each row of `order` is a batch, cut into as many parts as there are replicas; delivered, one
+    after the other, are the parts of the replicas `mine`. Gathering and augmenting run in parallel,
+    ahead of the network.
+    """
+    import tensorflow as tf
+
+    steps, batch_size = order.shape
+    part = batch_size // replicas
+
+    def take_mine(array):
+        parts = array.reshape(steps, replicas, part, *array.shape[2:])[:, mine]
+        return parts.reshape(-1, part, *array.shape[2:])
+
+    def load(chosen, change):
+        faces = tf.numpy_function(lambda i: scale_pixels(face_set.faces[i]), [chosen], tf.float32)
+        faces = tf.ensure_shape(faces, (part, pipeline.IMAGE_SIZE, pipeline.IMAGE_SIZE, 3))
+        return augment(faces, change), tf.gather(face_set.labels, chosen)
+
+    batches = tf.data.Dataset.from_tensor_slices((take_mine(order), take_mine(changes)))
+    return batches.map(load, num_parallel_calls=2, deterministic=True).prefetch(2)
+
+
+def augment(faces, changes):
+    """Return the faces changed as the authors' training does: float32 (N, 256, 256, 3) in [0, 1].
+
+    `changes`, float32 (N, 6) in [-1, 1]: rotation to 15 degrees; zoom to 0.2, across and along;
+    flip where the fourth is negative; channel shift to 30 of 255, one for all channels; brightness
+    times 0.8 to 1.2. Where a face does not fill its square any more, its edge is repeated.
+    """
+    import tensorflow as tf
+
+    angle = changes[:, 0] * np.float32(np.radians(ROTATION))
+    zoom_x, zoom_y = 1 + ZOOM * changes[:, 1], 1 + ZOOM * changes[:, 2]
+    zoom_x = tf.where(changes[:, 3] < 0, -zoom_x, zoom_x)
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    # what the output pixel (x, y) shows, seen from the centre: (a b; c d) (x, y)
+    a, b, c, d = cos * zoom_x, -sin * zoom_y, sin * zoom_x, cos * zoom_y
+    centre, zero = (pipeline.IMAGE_SIZE - 1) / 2, tf.zeros_like(a)
+    rows = (a, b, centre * (1 - a - b), c, d, centre * (1 - c - d), zero, zero)
+    faces = tf.raw_ops.ImageProjectiveTransformV3(
+        images=faces,
+        transforms=tf.stack(rows, axis=1),
+        output_shape=[pipeline.IMAGE_SIZE, pipeline.IMAGE_SIZE],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+    )
+    shift = (CHANNEL_SHIFT * changes[:, 4])[:, None, None, None]
+    brightness = (1 + BRIGHTNESS * changes[:, 5])[:, None, None, None]
+    return tf.clip_by_value(tf.clip_by_value(faces + shift, 0.0, 1.0) * brightness, 0.0, 1.0)

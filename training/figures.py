@@ -1,0 +1,77 @@
+"""Figures of a training: its curves, and what the trained network gets right and wrong."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import pipeline
+
+WORST = 16  # most wrongly classified faces to show
+
+
+def draw_curves(history, path):
+    """Draw the epochs' figures (dicts as in history.csv): loss, accuracy, AUC, learning rate."""
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    panels = figure.subplots(2, 2, sharex=True).flat
+    for panel, title, names in zip(
+        panels,
+        ("Loss", "Accuracy", "AUC", "Learning rate"),
+        (
+            {"loss": "training", "validation_loss": "validation"},
+            {
+                "accuracy": "training",
+                "validation_accuracy": "validation",
+                "validation_balanced_accuracy": "validation, balanced",
+            },
+            {"validation_auc": "validation, mean over sources"},
+            {"learning_rate": "at the epoch's start"},
+        ),
+        strict=True,
+    ):
+        for name, label in names.items():
+            panel.plot(epochs, [row[name] for row in history], marker=".", label=label)
+        panel.set(title=title, xlabel="epoch")
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8)
+        if title == "Learning rate":
+            panel.set_yscale("log")
+    pipeline.write_whole(path, lambda part: figure.savefig(part, dpi=110))
+
+
+def draw_evaluation(scores, threshold, path):
+    """Draw labelled pipeline.Scores: ROC, histogram, confusion per image and per video, worst faces."""
+    figure = Figure(figsize=(12, 9.5), layout="constrained")
+    upper, lower = figure.subfigures(2, height_ratios=(4, 5))
+    roc, histogram, by_image, by_video = upper.subplots(1, 4)
+    pipeline.draw_roc(roc, scores)
+    pipeline.draw_histogram(histogram, scores, threshold)
+    levels = pipeline.collect_labelled(scores)
+    for panel, (level, (labels, values)) in zip((by_image, by_video), levels.items(), strict=True):
+        _draw_confusion(panel, level, labels, values, threshold)
+    # how far on the wrong side of the threshold
+    wrongness = [(threshold - s.score) * (1 if s.image.label == "real" else -1) for s in scores]
+    order = np.argsort(wrongness)[::-1][:WORST]
+    worst = [scores[i] for i in order if wrongness[i] > 0]
+    lower.suptitle("Most wrongly classified" if worst else "None wrongly classified", fontsize=11)
+    pipeline.draw_faces(list(lower.subplots(2, WORST // 2).flat), worst)
+    pipeline.write_whole(path, lambda part: figure.savefig(part, dpi=110))
+
+
+def _draw_confusion(panel, level, labels, values, threshold):
+    called_real = np.asarray(values) >= threshold
+    is_real = np.array([label == "real" for label in labels])
+    counts = np.array(
+        [[(called_real[is_real == a] == b).sum() for b in (False, True)] for a in (False, True)]
+    )
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row in range(2):
+        for column in range(2):
+            share = shares[row, column]
+            color = "white" if share > 0.5 else "black"
+            panel.text(
+                column, row, f"{counts[row, column]}\n{share:.1%}", ha="center", va="center", color=color
+            )
+    panel.set(title=f"Per {level}", xlabel="classified as", ylabel="label")
+    panel.set_xticks((0, 1), ("deepfake", "real"))
+    panel.set_yticks((0, 1), pipeline.LABELS, rotation=90, va="center")

@@ -1,0 +1,204 @@
+"""What training/df_CNN.py does with its arguments: train, or evaluate, and tell of it."""
+
+import datetime
+import functools
+import platform
+import shlex
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow
+from tensorflow.errors import OpError  # noqa: F401  (df_CNN.py tells of it)
+from tqdm import tqdm
+
+import pipeline
+from classifiers import load_classifier
+from training import faces, figures, trainer
+
+
+def train(arguments):
+    output, stem = arguments.output, arguments.output / arguments.name
+    training, validation = find_data(arguments)
+    weights = find_start(arguments)
+    resample = arguments.resample or (weights.resampling if weights else "nearest")
+    checkpoints = trainer.find_checkpoints(output)
+    if checkpoints and not arguments.resume:
+        raise ValueError(f"{output}: holds a training already: --resume it, or name another --output")
+    output.mkdir(parents=True, exist_ok=True)
+
+    strategy = trainer.choose_strategy()
+    chief = trainer.is_chief(strategy)
+    say = print if chief else lambda *_, **__: None
+    training = load_data(training, resample, output, "training", say)
+    validation = load_data(validation, resample, output, "validation", say)
+    per_epoch = -(-len(training.images) // arguments.batch_size)
+    recipe = trainer.Recipe(
+        model=arguments.model,
+        steps=arguments.epochs * per_epoch if arguments.epochs else arguments.steps,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        schedule=arguments.schedule,
+        loss=arguments.loss,
+        balance=arguments.balance,
+        seed=arguments.seed,
+        patience=arguments.patience,
+        resample=resample,
+        weights=str(weights.path) if weights else "",
+        freeze=arguments.freeze,
+        faces=faces.fingerprint(training.images),
+    )
+    run = trainer.Trainer(recipe, strategy)
+    progress = run.restore(checkpoints[-1]) if checkpoints else trainer.Progress()
+    if checkpoints:
+        say(f"resumed after epoch {progress.epoch}")
+    board = open_board(output) if arguments.tensorboard and chief else None
+
+    def keep_best(epoch, scores):
+        card = make_card(recipe, training, validation)
+        judged = trainer.judge_faces(validation.images, scores, card["threshold"])
+        card |= {"best_epoch": epoch, "validation": trainer.evaluate_by_source(judged, card["threshold"])}
+        pipeline.write_weights(run.scorer, stem, card)
+
+    def watch(steps):
+        return tqdm(steps, unit="step", disable=None if chief else True, leave=False)
+
+    history, started = list(progress.history), time.monotonic()
+    for row, better in trainer.train(run, training, validation, output, keep_best, progress, watch):
+        if not chief:
+            continue
+        history.append(row)
+        speed = per_epoch * arguments.batch_size / (time.monotonic() - started)
+        print(format_epoch(row, -(-recipe.steps // per_epoch), speed, better), flush=True)
+        if board:
+            write_board(board, row)
+        started = time.monotonic()
+    if not chief:
+        return
+    figures.draw_curves(history, output / "curves.png")
+    run.scorer.load(f"{stem}.weights.h5")
+    scores = run.scorer.predict(validation.faces, 75)[:, 0]
+    threshold = pipeline.find_weights(f"{stem}.tflite").threshold
+    report(trainer.judge_faces(validation.images, scores, threshold), threshold, output)
+    print(f"wrote {stem}.tflite, .weights.h5 and .json, history.csv, curves.png and evaluation.png")
+
+
+def evaluate(arguments):
+    weights = pipeline.find_weights(arguments.weights)
+    resample = arguments.resample or weights.resampling
+    images, _ = faces.find_faces(arguments.data / "validation")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    face_set = load_data(images, resample, arguments.output, "validation", print)
+    predict = pipeline.load_predictor(weights, load_classifier)
+    parts = [predict(face_set.faces[i : i + 32]) for i in range(0, len(face_set.faces), 32)]
+    judged = trainer.judge_faces(face_set.images, np.concatenate(parts), weights.threshold)
+    report(judged, weights.threshold, arguments.output)
+    print(f"wrote {arguments.output / 'evaluation.png'}")
+
+
+def find_data(arguments):
+    """Return the ImageFiles of training and validation; tell of aliases, splits and leaks."""
+    training, aliases = faces.find_faces(arguments.data / "training")
+    if not (arguments.data / "validation").is_dir():
+        if not arguments.split_by_video:
+            raise FileNotFoundError(
+                f"{arguments.data / 'validation'}: no such folder: make it, of other videos than "
+                "training, or use --split-by-video 0.1"
+            )
+        training, validation = faces.split_by_video(training, arguments.split_by_video, arguments.seed)
+    elif arguments.split_by_video:
+        raise ValueError(f"--split-by-video: {arguments.data / 'validation'} is there already")
+    else:
+        validation, more = faces.find_faces(arguments.data / "validation")
+        aliases |= more
+    for name, label in aliases.items():
+        print(f"folder {name} is taken for {label}")
+    leaks = faces.find_leaks(training, validation)
+    if leaks:
+        names = ", ".join(leaks[:5]) + (", ..." if len(leaks) > 5 else "")
+        warn(f"{len(leaks)} videos are in both training and validation, which flatters: {names}")
+    return training, validation
+
+
+def load_data(images, resample, scratch, name, say):
+    """Return the FaceSet of the images that can be read; tell of the others, and count."""
+    watch = functools.partial(tqdm, desc=f"reading {name}", unit="image", disable=None, delay=1, leave=False)
+    face_set, failed = faces.load_faces(images, resample, scratch, watch)
+    for path, reason in failed:
+        warn(f"skipped {path}: {reason}")
+    for label in pipeline.LABELS:
+        if not any(image.label == label for image in face_set.images):
+            raise ValueError(f"{name}: no image of class {label} can be read")
+    counts = faces.count_faces(face_set.images).items()
+    listed = ", ".join(f"{key} {n['images']} ({n['videos']} videos)" for key, n in counts)
+    say(f"{name}: {len(face_set.images)} images: {listed}", flush=True)
+    return face_set
+
+
+def find_start(arguments):
+    if not arguments.weights:
+        return None
+    return pipeline.find_weights(arguments.weights, (".weights.h5", ".h5"))
+
+
+def make_card(recipe, training, validation):
+    return {
+        "resampling": recipe.resample,
+        "threshold": 0.5,
+        "trained_on": faces.count_faces(training.images),
+        "validated_on": faces.count_faces(validation.images),
+        "recipe": recipe._asdict(),
+        "command": shlex.join(["python3", *sys.argv]),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "versions": {
+            "python": platform.python_version(),
+            "tensorflow": tensorflow.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def format_epoch(row, epochs, speed, better):
+    return (
+        f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.3f}; "
+        f"validation: loss {row['validation_loss']:.4f}, accuracy {row['validation_accuracy']:.3f}, "
+        f"balanced {row['validation_balanced_accuracy']:.3f}, AUC {row['validation_auc']:.4f}"
+        f"{' (best)' if better else ''}; {speed:.0f} images/s"
+    )
+
+
+def report(scores, threshold, output):
+    """Print the figures per source, image and video level, and draw evaluation.png."""
+    columns = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc", "eer")
+    print("source      level  count  df right  real right  balanced    AUC    EER")
+    for source, levels in trainer.evaluate_by_source(scores, threshold).items():
+        for level, found in levels.items():
+            shown = [f"{found[key]:.3f}" if key in found else "-" for key in columns]
+            print(
+                f"{source or '-':<10}  {level}  {found.get('count', ''):>5}  {shown[0]:>8}  {shown[1]:>10}  "
+                f"{shown[2]:>8}  {shown[3]:>5}  {shown[4]:>5}"
+            )
+    print(f"A score is P(real): 1 = real, 0 = df; below {threshold:g} is called df.")
+    figures.draw_evaluation(scores, threshold, output / "evaluation.png")
+
+
+def open_board(output):
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        raise ValueError("--tensorboard needs: pip install tensorboard") from None
+    return tensorflow.summary.create_file_writer(str(output / "logs"))
+
+
+def write_board(board, row):
+    with board.as_default():
+        for name, value in row.items():
+            if name not in ("epoch", "step"):
+                tensorflow.summary.scalar(name, value, step=row["epoch"])
+    board.flush()
+
+
+def warn(text):
+    print(f"df_CNN.py: warning: {text}", file=sys.stderr)

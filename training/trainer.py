@@ -1,0 +1,329 @@
+"""The training loop: one loop for one CPU, several GPUs and several machines.
+
+Keras' own `fit` does not run under MultiWorkerMirroredStrategy (Keras 3.15), hence `strategy.run`.
+All state is in a checkpoint written after every epoch, so that a run killed and resumed goes the
+way of the uninterrupted one.
+"""
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import classifiers
+import pipeline
+from training import faces
+
+SCHEDULES = ("paper", "cosine", "plateau")
+PLATEAU_PATIENCE = 3  # epochs without improvement before the plateau schedule divides the rate by 10
+LOWEST_RATE = 1e-6
+
+
+class Recipe(NamedTuple):
+    """What decides the weights that a training gives, besides the faces. Defaults: the paper's."""
+
+    model: str = "Meso4"
+    steps: int = 4000
+    batch_size: int = 75
+    learning_rate: float = 1e-3
+    schedule: str = "paper"
+    loss: str = "mse"
+    balance: bool = False
+    seed: int = 0
+    patience: int = 0  # epochs without improvement before training ends; 0 = never
+    resample: str = "nearest"
+    weights: str = ""  # file to start from
+    freeze: int = 0  # blocks that keep their weights
+    faces: str = ""  # fingerprint of the list of faces, so that a training is resumed on its own
+
+
+class Progress(NamedTuple):
+    """Where a training stands; with the variables, all that a checkpoint holds."""
+
+    epoch: int = 0  # completed
+    best: float = -1.0  # best validation AUC
+    best_epoch: int = 0
+    history: tuple = ()  # a dict for each epoch
+    finished: bool = False
+
+
+def choose_strategy():
+    """Return the tf.distribute strategy of this machine: TF_CONFIG's workers, all GPUs, or neither."""
+    if os.environ.get("TF_CONFIG"):
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if len(tf.config.list_physical_devices("GPU")) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def is_chief(strategy):
+    """Return whether this process is the one that validates, writes and prints."""
+    resolver = strategy.cluster_resolver
+    return (
+        resolver is None
+        or not resolver.task_type
+        or (resolver.task_type == "chief" or (resolver.task_type == "worker" and resolver.task_id == 0))
+    )
+
+
+class Trainer:
+    """A network in training: its variables, its optimiser, and the compiled step."""
+
+    def __init__(self, recipe, strategy):
+        replicas = strategy.num_replicas_in_sync
+        if recipe.batch_size % replicas:
+            raise ValueError(f"batch size {recipe.batch_size}: wanted a multiple of {replicas} replicas")
+        self.recipe, self.strategy = recipe, strategy
+        keras.utils.set_random_seed(recipe.seed)
+        # outside the strategy: scores, and writes the weights
+        self.scorer = classifiers.MODELS[recipe.model]()
+        if recipe.weights:
+            self.scorer.load(recipe.weights)
+        with strategy.scope():
+            self.model = classifiers.MODELS[recipe.model].build()
+            self.model.set_weights(self.scorer.model.get_weights())
+            freeze_blocks(self.model, recipe.freeze)
+            for layer in self.model.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.synchronized = replicas > 1  # statistics of the whole batch, as on one device
+            self.optimizer = keras.optimizers.Adam(make_schedule(recipe))
+            self.optimizer.build(self.model.trainable_variables)
+        self._step = tf.function(self._run_step)
+
+    def _run_step(self, batch):
+        per_replica = self.strategy.run(self._train_replica, args=batch)
+        return [self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in per_replica]
+
+    def _train_replica(self, batch, labels):
+        loss_of = {"mse": keras.losses.mean_squared_error, "bce": keras.losses.binary_crossentropy}
+        with tf.GradientTape() as tape:
+            scores = self.model(batch, training=True)
+            # the sum over replicas is the mean over the whole batch
+            loss = tf.reduce_sum(loss_of[self.recipe.loss](labels, scores)) / self.recipe.batch_size
+        gradients = tape.gradient(loss, [v.value for v in self.model.trainable_variables])
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        right = tf.cast((scores >= 0.5) == (labels >= 0.5), tf.float32)
+        return loss, tf.reduce_sum(right) / self.recipe.batch_size
+
+    @property
+    def steps_done(self):
+        return int(self.optimizer.iterations.numpy())
+
+    @property
+    def learning_rate(self):
+        return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+
+    def train_epoch(self, face_set, epoch, watch=iter):
+        """Train one epoch; return its mean (loss, accuracy). Raises ArithmeticError when a loss is no number.
+
+        `watch` wraps the iterator over steps: a progress bar.
+        """
+        recipe = self.recipe
+        order, changes = faces.draw_epoch(
+            face_set.images, recipe.batch_size, recipe.balance, recipe.seed, epoch
+        )
+        done = self.steps_done
+        order, changes = order[: recipe.steps - done], changes[: recipe.steps - done]
+
+        def make_batches(context):
+            replicas = self.strategy.num_replicas_in_sync
+            local = replicas // context.num_input_pipelines
+            first = context.input_pipeline_id * local
+            return faces.make_batches(face_set, order, changes, replicas, slice(first, first + local))
+
+        sums = np.zeros(2)
+        batches = iter(self.strategy.distribute_datasets_from_function(make_batches))
+        for step in watch(range(len(order))):
+            values = np.array([float(value) for value in self._step(next(batches))])
+            if not np.isfinite(values[0]):
+                raise ArithmeticError(
+                    f"the loss is {values[0]} at epoch {epoch + 1}, step {step + 1}: "
+                    "lower the learning rate, or look at the faces"
+                )
+            sums += values
+        return sums / len(order)
+
+    def score(self, face_set, batch_size=75):
+        """Return P(real) of the faces, float32 (N,), by the weights as they are now."""
+        self.scorer.model.set_weights(self.model.get_weights())
+        return self.scorer.predict(face_set.faces, batch_size)[:, 0]
+
+    def agree(self, value):
+        """Return the chief's `value` on every worker, so that all take the same decisions."""
+        if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return value
+        mine = tf.constant(value if is_chief(self.strategy) else 0.0, tf.float64)
+
+        @tf.function
+        def reduce_sum():
+            return self.strategy.run(
+                lambda: tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, mine)
+            )
+
+        return float(self.strategy.experimental_local_results(reduce_sum())[0])
+
+    def lower_rate(self):
+        """Divide the learning rate by ten, down to 1e-6: the plateau schedule."""
+        rate = max(self.learning_rate / 10, LOWEST_RATE)
+        self.optimizer.learning_rate.assign(rate)
+
+    def _variables(self):
+        # the seed states of the dropout layers are among the model's variables
+        return [*self.model.variables, *self.optimizer.variables]
+
+    def save(self, folder, progress):
+        """Write the checkpoint of an epoch; the two last are kept."""
+        arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(self._variables())}
+        state = {"recipe": self.recipe._asdict(), "progress": progress._asdict()}
+        path = folder / f"checkpoint-{progress.epoch:05}.npz"
+        pipeline.write_whole(path, lambda part: np.savez(part, state=json.dumps(state), **arrays))
+        for old in find_checkpoints(folder)[:-2]:
+            old.unlink()
+
+    def restore(self, path):
+        """Take up a checkpoint; return its Progress. Raises ValueError when the recipe was another."""
+        with np.load(path, allow_pickle=False) as arrays:
+            state = json.loads(str(arrays["state"]))
+            for name, value in self.recipe._asdict().items():
+                if state["recipe"].get(name) != value:
+                    raise ValueError(
+                        f"{path}: was trained with {name} {state['recipe'].get(name)}, not {value}: "
+                        "resume with the same, or train anew in another folder"
+                    )
+            for i, variable in enumerate(self._variables()):
+                variable.assign(arrays[f"variable_{i}"])
+        return Progress(**{**state["progress"], "history": tuple(state["progress"]["history"])})
+
+
+def find_checkpoints(folder):
+    """Return the checkpoints in a folder, oldest first."""
+    return sorted(Path(folder).glob("checkpoint-*.npz"))
+
+
+def make_schedule(recipe):
+    """Return the learning rate by steps, for Keras' optimisers; for "plateau" where it starts."""
+    rate, schedules = recipe.learning_rate, keras.optimizers.schedules
+    if recipe.schedule == "cosine":
+        return schedules.CosineDecay(rate, recipe.steps)
+    if recipe.schedule == "paper":  # divided by 10 every 1000 steps (section 4.1), down to 1e-6
+        rates = [max(rate / 10**i, min(rate, LOWEST_RATE)) for i in range(4)]
+        return schedules.PiecewiseConstantDecay([1000, 2000, 3000], rates)
+    return rate
+
+
+def freeze_blocks(model, count):
+    """Let the first `count` blocks, each up to its max-pooling, keep their weights."""
+    blocks = [i for i, layer in enumerate(model.layers) if isinstance(layer, keras.layers.MaxPooling2D)]
+    if not 0 <= count <= len(blocks):
+        raise ValueError(f"freeze {count}: {model.name} has {len(blocks)} blocks")
+    for layer in model.layers[: blocks[count - 1] + 1 if count else 0]:
+        layer.trainable = False
+
+
+def train(trainer, training, validation, folder, keep_best, progress=None, watch=iter):
+    """Train epoch after epoch; yield (figures of the epoch, whether it is the best so far).
+
+    After each, the chief writes history.csv and a checkpoint to `folder`, and calls
+    `keep_best(epoch, validation scores)` when the validation AUC has never been as high. Begins
+    where `progress` stands. Raises ArithmeticError as `Trainer.train_epoch`, OSError.
+    """
+    recipe, progress = trainer.recipe, progress or Progress()
+    chief = is_chief(trainer.strategy)
+    epochs = -(-recipe.steps // -(-len(training.images) // recipe.batch_size))
+    for epoch in range(progress.epoch, 0 if progress.finished else epochs):
+        rate = trainer.learning_rate
+        loss, accuracy = trainer.train_epoch(training, epoch, watch)
+        figures = {}
+        if chief:
+            scores = trainer.score(validation)
+            figures = measure(validation, scores, recipe.loss)
+        auc = trainer.agree(figures.get("validation_auc", 0.0))
+        better = auc > progress.best
+        row = {"epoch": epoch + 1, "step": trainer.steps_done, "loss": float(loss),
+               "accuracy": float(accuracy), **figures, "learning_rate": rate}  # fmt: skip
+        progress = Progress(
+            epoch + 1,
+            auc if better else progress.best,
+            epoch + 1 if better else progress.best_epoch,
+            (*progress.history, row),
+        )
+        waited = progress.epoch - progress.best_epoch
+        if recipe.schedule == "plateau" and waited and waited % PLATEAU_PATIENCE == 0:
+            trainer.lower_rate()
+        progress = progress._replace(finished=bool(recipe.patience and waited >= recipe.patience))
+        if chief:
+            if better:
+                keep_best(epoch + 1, scores)
+            write_history(folder / "history.csv", progress.history)
+            trainer.save(folder, progress)
+        yield row, better
+        if progress.finished:
+            return
+
+
+def write_history(path, history):
+    def write(part):
+        with open(part, "w", newline="") as file:
+            writer = csv.DictWriter(file, history[0])
+            writer.writeheader()
+            writer.writerows(history)
+
+    pipeline.write_whole(path, write)
+
+
+def measure(face_set, scores, loss):
+    """Return the figures of an epoch's validation: loss, accuracy, balanced accuracy and AUC per image.
+
+    The last two are means over the sources that have both classes, so that the largest does not
+    decide alone.
+    """
+    real = face_set.labels[:, 0].astype(float)
+    safe = np.clip(scores.astype(float), 1e-7, 1 - 1e-7)
+    losses = {
+        "mse": np.mean((scores - real) ** 2),
+        "bce": -np.mean(real * np.log(safe) + (1 - real) * np.log(1 - safe)),
+    }
+    found = evaluate_by_source(judge_faces(face_set.images, scores, 0.5), 0.5)
+    return {
+        "validation_loss": float(losses[loss]),
+        "validation_accuracy": found["all"]["image"]["accuracy"],
+        "validation_balanced_accuracy": found["mean"]["image"]["balanced_accuracy"],
+        "validation_auc": found["mean"]["image"]["auc"],
+    }
+
+
+def judge_faces(images, scores, threshold):
+    """Return the pipeline.Scores of ImageFiles and their scores."""
+    return [
+        pipeline.Score(image, float(score), pipeline.judge(score, threshold), "")
+        for image, score in zip(images, scores, strict=True)
+    ]
+
+
+def evaluate_by_source(scores, threshold):
+    """Return {source: {"image": figures, "video": figures}} with the sources "all" and "mean" added.
+
+    For the figures see `pipeline.evaluate`. "mean" has AUC and balanced accuracy, averaged over the
+    sources that have both classes.
+    """
+    sources = sorted({s.image.source for s in scores})
+    found = {
+        source: pipeline.evaluate_scores([s for s in scores if s.image.source == source], threshold)
+        for source in sources
+    }
+    both = [levels for levels in found.values() if "auc" in levels["image"]]
+    everything = pipeline.evaluate_scores(scores, threshold)
+    found = found if len(sources) > 1 else {}
+    return found | {
+        "all": everything,
+        "mean": {
+            level: {key: float(np.mean([f[level][key] for f in both or [everything]])) for key in
+                    ("balanced_accuracy", "auc")}
+            for level in ("image", "video")
+        },
+    }  # fmt: skip
