@@ -16,6 +16,7 @@ import numpy as np
 from keras import layers
 
 IMAGE_SIZE = 256  # pixels, both ways
+PIXEL_SCALE = np.float32(1 / 255)  # from uint8 to the networks' [0, 1]
 
 
 class BatchNormalization(layers.BatchNormalization):
@@ -94,12 +95,11 @@ def build_meso_inception4():
 def scale_pixels(x):
     """Return faces as the networks take them: float32 (N, 256, 256, 3) in [0, 1].
 
-    The dtype carries the unit: uint8 is 0-255 and is divided by 255 here and nowhere else; floats
-    must lie in [0, 1] already. Raises ValueError for any other dtype, range, size or rank.
+    The dtype carries the unit: uint8 is 0-255 and is brought to [0, 1] by PIXEL_SCALE; floats must lie in [0, 1] already. Raises ValueError for any other dtype, range, size or rank.
     """
     x = _check_shape(x)
     if x.dtype == np.uint8:
-        return x.astype(np.float32) / np.float32(255)
+        return x * PIXEL_SCALE
     if not np.issubdtype(x.dtype, np.floating):
         raise ValueError(f"faces have dtype {x.dtype}, wanted uint8 in 0-255 or float in [0, 1]")
     if x.size and not (x.min() >= 0 and x.max() <= 1):  # written so that NaN fails too
@@ -183,7 +183,7 @@ class Classifier:
     def export(self, path):
         """Write the network for LiteRT, as `.tflite`: uint8 (N, 256, 256, 3) in, P(real) (N, 1) out."""
         faces = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), dtype="uint8")
-        scores = self.model(layers.Rescaling(1 / 255)(faces))
+        scores = self.model(layers.Rescaling(float(PIXEL_SCALE))(faces))
         keras.Model(faces, scores).export(path, format="litert", verbose=False)
 
     def _bare_model(self):

@@ -44,6 +44,14 @@ def converted(shared, tmp_path_factory):
     return folder
 
 
+def list_files():
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+
+
 def run_script(script, *arguments, cwd=ROOT, status=0):
     """Run a script of the repository, check its exit status, and return what it printed."""
     command = [sys.executable, ROOT / script, *arguments]

@@ -2,24 +2,22 @@
 
 import ast
 import re
-import subprocess
 
-import pytest
-from conftest import ROOT
+from conftest import ROOT, list_files
 
 TOP = {
     "LICENSE", "README.md", "classifiers.py", "deepfakes_images.py", "extract_faces.py", "pipeline.py",
     "requirements.txt", "test_images", "tests", "training", "weights",
 }  # fmt: skip
-SCRIPTS = {"deepfakes_images", "extract_faces", "df_CNN", "convert", "download", "make_test_images"}
-
-
-def list_files():
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if listed.returncode:
-        pytest.skip("not a git checkout")
-    return [name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+SCRIPTS = {
+    "deepfakes_images",
+    "extract_faces",
+    "df_CNN",
+    "convert",
+    "download",
+    "make_test_images",
+    "scoring",
+}
 
 
 def test_top_level():

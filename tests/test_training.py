@@ -19,6 +19,7 @@ from conftest import ROOT, run_script
 from PIL import Image
 
 import pipeline
+from classifiers import scale_pixels
 from training import faces, trainer
 
 SCRIPT = "training/df_CNN.py"
@@ -153,7 +154,7 @@ def test_training_sees_the_pixels_that_scoring_sees(data):
         order = np.arange(36).reshape(3, 12)
         batches = faces.make_batches(face_set, order, np.zeros((3, 12, 6), np.float32))
         for row, (batch, labels) in zip(order, batches, strict=True):
-            np.testing.assert_array_equal(batch, faces.scale_pixels(face_set.faces[row]))
+            np.testing.assert_array_equal(batch, scale_pixels(face_set.faces[row]))
             np.testing.assert_array_equal(labels[:, 0], [images[i].label == "real" for i in row])
 
 
@@ -166,7 +167,7 @@ def test_each_replica_gets_its_part_of_every_batch(data):
     for mine, rows in ((slice(1, 2), parts[:, 1]), (slice(2, 4), parts[:, 2:].reshape(6, 3))):
         batches = list(faces.make_batches(face_set, order, changes, 4, mine))
         for row, (batch, _) in zip(rows, batches, strict=True):
-            np.testing.assert_array_equal(batch, faces.scale_pixels(face_set.faces[row]))
+            np.testing.assert_array_equal(batch, scale_pixels(face_set.faces[row]))
 
 
 def test_faces_that_exceed_memory_lie_on_disk(data, monkeypatch, tmp_path):
@@ -184,34 +185,52 @@ def test_faces_that_exceed_memory_lie_on_disk(data, monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def portrait():
-    face = pipeline.load_face(ROOT / "test_images/real/hopper.png", "bilinear")
-    return faces.scale_pixels(face[None])
+    return pipeline.load_face(ROOT / "test_images/real/hopper.png", "bilinear")
 
 
 def augment(portrait, **values):
     names = ("rotation", "zoom_x", "zoom_y", "flip", "shift", "brightness")
-    return faces.augment(portrait, np.array([[values.get(name, 0) for name in names]], np.float32)).numpy()
+    changes = tf.constant([[values.get(name, 0) for name in names]], tf.float32)
+    return faces.augment(tf.constant(portrait[None]), changes).numpy()[0]
 
 
 def test_augmentations_do_what_the_authors_did(portrait):
-    np.testing.assert_array_equal(augment(portrait), portrait)
-    np.testing.assert_allclose(augment(portrait, flip=-1), portrait[:, :, ::-1], atol=1e-5)
-    np.testing.assert_allclose(augment(portrait, brightness=0.5), np.clip(portrait * 1.1, 0, 1), atol=1e-6)
-    np.testing.assert_allclose(augment(portrait, shift=-1), np.clip(portrait - 30 / 255, 0, 1), atol=1e-6)
+    plain = scale_pixels(portrait[None])[0]
+    np.testing.assert_array_equal(augment(portrait), plain)
+    np.testing.assert_array_equal(augment(portrait, flip=-1), plain[:, ::-1])
+    np.testing.assert_allclose(augment(portrait, brightness=0.5), np.clip(plain * 1.1, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(augment(portrait, shift=-1), np.clip(plain - 30 / 255, 0, 1), atol=1e-6)
     assert augment(portrait, shift=1, brightness=1).max() == 1.0
 
 
 def test_rotation_is_fifteen_degrees_and_zoom_a_fifth(portrait):
-    image = Image.fromarray((portrait[0] * 255).round().astype(np.uint8))
+    image = Image.fromarray(portrait)
     turned = np.asarray(image.rotate(15, Image.Resampling.BILINEAR)) / 255
     inner = np.s_[60:196, 60:196]
-    assert np.abs(augment(portrait, rotation=1)[0][inner] - turned[inner]).mean() < 0.01
-    assert np.abs(augment(portrait, rotation=-1)[0][inner] - turned[inner]).mean() > 0.05
+    assert np.abs(augment(portrait, rotation=1)[inner] - turned[inner]).mean() < 0.01
+    assert np.abs(augment(portrait, rotation=-1)[inner] - turned[inner]).mean() > 0.05
     wide = image.resize((round(256 / 0.8), 256), Image.Resampling.BILINEAR)
     zoomed = np.asarray(wide.crop((32, 0, 288, 256))) / 255
-    assert np.abs(augment(portrait, zoom_x=-1)[0] - zoomed).mean() < 0.01
-    smaller = augment(portrait, zoom_y=1)[0]
+    assert np.abs(augment(portrait, zoom_x=-1) - zoomed).mean() < 0.01
+    smaller = augment(portrait, zoom_y=1)
     np.testing.assert_allclose(smaller[0], smaller[10], atol=1e-6)  # the edge is repeated
+
+
+def test_augmentation_is_tensorflows_own_projective_transform(portrait):
+    changes = np.random.default_rng(0).uniform(-1, 1, (8, 6)).astype(np.float32)
+    changes[:, 4:] = 0
+    angle = np.radians(15) * changes[:, 0]
+    zoom_x, zoom_y = (1 + 0.2 * changes[:, 1]) * np.where(changes[:, 3] < 0, -1, 1), 1 + 0.2 * changes[:, 2]
+    a, b = np.cos(angle) * zoom_x, -np.sin(angle) * zoom_y
+    c, d = np.sin(angle) * zoom_x, np.cos(angle) * zoom_y
+    zero = np.zeros_like(a)
+    rows = (a, b, 127.5 * (1 - a - b), c, d, 127.5 * (1 - c - d), zero, zero)
+    batch = np.stack([portrait] * 8)
+    expected = tf.raw_ops.ImageProjectiveTransformV3(
+        images=scale_pixels(batch), transforms=np.stack(rows, axis=1).astype(np.float32),
+        output_shape=[256, 256], fill_value=0.0, interpolation="BILINEAR", fill_mode="NEAREST",
+    )  # fmt: skip
+    np.testing.assert_allclose(faces.augment(tf.constant(batch), tf.constant(changes)), expected, atol=1e-3)
 
 
 # --- recipe ---------------------------------------------------------------------------------------

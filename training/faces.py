@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 import pipeline
-from classifiers import scale_pixels
+from classifiers import PIXEL_SCALE
 
 IN_MEMORY = 0.4  # of the machine's memory may hold decoded faces; beyond, they lie on disk
 # the authors' augmentation, their ImageDataGenerator's arguments
@@ -190,40 +190,50 @@ def make_batches(face_set, order, changes, replicas=1, mine=slice(0, 1)):
         parts = array.reshape(steps, replicas, part, *array.shape[2:])[:, mine]
         return parts.reshape(-1, part, *array.shape[2:])
 
+    change_faces = tf.function(augment, jit_compile=True)  # one fused loop: five times as fast
+
     def load(chosen, change):
-        faces = tf.numpy_function(lambda i: scale_pixels(face_set.faces[i]), [chosen], tf.float32)
-        faces = tf.ensure_shape(faces, (part, pipeline.IMAGE_SIZE, pipeline.IMAGE_SIZE, 3))
-        return augment(faces, change), tf.gather(face_set.labels, chosen)
+        batch = tf.numpy_function(lambda i: face_set.faces[i], [chosen], tf.uint8)
+        batch = tf.ensure_shape(batch, (part, pipeline.IMAGE_SIZE, pipeline.IMAGE_SIZE, 3))
+        return change_faces(batch, change), tf.gather(face_set.labels, chosen)
 
     batches = tf.data.Dataset.from_tensor_slices((take_mine(order), take_mine(changes)))
     return batches.map(load, num_parallel_calls=2, deterministic=True).prefetch(2)
 
 
 def augment(faces, changes):
-    """Return the faces changed as the authors' training does: float32 (N, 256, 256, 3) in [0, 1].
+    """Return uint8 faces (N, 256, 256, 3) changed as the authors' training does: float32 in [0, 1].
 
     `changes`, float32 (N, 6) in [-1, 1]: rotation to 15 degrees; zoom to 0.2, across and along;
     flip where the fourth is negative; channel shift to 30 of 255, one for all channels; brightness
-    times 0.8 to 1.2. Where a face does not fill its square any more, its edge is repeated.
+    times 0.8 to 1.2. Bilinear; where a face does not fill its square any more, its edge is repeated.
+    Changes of 0 give the pixels of `classifiers.scale_pixels`, bit for bit.
     """
     import tensorflow as tf
 
-    angle = changes[:, 0] * np.float32(np.radians(ROTATION))
-    zoom_x, zoom_y = 1 + ZOOM * changes[:, 1], 1 + ZOOM * changes[:, 2]
-    zoom_x = tf.where(changes[:, 3] < 0, -zoom_x, zoom_x)
-    cos, sin = tf.cos(angle), tf.sin(angle)
-    # what the output pixel (x, y) shows, seen from the centre: (a b; c d) (x, y)
-    a, b, c, d = cos * zoom_x, -sin * zoom_y, sin * zoom_x, cos * zoom_y
-    centre, zero = (pipeline.IMAGE_SIZE - 1) / 2, tf.zeros_like(a)
-    rows = (a, b, centre * (1 - a - b), c, d, centre * (1 - c - d), zero, zero)
-    faces = tf.raw_ops.ImageProjectiveTransformV3(
-        images=faces,
-        transforms=tf.stack(rows, axis=1),
-        output_shape=[pipeline.IMAGE_SIZE, pipeline.IMAGE_SIZE],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="NEAREST",
+    rotation, zoom_x, zoom_y, flip, shift, brightness = (
+        changes[:, i, None, None] for i in range(changes.shape[1])
     )
-    shift = (CHANNEL_SHIFT * changes[:, 4])[:, None, None, None]
-    brightness = (1 + BRIGHTNESS * changes[:, 5])[:, None, None, None]
-    return tf.clip_by_value(tf.clip_by_value(faces + shift, 0.0, 1.0) * brightness, 0.0, 1.0)
+    zoom_x, zoom_y = 1 + ZOOM * zoom_x, 1 + ZOOM * zoom_y
+    zoom_x = tf.where(flip < 0, -zoom_x, zoom_x)
+    angle = rotation * np.float32(np.radians(ROTATION))
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    # (x, y): where in the face the output pixel (column, row) looks
+    size, last = pipeline.IMAGE_SIZE, pipeline.IMAGE_SIZE - 1
+    column = (tf.range(size, dtype=tf.float32) - last / 2)[None, None]
+    row = tf.transpose(column, (0, 2, 1))
+    x = tf.clip_by_value(cos * zoom_x * column - sin * zoom_y * row + last / 2, 0, last)
+    y = tf.clip_by_value(sin * zoom_x * column + cos * zoom_y * row + last / 2, 0, last)
+    left, top = tf.minimum(tf.floor(x), last - 1), tf.minimum(tf.floor(y), last - 1)
+    corner = tf.cast(top, tf.int32) * size + tf.cast(left, tf.int32)
+    pixels = tf.reshape(faces, (-1, size * size, 3))
+
+    def look(offset):
+        return tf.cast(tf.gather(pixels, corner + offset, batch_dims=1), tf.float32)
+
+    right, down = (x - left)[..., None], (y - top)[..., None]
+    upper = look(0) * (1 - right) + look(1) * right
+    lower = look(size) * (1 - right) + look(size + 1) * right
+    values = (upper * (1 - down) + lower * down) * PIXEL_SCALE
+    values = tf.clip_by_value(values + CHANNEL_SHIFT * shift[..., None], 0.0, 1.0)
+    return tf.clip_by_value(values * (1 + BRIGHTNESS * brightness[..., None]), 0.0, 1.0)

@@ -1,0 +1,142 @@
+"""What training costs, side by side in one run: the input pipeline, the network, and both together.
+
+    python3 tests/benchmarks/bench_training.py [Meso4|MesoInception4]
+
+Images a second of: our input pipeline and Keras' legacy ImageDataGenerator with the same
+augmentation, on the same files, both without a network; Keras' own `fit` of the network in plain
+Keras layers, from memory; our training from one batch in memory, and with the pipeline feeding it.
+Interleaved, so that a busy machine hits all alike; the best of the rounds counts.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+from PIL import Image
+
+import pipeline
+
+with pipeline.hush_native():
+    import keras
+    import tensorflow as tf
+
+    import classifiers
+    from training import faces, trainer
+
+BATCH = 75
+STEPS = 8  # for each measurement
+ROUNDS = 3
+FILES = 300
+
+
+def main():
+    name = sys.argv[1] if len(sys.argv) > 1 else "Meso4"
+    with tempfile.TemporaryDirectory() as folder:
+        write_faces(Path(folder))
+        images, _ = faces.find_faces(folder)
+        face_set, _ = faces.load_faces(images, "nearest", folder)
+        run = trainer.Trainer(trainer.Recipe(model=name, steps=10**6), trainer.choose_strategy())
+        plain = build_plain(name)
+        generator = make_generator(folder)
+        measures = {
+            "ImageDataGenerator, alone": lambda: drain_generator(generator),
+            "our pipeline, alone": lambda: drain(make_batches(face_set)),
+            "plain Keras fit, from memory": lambda: fit_plain(plain, face_set),
+            "our training, from memory": lambda: train(run, from_memory(face_set)),
+            "our training, with our pipeline": lambda: train(run, make_batches(face_set)),
+        }
+        best = dict.fromkeys(measures, 0.0)
+        for measure in measures.values():
+            measure()  # compile, open files
+        for _ in range(ROUNDS):
+            for label, measure in measures.items():
+                started = time.perf_counter()
+                count = measure()
+                best[label] = max(best[label], count / (time.perf_counter() - started))
+    print(f"{name}, batches of {BATCH}, {os.cpu_count()} cores")
+    for label, speed in best.items():
+        print(f"{label:<33} {speed:>7.0f} images/s")
+    generator, ours, fit, memory, fed = best.values()
+    print(f"pipeline / generator              {ours / generator:>7.1f} x")
+    print(f"our training / plain fit          {memory / fit:>7.2f} x")
+    print(f"with pipeline / from memory       {fed / memory:>7.2f} x")
+
+
+def write_faces(folder):
+    random = np.random.default_rng(0)
+    for i in range(FILES):
+        coarse = Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        path = folder / ("df", "real")[i % 2] / f"{i}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        coarse.resize((256, 256), Image.Resampling.BICUBIC).save(path, quality=90)
+
+
+def make_generator(folder):
+    flow = tf.keras.preprocessing.image.ImageDataGenerator(
+        rescale=1 / 255,
+        zoom_range=0.2,
+        rotation_range=15,
+        brightness_range=(0.8, 1.2),
+        channel_shift_range=30,
+        horizontal_flip=True,
+    )
+    return flow.flow_from_directory(folder, (256, 256), batch_size=BATCH, class_mode="binary")
+
+
+def drain_generator(generator):
+    return sum(len(next(generator)[0]) for _ in range(STEPS))
+
+
+def make_batches(face_set):
+    order, changes = faces.draw_epoch(face_set.images * 2, BATCH, False, 0, 0)
+    return faces.make_batches(face_set, order[:STEPS] % len(face_set.images), changes[:STEPS])
+
+
+def drain(batches):
+    return sum(len(batch) for batch, _ in batches)
+
+
+def from_memory(face_set):
+    batch = (
+        tf.constant(classifiers.scale_pixels(face_set.faces[:BATCH])),
+        tf.constant(face_set.labels[:BATCH]),
+    )
+    return [batch] * STEPS
+
+
+def train(run, batches):
+    count = 0
+    for batch in batches:
+        float(run._step(batch)[0])
+        count += BATCH
+    return count
+
+
+def build_plain(name):
+    """Return the network with Keras' own BatchNormalization, compiled as published."""
+
+    def clone(layer):
+        own = isinstance(layer, keras.layers.BatchNormalization)
+        return (keras.layers.BatchNormalization if own else layer.__class__).from_config(layer.get_config())
+
+    model = keras.models.clone_model(classifiers.MODELS[name].build(), clone_function=clone)
+    model.compile("adam", "mean_squared_error", metrics=["accuracy"])
+    return model
+
+
+def fit_plain(model, face_set):
+    x = classifiers.scale_pixels(face_set.faces[:BATCH])
+    model.fit(
+        tf.data.Dataset.from_tensors((tf.constant(x), tf.constant(face_set.labels[:BATCH]))).repeat(STEPS),
+        verbose=0,
+    )
+    return STEPS * BATCH
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The READMEs are tests: every command in them runs, and the output shown is the output there is."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, list_files
+from test_training import write_faces
+
+
+def read_blocks(language, text=None):
+    text = text or (ROOT / "README.md").read_text()
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+
+
+def list_commands(name="README.md"):
+    blocks = read_blocks("sh", (ROOT / name).read_text())
+    return [line.strip() for block in blocks for line in block.splitlines()]
+
+
+QUICK_START = list_commands()[:2]
+
+
+@pytest.fixture(scope="module")
+def clone(shared, tmp_path_factory):
+    """A copy of the project with what the README's reader is supposed to have: photos, data, a video."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in list_files():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(folder / "test_images", folder / "photos")
+    shutil.copy(shared / "videos/clips/face_filling_frame_real.mp4", folder / "video.mp4")
+    shutil.copytree(shared / "published_weights", folder / "weights/authors")
+    write_faces(folder / "data/training", videos=2, frames=2)
+    write_faces(folder / "data/validation", videos=2, frames=2, first_video=5)
+    return folder
+
+
+def test_quick_start_is_what_ci_runs():
+    assert QUICK_START == [
+        "pip install -r requirements.txt && python3 deepfakes_images.py",
+        "pip install -r tests/requirements.txt && python3 -m pytest",
+    ]
+    assert "^## Quick start" in (ROOT / ".ci/run").read_text()
+
+
+def test_every_other_command_runs(clone):
+    for command in [*list_commands()[2:], *list_commands("weights/README.md")]:
+        words = shlex.split(command)
+        assert words[0] == "python3"
+        if words[1] == "training/df_CNN.py" and "--evaluate" not in words:
+            words += ["--epochs", "1", "--batch-size", "4"]  # not the thousands of steps of a real training
+        done = subprocess.run(
+            [sys.executable, *words[1:]], cwd=clone, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    assert (clone / "output").is_dir()
+    assert (clone / "scores.csv").is_file()
+
+
+def test_output_shown_is_the_output():
+    done = subprocess.run(
+        [sys.executable, "deepfakes_images.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.strip() == read_blocks("")[0].strip()
