@@ -383,10 +383,16 @@ def test_killed_twice_and_resumed_it_goes_the_same_way(data, trained, tmp_path):
         assert set(one) == set(two)
         for name in set(one) - {"state"}:
             np.testing.assert_array_equal(one[name], two[name])
-    hashes = [
+    best = [
         json.loads((folder / "Meso4.json").read_text())["best_epoch"] for folder in (tmp_path, uninterrupted)
     ]
-    assert hashes[0] == hashes[1]
+    assert best[0] == best[1]
+    # a damaged last checkpoint costs an epoch, not the training
+    last = tmp_path / "checkpoint-00003.npz"
+    last.write_bytes(last.read_bytes()[:1000])
+    done = run_script(SCRIPT, "--data", data, "--output", tmp_path, *QUICK, "--resume")
+    assert re.search(r"warning: .*00003\.npz: damaged checkpoint", done.stderr)
+    assert (tmp_path / "history.csv").read_bytes() == (uninterrupted / "history.csv").read_bytes()
 
 
 def test_a_training_is_neither_overwritten_nor_resumed_as_another(data, trained):

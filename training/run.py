@@ -6,6 +6,7 @@ import platform
 import shlex
 import sys
 import time
+import zipfile
 
 import keras
 import numpy as np
@@ -50,8 +51,8 @@ def train(arguments):
         faces=faces.fingerprint(training.images),
     )
     run = trainer.Trainer(recipe, strategy)
-    progress = run.restore(checkpoints[-1]) if checkpoints else trainer.Progress()
-    if checkpoints:
+    progress = restore_last(run, checkpoints)
+    if progress.epoch:
         say(f"resumed after epoch {progress.epoch}")
     board = open_board(output) if arguments.tensorboard and chief else None
 
@@ -140,6 +141,16 @@ def find_start(arguments):
     if not arguments.weights:
         return None
     return pipeline.find_weights(arguments.weights, (".weights.h5", ".h5"))
+
+
+def restore_last(run, checkpoints):
+    """Take up the newest checkpoint that is whole; return its Progress, or that of a beginning."""
+    for path in reversed(checkpoints):
+        try:
+            return run.restore(path)
+        except (zipfile.BadZipFile, EOFError, KeyError, OSError) as error:
+            warn(f"{path}: damaged checkpoint ({pipeline.describe_error(error)}), trying the one before")
+    return trainer.Progress()
 
 
 def make_card(recipe, training, validation):
