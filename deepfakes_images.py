@@ -25,9 +25,10 @@ MEANING = "A score is the probability that a face is real: 1 = natural, 0 = deep
 
 def main():
     arguments = parse_arguments()
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+    if sys.stdout:
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     images = pipeline.find_images(arguments.paths)
-    if not any(image.path.exists() for image in images):
+    if not any(os.path.lexists(image.path) for image in images):
         return fail(2, f"nothing to score: no image in {', '.join(map(str, arguments.paths))}")
     try:
         weights = pipeline.find_weights(arguments.weights)
@@ -96,7 +97,11 @@ def print_report(scores, folders, summary, accuracy):
         if level == "video" and found["count"] == accuracy["image"]["count"]:
             continue  # an image each: the same again
         print(f"Accuracy per {level}: {format_accuracy(found)}")
-    print(f"{MEANING} Below {summary['threshold']:g} is called a deepfake.", flush=True)
+    print(
+        f"{MEANING} Below {summary['threshold']:g} is called a deepfake "
+        f"({show(summary['weights'])}, resizing: {summary['resampling']}).",
+        flush=True,
+    )
 
 
 def show(path):
@@ -184,7 +189,11 @@ def parse_arguments():
         metavar="FILE",
         help="draw faces, histogram and, with labels, the ROC curve (.png, .pdf, .svg)",
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    targets = [target for target in (arguments.csv, arguments.json, arguments.plot) if target]
+    if len({os.path.realpath(target) for target in targets}) < len(targets):
+        parser.error("--csv, --json and --plot: wanted different files")
+    return arguments
 
 
 def read_fraction(text):
@@ -204,7 +213,8 @@ def read_count(text):
 def read_target(text):
     """Refuse a file that cannot be written before the work is done, not after."""
     path = Path(text)
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    special = os.path.exists(path) and not os.path.isfile(path)
+    if special or not os.path.isdir(path.parent) or not os.access(path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text}: cannot be written there")
     return path
 

@@ -7,6 +7,7 @@ Exit status: 0 faces found, 1 none or unreadable, 2 wrong usage.
 """
 
 import argparse
+import glob
 import sys
 from pathlib import Path
 
@@ -19,6 +20,13 @@ import pipeline
 def main():
     arguments = parse_arguments()
     faces = frames = 0
+    try:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        if next(arguments.output.glob(f"{glob.escape(arguments.video.stem)}-*.png"), None):
+            raise FileExistsError("holds faces of a video of this name: name another --output")
+    except OSError as error:
+        print(f"extract_faces.py: {arguments.output}: {pipeline.describe_error(error)}", file=sys.stderr)
+        return 2
     try:
         sampled = pipeline.read_frames(arguments.video, arguments.frames)
         for index, frame in tqdm(sampled, total=arguments.frames, unit="frame", disable=None):

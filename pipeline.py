@@ -10,7 +10,6 @@ import json
 import os
 import re
 import stat
-import sys
 import tempfile
 import warnings
 from collections import defaultdict, deque
@@ -38,8 +37,12 @@ RESAMPLING = {
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # read_image has its own limit
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+# what a face's file name tells of its video: `<video>-000123.png`, as extract_faces.py writes them, or
 # `<source>-<video>-<frame>.jpg`, as in the face sets that the networks are trained on
-FRAME_NAME = re.compile(r"(?P<source>[^-]+)-(?P<video>.+)-[^-]+")
+FRAME_NAMES = (
+    re.compile(r"(?P<source>)(?P<video>.+)-\d{6}"),
+    re.compile(r"(?P<source>[^-]+)-(?P<video>.+)-[^-]+"),
+)
 
 
 class ImageFile(NamedTuple):
@@ -76,8 +79,8 @@ def find_images(arguments):
     """Return the ImageFiles among files and folders: recursive, sorted, each file once.
 
     A file named as such is taken whatever its suffix; in folders, hidden files and other suffixes
-    are passed over. Links are followed, a folder is entered once. What does not exist is returned
-    too, so that reading it reports it.
+    are passed over. Links are followed, a folder is entered once. What does not exist, and a folder
+    that cannot be entered, is returned too, so that reading it reports it.
     """
     images, files_seen, folders_seen = [], set(), set()
 
@@ -89,21 +92,24 @@ def find_images(arguments):
 
     for argument in arguments:
         top = Path(argument)
-        if not top.is_dir():
-            add(top, top.parts[-2:-1])
+        if not os.path.isdir(top):
+            add(top, top.parts[:-1])
             continue
-        name = top.name or top.resolve().name
-        for folder, subfolders, files in os.walk(top, followlinks=True):
+        above = top.parts or (top.resolve().name,)
+        unreadable = []
+        for folder, subfolders, files in os.walk(top, onerror=unreadable.append, followlinks=True):
             real = os.path.realpath(folder)
             if real in folders_seen:
                 subfolders.clear()
                 continue
             folders_seen.add(real)
             subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
-            names = (name, *Path(folder).relative_to(top).parts)
+            names = (*above, *Path(folder).relative_to(top).parts)
             for file in sorted(files):
                 if file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith("."):
                     add(Path(folder) / file, names)
+        for error in unreadable:
+            add(Path(error.filename), ())
     return images
 
 
@@ -111,15 +117,16 @@ def describe_image(path, folder_names):
     """Return the ImageFile of `path`, its label read from the names of the folders it lies in.
 
     The video is the subfolder below the label's folder, or else the first part of a name like
-    `<source>-<video>-<frame>.jpg`, or else the image itself.
+    `<video>-000123.png` or `<source>-<video>-<frame>.jpg`, or else the image itself.
     """
     labels = [LABEL_ALIASES.get(name.lower(), "") for name in folder_names]
     label = next(filter(None, reversed(labels)), "")
-    name = FRAME_NAME.fullmatch(path.stem)
+    name = next(filter(None, (pattern.fullmatch(path.stem) for pattern in FRAME_NAMES)), None)
     if label and not labels[-1]:
         return ImageFile(path, label, name["source"] if name else "", str(path.parent))
     if name:
-        return ImageFile(path, label, name["source"], f"{name['source']}-{name['video']}")
+        video = "-".join(filter(None, (name["source"], name["video"])))
+        return ImageFile(path, label, name["source"], video)
     return ImageFile(path, label, "", str(path))
 
 
@@ -129,7 +136,10 @@ def read_image(path):
     16-bit grey is scaled to 8, alpha dropped. Raises OSError or ValueError, in one line, when the
     file is missing, damaged, no image, or smaller or larger than a face crop can be.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    kind = os.stat(path).st_mode
+    if stat.S_ISDIR(kind):
+        os.scandir(path).close()  # says why it could not be entered
+    if not stat.S_ISREG(kind):
         raise ValueError("not a regular file")  # opening a pipe would wait for ever
     try:
         with Image.open(path) as opened:
@@ -290,7 +300,7 @@ def find_weights(name, endings=(".tflite", ".weights.h5", ".h5")):
     """
     endings = ("",) if str(name).endswith((".tflite", ".h5")) else endings
     tried = [Path(folder, f"{name}{end}") for folder in ("", WEIGHTS_FOLDER) for end in endings]
-    path = next((path for path in tried if path.is_file()), None)
+    path = next((path for path in tried if os.path.isfile(path)), None)
     if path is None:
         raise FileNotFoundError(
             f"{name}: no such weights, here or in {WEIGHTS_FOLDER} (.tflite, .weights.h5 or .h5): "
@@ -384,8 +394,12 @@ def hush_native():
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
         yield
         return
-    sys.stderr.flush()
-    stderr, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        stderr = os.dup(2)
+    except OSError:  # it is closed: nothing to hold back
+        yield
+        return
+    sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, 2)
     try:
         yield
@@ -411,7 +425,7 @@ def check_room(folder):
 
 def write_whole(path, write):
     """Call write(temporary path of the same name), then rename it: a kill leaves no half file."""
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays a link
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
         part = Path(folder, path.name)
@@ -428,9 +442,12 @@ def score_images(images, predict, resampling, threshold, batch_size=32):
 
     def score_waiting():
         scores = iter(predict(np.stack(faces)) if faces else ())
-        for image, error in waiting:
-            score = None if error else float(next(scores))
-            yield Score(image, score, judge(score, threshold), error)
+        for image, reason in waiting:
+            score = None if reason else float(next(scores))
+            if score is None or np.isfinite(score):
+                yield Score(image, score, judge(score, threshold), reason)
+            else:
+                yield Score(image, None, "error", f"the network gave {score}: these weights are no good")
         waiting.clear()
         faces.clear()
 

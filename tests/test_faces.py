@@ -78,6 +78,8 @@ def test_extracted_faces_of_a_clip(shared, tmp_path):
     assert done.stderr == ""
     names = sorted(path.name for path in (tmp_path / "faces").iterdir())
     assert names == [f"carphone_qcif-{index:06}.png" for index in (0, 30, 60, 89)]
+    again = run_script("extract_faces.py", clip, "--output", tmp_path / "faces", "--frames", "7", status=2)
+    assert "holds faces of a video of this name" in again.stderr
     for name in names:
         width, height = Image.open(tmp_path / "faces" / name).size
         assert width == height > 60

@@ -54,6 +54,7 @@ def test_find_images_sorted_each_once_hidden_and_foreign_passed_over(tmp_path, m
         (("df",), "celebdf-id2-id3-5face0.jpg", ("df", "celebdf", "celebdf-id2-id3")),
         (("people",), "1.png", ("", "", "people/1.png")),
         ((), "dfdc-abc-0.jpg", ("", "dfdc", "dfdc-abc")),
+        (("real",), "my-clip-000012.png", ("real", "", "my-clip")),
     ],
 )
 def test_label_source_and_video_from_names(tmp_path, monkeypatch, folders, name, expected):
@@ -308,6 +309,35 @@ def test_bad_images_in_a_batch_are_reported_and_the_rest_scored(tmp_path, portra
     assert f"Skipped: {len(reasons)} of {len(items)}" in done.stdout
 
 
+def test_a_label_may_lie_above_the_folder_given(tmp_path, portrait):
+    for clip in ("v/df/clip1", "v/real/clip2"):
+        (tmp_path / clip).mkdir(parents=True)
+        portrait.save(tmp_path / clip / "1.png")
+    done = run_script("deepfakes_images.py", "v/df/clip1", "v/real/clip2/1.png", cwd=tmp_path)
+    assert "Accuracy per image" in done.stdout
+
+
+def test_a_score_that_is_no_number_is_an_error():
+    images = pipeline.find_images([ROOT / "test_images/real"])
+    scores = list(pipeline.score_images(images, lambda x: np.full(len(x), np.nan), "nearest", 0.5))
+    assert {(s.score, s.verdict) for s in scores} == {(None, "error")}
+    assert "the network gave nan" in scores[0].error
+
+
+def test_outputs_follow_links(tmp_path):
+    (tmp_path / "link.csv").symlink_to("target.csv")
+    run_script("deepfakes_images.py", "--csv", tmp_path / "link.csv")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "target.csv").read_text().startswith("path,score")
+
+
+def test_closed_output_is_no_traceback():
+    for closed in (">&-", "2>&-"):
+        command = f"{sys.executable} deepfakes_images.py {closed}"
+        done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, timeout=60, check=True)
+        assert b"Traceback" not in done.stderr
+
+
 def test_many_images_get_no_row_each(tmp_path, portrait):
     for i in range(51):
         portrait.resize((32, 32)).save(tmp_path / f"{i:02}.png")
@@ -329,6 +359,10 @@ def test_nothing_to_score(tmp_path):
         (["--batch-size", "0"], "0: wanted 1 or more"),
         (["--csv", "/nowhere/at/all.csv"], "cannot be written there"),
         (["--plot", "plot.xyz"], r"plot\.xyz: wanted a name in \.png"),
+        (["--csv", "/dev/null"], "cannot be written there"),
+        (["--csv", "x", "--json", "x"], "wanted different files"),
+        (["--csv", "x" * 300 + "/y"], "cannot be written there"),
+        (["x" * 300 + ".png"], "nothing to score"),
         (["--weights", "Meso5_DF"], "Meso5_DF: no such weights.*weights/README.md"),
         (["--weights", "README.md"], "README.md"),
     ],

@@ -331,7 +331,7 @@ def test_evaluate_alone_repeats_the_cards_figures(data, trained, tmp_path):
     )
     table = training.stdout[training.stdout.index("source ") : training.stdout.index("A score is")]
     assert table in done.stdout
-    assert [p.name for p in tmp_path.iterdir()] == ["evaluation.png"]
+    assert [p.name for p in tmp_path.iterdir()] == ["evaluation-Meso4.png"]
 
 
 def test_it_learns(data):
@@ -391,7 +391,7 @@ def test_killed_twice_and_resumed_it_goes_the_same_way(data, trained, tmp_path):
     last = tmp_path / "checkpoint-00003.npz"
     last.write_bytes(last.read_bytes()[:1000])
     done = run_script(SCRIPT, "--data", data, "--output", tmp_path, *QUICK, "--resume")
-    assert re.search(r"warning: .*00003\.npz: damaged checkpoint", done.stderr)
+    assert re.search(r"warning: .*00003\.npz: damaged", done.stderr)
     assert (tmp_path / "history.csv").read_bytes() == (uninterrupted / "history.csv").read_bytes()
 
 

@@ -84,6 +84,13 @@ def test_convert(shared, tmp_path):
     assert pipeline.find_weights(tmp_path / "MesoInception_F2F")[1:] == ("MesoInception4", "nearest", 0.4)
 
 
+def test_convert_overwrites_no_card(fresh):
+    before = {path.name: path.read_bytes() for path in fresh.iterdir()}
+    done = run_script("weights/convert.py", fresh / "net.weights.h5", status=2)
+    assert "net.json: is there already" in done.stderr
+    assert before == {path.name: path.read_bytes() for path in fresh.iterdir()}
+
+
 def test_convert_refuses_what_is_no_weights(tmp_path):
     (tmp_path / "page.h5").write_text("<!doctype html>")
     done = run_script("weights/convert.py", tmp_path / "page.h5", status=1)

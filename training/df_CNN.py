@@ -128,6 +128,8 @@ def parse_arguments():
         parser.error("--evaluate: say which --weights")
     if not 0 <= arguments.split_by_video < 1:
         parser.error(f"--split-by-video {arguments.split_by_video}: wanted a share below 1")
+    if arguments.patience < 0:
+        parser.error(f"--patience {arguments.patience}: wanted 0 or more")
     if not 0 < arguments.learning_rate < float("inf"):
         parser.error(f"--learning-rate {arguments.learning_rate}: wanted above 0")
     return arguments

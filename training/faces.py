@@ -16,7 +16,7 @@ import numpy as np
 import pipeline
 from classifiers import PIXEL_SCALE
 
-IN_MEMORY = 0.4  # of the machine's memory may hold decoded faces; beyond, they lie on disk
+IN_MEMORY = 0.25  # of the memory may hold a set of decoded faces; a larger set lies on disk
 # the authors' augmentation, their ImageDataGenerator's arguments
 ZOOM = 0.2
 ROTATION = 15.0  # degrees
@@ -111,8 +111,7 @@ def load_faces(images, resampling, scratch, watch=iter):
     images: a progress bar.
     """
     shape = (len(images), pipeline.IMAGE_SIZE, pipeline.IMAGE_SIZE, 3)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if np.prod(shape) <= IN_MEMORY * memory:
+    if np.prod(shape) <= IN_MEMORY * measure_memory():
         faces = np.empty(shape, np.uint8)
     else:
         with tempfile.TemporaryFile(dir=scratch) as file:  # gone when the process is, killed or not
@@ -126,6 +125,15 @@ def load_faces(images, resampling, scratch, watch=iter):
             kept.append(image)
     labels = np.array([[image.label == "real"] for image in kept], np.float32).reshape(-1, 1)
     return FaceSet(kept, faces[: len(kept)], labels), failed
+
+
+def measure_memory():
+    """Return the bytes of memory that this process may use: the machine's, or its container's."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no container, or one without limit ("max")
+        return machine
 
 
 def count_faces(images):
@@ -198,7 +206,7 @@ def make_batches(face_set, order, changes, replicas=1, mine=slice(0, 1)):
         return change_faces(batch, change), tf.gather(face_set.labels, chosen)
 
     batches = tf.data.Dataset.from_tensor_slices((take_mine(order), take_mine(changes)))
-    return batches.map(load, num_parallel_calls=2, deterministic=True).prefetch(2)
+    return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
 
 
 def augment(faces, changes):

@@ -4,9 +4,9 @@ import datetime
 import functools
 import platform
 import shlex
+import shutil
 import sys
 import time
-import zipfile
 
 import keras
 import numpy as np
@@ -31,6 +31,9 @@ def train(arguments):
 
     strategy = trainer.choose_strategy()
     chief = trainer.is_chief(strategy)
+    if chief:
+        for unfinished in output.glob(".writing-*"):  # by a process that was killed
+            shutil.rmtree(unfinished, ignore_errors=True)
     say = print if chief else lambda *_, **__: None
     training = load_data(training, resample, output, "training", say)
     validation = load_data(validation, resample, output, "validation", say)
@@ -48,12 +51,19 @@ def train(arguments):
         resample=resample,
         weights=str(weights.path) if weights else "",
         freeze=arguments.freeze,
+        name=arguments.name,
         faces=faces.fingerprint(training.images),
     )
     run = trainer.Trainer(recipe, strategy)
     progress = restore_last(run, checkpoints)
-    if progress.epoch:
-        say(f"resumed after epoch {progress.epoch}")
+    if run.agree(progress.epoch) != progress.epoch:
+        raise ValueError(f"{output}: to resume, all workers must see the folder the first one writes to")
+    if arguments.resume:
+        say(
+            f"resumed after epoch {progress.epoch}"
+            if checkpoints
+            else f"{output}: nothing to resume, begins anew"
+        )
     board = open_board(output) if arguments.tensorboard and chief else None
 
     def keep_best(epoch, scores):
@@ -81,21 +91,25 @@ def train(arguments):
     run.scorer.load(f"{stem}.weights.h5")
     scores = run.scorer.predict(validation.faces, 75)[:, 0]
     threshold = pipeline.find_weights(f"{stem}.tflite").threshold
-    report(trainer.judge_faces(validation.images, scores, threshold), threshold, output)
+    report(trainer.judge_faces(validation.images, scores, threshold), threshold, output / "evaluation.png")
     print(f"wrote {stem}.tflite, .weights.h5 and .json, history.csv, curves.png and evaluation.png")
 
 
 def evaluate(arguments):
     weights = pipeline.find_weights(arguments.weights)
     resample = arguments.resample or weights.resampling
-    images, _ = faces.find_faces(arguments.data / "validation")
+    if arguments.split_by_video:
+        _, images = find_data(arguments)
+    else:
+        images, _ = faces.find_faces(arguments.data / "validation")
     arguments.output.mkdir(parents=True, exist_ok=True)
     face_set = load_data(images, resample, arguments.output, "validation", print)
     predict = pipeline.load_predictor(weights, load_classifier)
     parts = [predict(face_set.faces[i : i + 32]) for i in range(0, len(face_set.faces), 32)]
     judged = trainer.judge_faces(face_set.images, np.concatenate(parts), weights.threshold)
-    report(judged, weights.threshold, arguments.output)
-    print(f"wrote {arguments.output / 'evaluation.png'}")
+    figure = arguments.output / f"evaluation-{weights.path.name.partition('.')[0]}.png"
+    report(judged, weights.threshold, figure)
+    print(f"wrote {figure}")
 
 
 def find_data(arguments):
@@ -148,8 +162,10 @@ def restore_last(run, checkpoints):
     for path in reversed(checkpoints):
         try:
             return run.restore(path)
-        except (zipfile.BadZipFile, EOFError, KeyError, OSError) as error:
-            warn(f"{path}: damaged checkpoint ({pipeline.describe_error(error)}), trying the one before")
+        except trainer.DamagedCheckpointError as error:
+            warn(error)
+    if checkpoints:
+        raise ValueError(f"{checkpoints[-1].parent}: no checkpoint is whole: train anew in another folder")
     return trainer.Progress()
 
 
@@ -180,8 +196,8 @@ def format_epoch(row, epochs, speed, better):
     )
 
 
-def report(scores, threshold, output):
-    """Print the figures per source, image and video level, and draw evaluation.png."""
+def report(scores, threshold, figure):
+    """Print the figures per source, image and video level, and draw them."""
     columns = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc", "eer")
     print("source      level  count  df right  real right  balanced    AUC    EER")
     for source, levels in trainer.evaluate_by_source(scores, threshold).items():
@@ -192,7 +208,7 @@ def report(scores, threshold, output):
                 f"{shown[2]:>8}  {shown[3]:>5}  {shown[4]:>5}"
             )
     print(f"A score is P(real): 1 = real, 0 = df; below {threshold:g} is called df.")
-    figures.draw_evaluation(scores, threshold, output / "evaluation.png")
+    figures.draw_evaluation(scores, threshold, figure)
 
 
 def open_board(output):

@@ -8,6 +8,8 @@ way of the uninterrupted one.
 import csv
 import json
 import os
+import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,11 @@ from training import faces
 SCHEDULES = ("paper", "cosine", "plateau")
 PLATEAU_PATIENCE = 3  # epochs without improvement before the plateau schedule divides the rate by 10
 LOWEST_RATE = 1e-6
+ADVICE = "lower the learning rate, or look at the faces"
+
+
+class DamagedCheckpointError(Exception):
+    """A checkpoint that cannot be read."""
 
 
 class Recipe(NamedTuple):
@@ -39,6 +46,7 @@ class Recipe(NamedTuple):
     resample: str = "nearest"
     weights: str = ""  # file to start from
     freeze: int = 0  # blocks that keep their weights
+    name: str = "Meso4"  # of the weights files
     faces: str = ""  # fingerprint of the list of faces, so that a training is resumed on its own
 
 
@@ -142,8 +150,7 @@ class Trainer:
             values = np.array([float(value) for value in self._step(next(batches))])
             if not np.isfinite(values[0]):
                 raise ArithmeticError(
-                    f"the loss is {values[0]} at epoch {epoch + 1}, step {step + 1}: "
-                    "lower the learning rate, or look at the faces"
+                    f"the loss is {values[0]} at epoch {epoch + 1}, step {step + 1}: {ADVICE}"
                 )
             sums += values
         return sums / len(order)
@@ -169,7 +176,7 @@ class Trainer:
 
     def lower_rate(self):
         """Divide the learning rate by ten, down to 1e-6: the plateau schedule."""
-        rate = max(self.learning_rate / 10, LOWEST_RATE)
+        rate = min(self.learning_rate, max(self.learning_rate / 10, LOWEST_RATE))
         self.optimizer.learning_rate.assign(rate)
 
     def _variables(self):
@@ -186,17 +193,26 @@ class Trainer:
             old.unlink()
 
     def restore(self, path):
-        """Take up a checkpoint; return its Progress. Raises ValueError when the recipe was another."""
-        with np.load(path, allow_pickle=False) as arrays:
-            state = json.loads(str(arrays["state"]))
-            for name, value in self.recipe._asdict().items():
-                if state["recipe"].get(name) != value:
-                    raise ValueError(
-                        f"{path}: was trained with {name} {state['recipe'].get(name)}, not {value}: "
-                        "resume with the same, or train anew in another folder"
-                    )
-            for i, variable in enumerate(self._variables()):
-                variable.assign(arrays[f"variable_{i}"])
+        """Take up a checkpoint; return its Progress.
+
+        Raises DamagedCheckpointError, with nothing changed, when it cannot be read, ValueError when
+        the recipe was another.
+        """
+        variables = self._variables()
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                state = json.loads(str(arrays["state"]))
+                values = [arrays[f"variable_{i}"] for i in range(len(variables))]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise DamagedCheckpointError(f"{path}: damaged ({pipeline.describe_error(error)})") from error
+        for name, value in self.recipe._asdict().items():
+            if state["recipe"].get(name) != value:
+                raise ValueError(
+                    f"{path}: was trained with {name} {state['recipe'].get(name)}, not {value}: "
+                    "resume with the same, or train anew in another folder"
+                )
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
         return Progress(**{**state["progress"], "history": tuple(state["progress"]["history"])})
 
 
@@ -241,6 +257,8 @@ def train(trainer, training, validation, folder, keep_best, progress=None, watch
         figures = {}
         if chief:
             scores = trainer.score(validation)
+            if not np.isfinite(scores).all():
+                raise ArithmeticError(f"the scores are no numbers after epoch {epoch + 1}: {ADVICE}")
             figures = measure(validation, scores, recipe.loss)
         auc = trainer.agree(figures.get("validation_auc", 0.0))
         better = auc > progress.best

@@ -18,6 +18,10 @@ import pipeline
 def main():
     arguments = parse_arguments()
     stem = arguments.output / re.sub(r"(\.weights)?\.h5$", "", arguments.file.name)
+    for path in (Path(f"{stem}{end}") for end in (".json", ".weights.h5", ".tflite")):
+        if path.exists():
+            print(f"convert.py: {path}: is there already: name another --output", file=sys.stderr)
+            return 2
     try:
         with pipeline.hush_native():
             import classifiers
