@@ -99,7 +99,7 @@ def print_report(scores, folders, summary, accuracy):
         print(f"Accuracy per {level}: {format_accuracy(found)}")
     print(
         f"{MEANING} Below {summary['threshold']:g} is called a deepfake "
-        f"({show(summary['weights'])}, resizing: {summary['resampling']}).",
+        f"({show(Path(summary['weights']).name)}, resizing: {summary['resampling']}).",
         flush=True,
     )
 

@@ -13,7 +13,8 @@ from test_training import write_faces
 
 def read_blocks(language, text=None):
     text = text or (ROOT / "README.md").read_text()
-    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    return [block for name, block in blocks if name == language]
 
 
 def list_commands(name="README.md"):

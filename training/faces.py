@@ -206,7 +206,9 @@ def make_batches(face_set, order, changes, replicas=1, mine=slice(0, 1)):
         return change_faces(batch, change), tf.gather(face_set.labels, chosen)
 
     batches = tf.data.Dataset.from_tensor_slices((take_mine(order), take_mine(changes)))
-    return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+    # augmenting is quick: more threads would take the network's (measured on 2 cores)
+    threads = max(1, os.cpu_count() // 4)
+    return batches.map(load, num_parallel_calls=threads, deterministic=True).prefetch(1)
 
 
 def augment(faces, changes):

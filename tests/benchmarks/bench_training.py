@@ -29,7 +29,7 @@ with pipeline.hush_native():
     from training import faces, trainer
 
 BATCH = 75
-STEPS = 8  # for each measurement
+STEPS = 12  # for each measurement
 ROUNDS = 3
 FILES = 300
 
