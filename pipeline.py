@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL import ImageFile as PillowFile
 
 LABELS = ("df", "real")  # the order is the meaning: score 0 and score 1
 LABEL_ALIASES = {
@@ -228,12 +229,16 @@ def find_landmarks(frame):
 
 
 def _import_face_recognition():
+    tolerant = PillowFile.LOAD_TRUNCATED_IMAGES
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # its models announce pkg_resources' end
             import face_recognition
     except SystemExit as error:  # it calls quit() when it cannot import its models
         raise ImportError("face_recognition found no models: pip install -r requirements.txt") from error
+    finally:
+        # it has Pillow fill truncated images with grey, everywhere; here they are errors
+        PillowFile.LOAD_TRUNCATED_IMAGES = tolerant
     return face_recognition
 
 

@@ -21,7 +21,6 @@ import classifiers
 import pipeline
 from training import faces
 
-SCHEDULES = ("paper", "cosine", "plateau")
 PLATEAU_PATIENCE = 3  # epochs without improvement before the plateau schedule divides the rate by 10
 LOWEST_RATE = 1e-6
 ADVICE = "lower the learning rate, or look at the faces"
