@@ -122,7 +122,7 @@ def parse_arguments():
     )
     output.add_argument("--tensorboard", action="store_true", help="also write logs for TensorBoard")
 
-    arguments = parser.parse_args()  # fmt: skip
+    arguments = parser.parse_args()
     arguments.name = arguments.name or arguments.model
     if arguments.evaluate and not arguments.weights:
         parser.error("--evaluate: say which --weights")
