@@ -75,14 +75,14 @@ def print_report(scores, folders, summary, accuracy):
         print(" score  verdict   image")
         for s in scores:
             shown = "-" if s.score is None else f"{s.score:.4f}"
-            print(f"{shown:>6}  {s.verdict:<8}  {show(s.image.path)}")
+            print(f"{shown:>6}  {s.verdict:<8}  {pipeline.show(s.image.path)}")
         print()
     for s in scores:
         if s.error:
-            print(f"skipped {show(s.image.path)}: {s.error}", file=sys.stderr)
+            print(f"skipped {pipeline.show(s.image.path)}: {s.error}", file=sys.stderr)
     print("images  average  %deepfake  verdict   folder")
     for folder, found in folders.items():
-        print(f"{found['images']:>6}  {format_found(found)}  {show(folder)}")
+        print(f"{found['images']:>6}  {format_found(found)}  {pipeline.show(folder)}")
     print()
     if summary["scored"]:
         print(f"Average score: {summary['average_score']:.4f}")
@@ -99,14 +99,9 @@ def print_report(scores, folders, summary, accuracy):
         print(f"Accuracy per {level}: {format_accuracy(found)}")
     print(
         f"{MEANING} Below {summary['threshold']:g} is called a deepfake "
-        f"({show(Path(summary['weights']).name)}, resizing: {summary['resampling']}).",
+        f"({pipeline.show(Path(summary['weights']).name)}, resizing: {summary['resampling']}).",
         flush=True,
     )
-
-
-def show(path):
-    """Return a path on one line, whatever its name."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))
 
 
 def format_found(found):

@@ -1,17 +1,18 @@
-"""Cut the faces out of a video, upright and square, as the networks are trained on them.
+"""Cut the faces out of videos, upright and square, as the networks are trained on them.
 
-Without arguments: video.mp4, its faces go to output/. The largest face of each of 30 frames, evenly
-spread, is written as a PNG named after its frame. Delete the bad ones by hand before training.
+Without arguments: video.mp4, its faces go to output/. A single video's faces go to the output folder
+itself, those of several, or of a folder of videos, to a folder for each in it. Beside the faces:
+faces.csv (what was found where) and contact_sheet.png (all at a glance, the doubtful in red). Delete
+the bad ones before you train. Run again, it goes on where it was stopped.
 
-Exit status: 0 faces found, 1 none or unreadable, 2 wrong usage.
+Exit status: 0 every video gave faces, 1 some did not, 2 nothing to do or wrong usage.
 """
 
 import argparse
-import glob
+import os
 import sys
 from pathlib import Path
 
-from PIL import Image
 from tqdm import tqdm
 
 import pipeline
@@ -19,47 +20,156 @@ import pipeline
 
 def main():
     arguments = parse_arguments()
-    faces = frames = 0
+    videos = pipeline.find_videos(arguments.videos)
+    if not any(os.path.exists(path) for path, _ in videos):
+        return fail(2, f"no video in {', '.join(map(pipeline.show, arguments.videos))}")
+    single = len(videos) == 1 and videos[0][0] == arguments.videos[0]
+    folders = [arguments.output if single else arguments.output / name for _, name in videos]
+    options = {
+        "search": pipeline.Search(
+            arguments.frames,
+            arguments.start,
+            arguments.end,
+            arguments.keyframes,
+            arguments.detector,
+            arguments.everyone,
+            arguments.min_size,
+            arguments.min_sharpness,
+        ),
+        "jpeg": arguments.jpeg,
+        "drop_doubtful": arguments.drop_doubtful,
+        "force": arguments.force,
+    }
+    if arguments.jobs > 1 and not arguments.dask:
+        options["threads"] = max(1, os.cpu_count() // arguments.jobs)  # of each process, to decode
+    bar = {"disable": None, "leave": False}
+    if single:  # its frames are what there is to watch
+        options["watch"] = lambda frames: tqdm(frames, total=arguments.frames, unit="frame", **bar)
+    calls = [
+        (Path(os.path.abspath(path)), Path(os.path.abspath(folder)))
+        for (path, _), folder in zip(videos, folders, strict=True)
+    ]
+    extractions = pipeline.run_jobs(pipeline.extract_video, calls, options, arguments.jobs, arguments.dask)
+    failed = 0
     try:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        if next(arguments.output.glob(f"{glob.escape(arguments.video.stem)}-*.png"), None):
-            raise FileExistsError("holds faces of a video of this name: name another --output")
-    except OSError as error:
-        print(f"extract_faces.py: {arguments.output}: {pipeline.describe_error(error)}", file=sys.stderr)
-        return 2
-    try:
-        sampled = pipeline.read_frames(arguments.video, arguments.frames)
-        for index, frame in tqdm(sampled, total=arguments.frames, unit="frame", disable=None):
-            frames += 1
-            landmarks = pipeline.find_landmarks(frame)
-            if landmarks is not None:
-                face = Image.fromarray(pipeline.align_face(frame, pipeline.measure_pose(landmarks)))
-                pipeline.write_whole(arguments.output / f"{arguments.video.stem}-{index:06}.png", face.save)
-                faces += 1
-    except (OSError, ValueError, ImportError) as error:
-        print(f"extract_faces.py: {arguments.video}: {pipeline.describe_error(error)}", file=sys.stderr)
-        return 1
-    print(f"{arguments.video}: {faces} faces in {frames} frames, {frames - faces} without a face")
-    return 0 if faces else 1
+        watched = tqdm(extractions, total=len(videos), unit="video", **bar | {"disable": single or None})
+        for (path, _), extraction in zip(videos, watched, strict=True):
+            failed += not extraction.faces
+            tqdm.write(
+                f"{pipeline.show(path)}: {describe(extraction)}",
+                file=sys.stderr if extraction.error else sys.stdout,
+            )
+    except (OSError, ImportError) as error:
+        return fail(1, pipeline.describe_error(error))
+    return 1 if failed else 0
+
+
+def describe(extraction):
+    """Return what came of a video, in one line."""
+    if extraction.error:
+        return extraction.error
+    parts = [
+        f"{count(extraction.faces, 'face')} in {count(extraction.frames, 'frame')}",
+        f"{extraction.empty} without a face",
+    ]
+    if extraction.people > 1:
+        parts[0] += f", {extraction.people} people"
+    if extraction.refused:
+        parts.append(f"{extraction.refused} too small or too blurred")
+    if extraction.doubtful:
+        parts.append(f"{extraction.doubtful} doubtful")
+    return ", ".join(parts) + (" (done before)" if extraction.before else "")
+
+
+def count(number, noun):
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def fail(status, reason):
+    print(f"extract_faces.py: {reason}", file=sys.stderr)
+    return status
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("video", nargs="?", type=Path, default="video.mp4", help="default: %(default)s")
+    shown = "(default: %(default)s)"
     parser.add_argument(
-        "--output", type=Path, default="output", metavar="FOLDER", help="default: %(default)s/"
+        "videos",
+        nargs="*",
+        type=Path,
+        default=[Path("video.mp4")],
+        metavar="VIDEO",
+        help="videos and folders of videos (default: video.mp4)",
     )
-    parser.add_argument(
-        "--frames", type=int, default=30, metavar="N", help="frames to sample (default: %(default)s)"
+    parser.add_argument("--output", type=Path, default=Path("output"), metavar="FOLDER", help=shown)
+    parser.add_argument("--force", action="store_true", help="replace what an output folder holds")
+
+    frames = parser.add_argument_group("which frames")
+    frames.add_argument(
+        "--frames", type=read_count, default=30, metavar="N", help=f"to sample, evenly spread {shown}"
     )
+    frames.add_argument(
+        "--start", type=float, default=0.0, metavar="SECONDS", help=f"time of the first {shown}"
+    )
+    frames.add_argument(
+        "--end", type=float, metavar="SECONDS", help="time of the last (default: the video's end)"
+    )
+    frames.add_argument("--keyframes", action="store_true", help="sample intra-coded frames only")
+
+    faces = parser.add_argument_group("which faces")
+    faces.add_argument(
+        "--detector",
+        choices=("hog", "cnn"),
+        default="hog",
+        help=f"cnn finds more, slowly without GPU {shown}",
+    )
+    faces.add_argument(
+        "--everyone", action="store_true", help="all faces, in a folder per person (default: the largest)"
+    )
+    faces.add_argument(
+        "--min-size",
+        type=float,
+        default=0.0,
+        metavar="PIXELS",
+        help=f"pass over faces smaller than this (a crop is 1.3 x as wide); from 80 on, faster {shown}",
+    )
+    faces.add_argument(
+        "--min-sharpness",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help=f"pass over faces more blurred than this, see faces.csv {shown}",
+    )
+    faces.add_argument(
+        "--drop-doubtful", action="store_true", help="move faces that stand out to a subfolder doubtful/"
+    )
+    faces.add_argument(
+        "--jpeg",
+        type=int,
+        choices=range(1, 101),
+        metavar="QUALITY",
+        help="write JPEG, 1 to 100 (default: PNG)",
+    )
+
+    work = parser.add_argument_group("how to work")
+    work.add_argument(
+        "--jobs", type=read_count, default=1, metavar="N", help=f"videos at once, a process each {shown}"
+    )
+    work.add_argument("--dask", metavar="ADDRESS", help="work on the Dask cluster with this scheduler")
+
     arguments = parser.parse_args()
-    if arguments.frames < 1:
-        parser.error(f"--frames {arguments.frames}: wanted 1 or more")
-    if not arguments.video.is_file():
-        parser.error(f"{arguments.video}: no such file")
+    if arguments.end is not None and not arguments.start <= arguments.end:
+        parser.error(f"--end {arguments.end:g}: wanted --start, {arguments.start:g}, or more")
     return arguments
+
+
+def read_count(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: wanted 1 or more")
+    return value
 
 
 if __name__ == "__main__":

@@ -4,21 +4,25 @@ A score is P(real): 1 = real, 0 = forged (deepfake or Face2Face). Faces travel a
 Nothing here imports TensorFlow: `.tflite` weights are run by LiteRT.
 """
 
+import bisect
 import contextlib
+import csv
 import hashlib
+import itertools
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 import warnings
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL import ImageFile as PillowFile
 
 LABELS = ("df", "real")  # the order is the meaning: score 0 and score 1
@@ -28,6 +32,7 @@ LABEL_ALIASES = {
 }
 IMAGE_SIZE = 256  # pixels, both ways: what the networks take
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 SMALLEST_FACE = 16  # pixels: below, nothing is left of a face to score
 LARGEST_IMAGE = 100_000_000  # pixels: 300 MB once decoded
 RESAMPLING = {
@@ -38,6 +43,8 @@ RESAMPLING = {
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # read_image has its own limit
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+# what lies beside the faces of a video
+SHEET_NAME, DOUBTFUL_NAME, RECORD_NAME = "contact_sheet.png", "doubtful", "extraction.json"
 # what a face's file name tells of its video: `<video>-000123.png`, as extract_faces.py writes them, or
 # `<source>-<video>-<frame>.jpg`, as in the face sets that the networks are trained on
 FRAME_NAMES = (
@@ -77,19 +84,27 @@ class Score(NamedTuple):
 
 
 def find_images(arguments):
-    """Return the ImageFiles among files and folders: recursive, sorted, each file once.
+    """Return the ImageFiles among files and folders (see `find_files`)."""
+    return [
+        describe_image(path, (*above, *below)) for path, above, below in find_files(arguments, IMAGE_SUFFIXES)
+    ]
 
-    A file named as such is taken whatever its suffix; in folders, hidden files and other suffixes
-    are passed over. Links are followed, a folder is entered once. What does not exist, and a folder
-    that cannot be entered, is returned too, so that reading it reports it.
+
+def find_files(arguments, suffixes):
+    """Return [(path, names of the folders up to the argument, of those below it)]: sorted, each file once.
+
+    A file named as such is taken whatever its suffix. In folders, subfolders included, other suffixes
+    are passed over, and so are hidden files and what `extract_faces.py` writes beside the faces to
+    keep. Links are followed, a folder is entered once. What does not exist, and a folder that cannot
+    be entered, is returned too, so that reading it reports it.
     """
-    images, files_seen, folders_seen = [], set(), set()
+    found, files_seen, folders_seen = [], set(), set()
 
-    def add(path, names):
+    def add(path, above, below=()):
         real = os.path.realpath(path)
         if real not in files_seen:
             files_seen.add(real)
-            images.append(describe_image(path, names))
+            found.append((path, above, below))
 
     for argument in arguments:
         top = Path(argument)
@@ -104,14 +119,15 @@ def find_images(arguments):
                 subfolders.clear()
                 continue
             folders_seen.add(real)
-            subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
-            names = (*above, *Path(folder).relative_to(top).parts)
+            subfolders[:] = sorted(s for s in subfolders if not s.startswith(".") and s != DOUBTFUL_NAME)
+            below = Path(folder).relative_to(top).parts
             for file in sorted(files):
-                if file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith("."):
-                    add(Path(folder) / file, names)
+                hidden = file.startswith(".") or file == SHEET_NAME
+                if file.lower().endswith(suffixes) and not hidden:
+                    add(Path(folder) / file, above, below)
         for error in unreadable:
             add(Path(error.filename), ())
-    return images
+    return found
 
 
 def describe_image(path, folder_names):
@@ -164,12 +180,11 @@ def read_image(path):
         raise ValueError(f"damaged image ({error})") from error
 
 
-def resize_face(image, resampling):
-    """Return `image` as uint8 (256, 256, 3), resampled by the filter named (a key of RESAMPLING)."""
-    if image.shape[:2] == (IMAGE_SIZE, IMAGE_SIZE):
+def resize_face(image, resampling, side=IMAGE_SIZE):
+    """Return `image` as uint8 (side, side, 3), resampled by the filter named (a key of RESAMPLING)."""
+    if image.shape[:2] == (side, side):
         return image
-    size = (IMAGE_SIZE, IMAGE_SIZE)
-    return np.asarray(Image.fromarray(image).resize(size, RESAMPLING[resampling]))
+    return np.asarray(Image.fromarray(image).resize((side, side), RESAMPLING[resampling]))
 
 
 def load_face(path, resampling):
@@ -199,47 +214,202 @@ def load_faces(images, resampling, ahead=64):
             yield pending.popleft().result()
 
 
-# --- faces ----------------------------------------------------------------------------------------
+# --- videos ---------------------------------------------------------------------------------------
 
 
-def read_frames(path, count):
-    """Yield (index, frame) of `count` frames of a video, evenly spread, uint8 (height, width, 3) RGB.
+class Frame(NamedTuple):
+    """A frame of a video."""
 
-    Decodes once, forward; yields all frames where there are no more than `count`. The frames are
-    counted, since headers lie. Raises OSError or ValueError when the file is missing or no video.
+    index: int  # from 0, in the order shown
+    time: float  # seconds since the first frame
+    image: np.ndarray  # uint8 (height, width, 3) RGB, upright
+
+
+class Timeline(NamedTuple):
+    """When the frames of a video are shown. The first two are parallel, one for each frame."""
+
+    stamps: list[int]  # ascending, in the stream's unit; the frames' numbers where the file has none
+    times: list[float]  # seconds since the first
+    keys: list[int]  # which of the stamps decoding can start from
+    stamped: bool  # whether the file has stamps
+
+
+def find_videos(arguments):
+    """Return [(path, name)] of the videos among files and folders: recursive, sorted, each file once.
+
+    A file named as such is taken whatever its suffix. The name says where the video's faces belong:
+    its path below the folder given, without suffix where that is enough for no two names to be
+    alike, nor one to lie within another.
+    """
+    files = find_files(arguments, VIDEO_SUFFIXES)
+    full = ["/".join((*below, path.name)) for path, _, below in files]
+    short = [name.removesuffix(path.suffix) for name, (path, _, _) in zip(full, files, strict=True)]
+    # how many videos use a name, as theirs or as a folder of it
+    uses = Counter(use for name in short for use in (name, *map(str, PurePosixPath(name).parents)))
+    names = []
+    for with_suffix, without in zip(full, short, strict=True):
+        wanted = without if uses[without] == 1 else with_suffix
+        numbered = (f"{wanted}-{number}" for number in itertools.count(2))
+        names.append(next(n for n in itertools.chain([wanted], numbered) if n not in names))
+    return [(path, name) for (path, _, _), name in zip(files, names, strict=True)]
+
+
+def read_frames(path, count=30, start=0.0, end=None, keyframes=False, threads=0):
+    """Yield the Frames of a video: `count` of them, evenly spread, or all where there are fewer.
+
+    Taken between the times `start` and `end`, in seconds since the first frame (None: to the last);
+    with `keyframes` among the intra-coded frames alone. The file's packets are counted, since headers
+    lie; then it is decoded once, forward, by `threads` threads (0: one per core), seeking over what
+    is not needed. A frame that is damaged is replaced by the next that is not. Raises OSError or
+    ValueError, in one line, when the file is missing, no video, or has no frame there.
     """
     import av
-    import imageio.v3 as iio
 
     try:
+        if not os.path.getsize(path):
+            raise ValueError("empty file")
+        timeline = read_timeline(path)
+        wanted = _choose_frames(timeline, count, start, np.inf if end is None else end, keyframes)
+        decoded = 0
         with av.open(os.fspath(path)) as container:
-            total = sum(packet.size > 0 for packet in container.demux(video=0))
-        wanted = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
-        for index, frame in enumerate(iio.imiter(path, plugin="pyav", thread_type="FRAME")):
-            if index in wanted:
-                yield index, frame
-    except (av.error.FFmpegError, IndexError) as error:
+            stream = choose_stream(container)
+            stream.thread_type, stream.thread_count = "SLICE" if keyframes else "FRAME", threads
+            decode = _decode_alone if keyframes else _decode_forward
+            for index, frame in decode(container, stream, timeline, wanted):
+                image = frame.to_ndarray(format="rgb24")
+                image = np.rot90(image, round(frame.rotation / 90))  # as the phone was held
+                # rows without padding: dlib misreads others
+                yield Frame(index, timeline.times[index], np.ascontiguousarray(image))
+                decoded += 1
+        if not decoded:
+            raise ValueError(f"none of its {len(timeline.times)} frames can be decoded")
+    except av.error.FFmpegError as error:
         raise ValueError(f"no video that can be read ({describe_error(error)})") from error
 
 
-def find_landmarks(frame):
-    """Return the 68 landmarks of the largest face in a uint8 RGB frame (see `measure_pose`), or None."""
-    faces = _import_face_recognition().face_landmarks(frame)
-    return max(faces, key=lambda face: np.ptp(face["chin"], axis=0).prod(), default=None)
+def _choose_frames(timeline, count, start, end, keyframes):
+    times = np.array(timeline.times)
+    if not len(times):
+        raise ValueError("no frame in it")
+    wanted = np.flatnonzero((times >= start) & (times <= end))
+    if keyframes:
+        wanted = np.intersect1d(wanted, np.searchsorted(timeline.stamps, timeline.keys))
+    if not len(wanted):
+        kind = "key frame" if keyframes else "frame"
+        raise ValueError(f"no {kind} from {start:g} to {end:g} s: it lasts {times[-1]:.2f} s")
+    return wanted[np.linspace(0, len(wanted) - 1, min(count, len(wanted))).round().astype(int)].tolist()
 
 
-def _import_face_recognition():
-    tolerant = PillowFile.LOAD_TRUNCATED_IMAGES
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # its models announce pkg_resources' end
-            import face_recognition
-    except SystemExit as error:  # it calls quit() when it cannot import its models
-        raise ImportError("face_recognition found no models: pip install -r requirements.txt") from error
-    finally:
-        # it has Pillow fill truncated images with grey, everywhere; here they are errors
-        PillowFile.LOAD_TRUNCATED_IMAGES = tolerant
-    return face_recognition
+def choose_stream(container):
+    """Return the video stream of an open container. Raises ValueError when it has none of use."""
+    import av
+
+    cover = av.stream.Disposition.attached_pic  # a picture that comes with a song
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    if not streams:
+        raise ValueError("no video in it" + (", only sound" if container.streams.audio else ""))
+    context = streams[0].codec_context
+    if context is None:
+        raise ValueError("no video that can be read (unknown codec)")
+    if context.width * context.height > LARGEST_IMAGE:
+        raise ValueError(f"{context.width}x{context.height} pixels, wanted at most {LARGEST_IMAGE:,} in all")
+    return streams[0]
+
+
+def read_timeline(path):
+    """Return the Timeline of a video from its packets, without decoding. Raises as `read_frames`."""
+    import av
+
+    with av.open(os.fspath(path)) as container:
+        stream = choose_stream(container)
+        packets = [(packet.pts, packet.is_keyframe) for packet in _demux(container, stream)]
+        stamps = sorted({pts for pts, _ in packets if pts is not None})
+        if len(stamps) < len(packets):  # AVI, raw streams
+            numbers = range(len(packets))
+            keys = [number for number, (_, is_key) in enumerate(packets) if is_key]
+            rate = float(stream.average_rate or 25)
+            return Timeline(list(numbers), [number / rate for number in numbers], keys, False)
+        times = [float((stamp - stamps[0]) * stream.time_base) for stamp in stamps]
+        return Timeline(stamps, times, sorted(pts for pts, is_key in packets if is_key), True)
+
+
+def _demux(container, stream):
+    """Yield the packets of the frames that are shown, up to where the file is cut off."""
+    import av
+
+    with contextlib.suppress(av.error.FFmpegError):
+        for packet in container.demux(stream):
+            if packet.size and not packet.is_discard:
+                yield packet
+
+
+def _decode(stream, packets):
+    """Yield the frames of packets, in the order shown, passing over what is damaged."""
+    import av
+
+    for packet in itertools.chain(packets, [None]):  # None: what is still held back
+        try:
+            frames = stream.decode(packet)
+        except av.error.FFmpegError:
+            continue
+        yield from (frame for frame in frames if not frame.is_corrupt)
+
+
+SEEK_FROM = 24  # frames not needed: to skip fewer saves less than the seek costs
+
+
+def _decode_forward(container, stream, timeline, wanted):
+    """Yield (index, frame) of the frames `wanted`, skipping to the last key frame before each."""
+    stamps, keys = timeline.stamps, timeline.keys
+    frames, frame, position = _decode(stream, _demux(container, stream)), None, -1
+    for index, following in zip(wanted, [*wanted[1:], len(stamps)], strict=True):
+        key = keys[max(0, bisect.bisect_right(keys, stamps[index]) - 1)] if keys else stamps[0]
+        if timeline.stamped and bisect.bisect_left(stamps, key) - position > SEEK_FROM:
+            container.seek(key, stream=stream)
+            packets = _demux(container, stream)
+            first = next(packets, None)
+            if first is None or first.pts > stamps[index]:  # the file's own index is wrong
+                container.seek(stamps[0], stream=stream)
+                first, packets = None, _demux(container, stream)
+            frames = _decode(stream, itertools.chain(filter(None, [first]), packets))
+        while position < index:
+            frame = next(frames, None)
+            if frame is None:
+                return
+            position = bisect.bisect_left(stamps, frame.pts) if timeline.stamped else position + 1
+        if position < following:  # else this one was damaged, and all up to the next
+            yield position, frame
+
+
+def _decode_alone(container, stream, timeline, wanted):
+    """Yield (index, frame) of the key frames `wanted`, decoding nothing else."""
+    wanted = set(wanted)
+    for number, packet in enumerate(_demux(container, stream)):
+        index = bisect.bisect_left(timeline.stamps, packet.pts) if timeline.stamped else number
+        if index in wanted:
+            for frame in _decode(stream, [packet]):
+                yield index, frame
+            stream.codec_context.flush_buffers()
+
+
+def work_ahead(iterable, ahead=2):
+    """Yield the items of `iterable`, which runs in a thread beside, at most `ahead` items before."""
+    iterator, end = iter(iterable), object()
+    with ThreadPoolExecutor(1) as pool:
+        pending = deque(pool.submit(next, iterator, end) for _ in range(ahead))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(pool.submit(next, iterator, end))
+            yield item
+
+
+# --- faces ----------------------------------------------------------------------------------------
+
+CROP_ZOOM = 1.3  # side of a crop / size of its face
+HOG_FACE = 80  # pixels: the smallest face that the detector sees
+ZONE, ZONE_FACE = 280, 112  # pixels: side of the zone searched around a known face, and the face in it
+COARSE = 640  # pixels: long side from which on the largest face is looked for
+SAME_PERSON = 0.6  # distance of encodings: face_recognition's own limit
+SAME_LOOK = 0.75  # correlation of crops
 
 
 class Pose(NamedTuple):
@@ -249,6 +419,190 @@ class Pose(NamedTuple):
     y: float
     size: float  # 2.2 x the larger of eye distance and eyes-to-mouth distance
     angle: float  # degrees in (-180, 180] by which to turn the head clockwise to have it upright
+
+
+class Face(NamedTuple):
+    """A face found in a video."""
+
+    frame: int  # index of its frame
+    time: float  # of its frame, seconds
+    box: tuple  # left, top, right, bottom, whole pixels: the detector's
+    pose: Pose
+    sharpness: float  # see measure_sharpness
+    person: int  # from 1, in order of appearance
+    crop: np.ndarray  # uint8 (side, side, 3) RGB, upright
+
+
+class Search(NamedTuple):
+    """Which faces of a video are wanted. Defaults: the published ones."""
+
+    frames: int = 30  # to sample
+    start: float = 0.0  # seconds
+    end: float | None = None  # seconds
+    keyframes: bool = False  # sample the intra-coded frames only
+    detector: str = "hog"  # or "cnn", slow without a GPU
+    everyone: bool = False  # every person's face, not only the largest of each frame
+    min_size: float = 0.0  # pixels: Pose.size below which a face is passed over
+    min_sharpness: float = 0.0  # likewise, see measure_sharpness
+
+
+def find_faces(path, search=Search(), threads=0):  # noqa: B008 (it cannot change)
+    """Yield for each frame sampled (Frame, its Faces, how many more were too small or too blurred).
+
+    Decoding, finding and telling persons apart run side by side. Raises as `read_frames`.
+    """
+    frames = read_frames(path, search.frames, search.start, search.end, search.keyframes, threads)
+    located = work_ahead(locate_faces(work_ahead(frames), search))
+    for frame, faces in recognize_people(located):
+        kept = [f for f in faces if f.pose.size >= search.min_size and f.sharpness >= search.min_sharpness]
+        yield frame, kept, len(faces) - len(kept)
+
+
+def locate_faces(frames, search):
+    """Yield (Frame, its Faces, largest first, of person 0) for each of a video's Frames.
+
+    The largest face is looked for near the last one first, then in the whole frame.
+    """
+    last = None
+    for frame in frames:
+        near = locate_near(frame.image, last, search.detector) if last and not search.everyone else []
+        faces = []
+        for box, landmarks in near or locate_anywhere(frame.image, search):
+            pose = measure_pose(landmarks)
+            crop = align_face(frame.image, pose)
+            faces.append(Face(frame.index, frame.time, box, pose, measure_sharpness(crop), 0, crop))
+        last = faces[0].pose if faces else last
+        yield frame, faces
+
+
+def locate_near(image, pose, detector):
+    """Return [(box, landmarks)] of the face nearest to where one was, or [].
+
+    The zone around it is scaled and turned upright, so that faces smaller than the detector sees
+    are followed, and heads far from upright.
+    """
+    scale = pose.size / ZONE_FACE
+    zone = cut_square(image, pose, ZONE, scale)
+    boxes = detect_faces(zone, detector)
+    if not boxes:
+        return []
+    box = min(boxes, key=lambda b: np.hypot(b[0] + b[2] - ZONE, b[1] + b[3] - ZONE))
+    turn, shift = map_square(pose, ZONE, scale)
+    landmarks = {
+        name: (np.array(points) + 0.5) @ turn.T + shift - 0.5
+        for name, points in find_landmarks(zone, box).items()
+    }
+    x, y = turn @ ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) + shift
+    half = (box[2] - box[0]) / 2 * scale
+    return [(tuple(round(float(edge)) for edge in (x - half, y - half, x + half, y + half)), landmarks)]
+
+
+def locate_anywhere(image, search):
+    """Return [(box, landmarks)] of a frame's largest face, or of all, largest first.
+
+    The largest is looked for in the frame made small, then at ever larger scale: what is found
+    first is the largest. The last scale, twice the frame's, is face_recognition's default, and costs
+    three times as much as all before.
+    """
+    scales = [*((n, 0) for n in (8, 4, 2) if max(image.shape) >= n * COARSE), (1, 0), (1, 1)]
+    if search.min_size >= HOG_FACE:
+        scales.pop()
+    if search.everyone:
+        scales = scales[-1:]
+    found = (detect_faces(image, search.detector, *scale) for scale in scales)
+    boxes = next(filter(None, found), [])
+    boxes = sorted(boxes, key=lambda b: (b[2] - b[0]) * (b[3] - b[1]), reverse=True)
+    return [(box, find_landmarks(image, box)) for box in (boxes if search.everyone else boxes[:1])]
+
+
+def recognize_people(located):
+    """Yield (Frame, its Faces) for each (Frame, Faces) of a video, with the person set, counted from 1.
+
+    Who looks the same as in the frame before is not encoded anew: that takes longer than all else.
+    """
+    people, last = [], []  # each person's encodings; Faces of the last frame that had some
+
+    def recognize(face, others):
+        for known in last:
+            near = np.hypot(face.pose.x - known.pose.x, face.pose.y - known.pose.y) < known.pose.size
+            if near and known.person not in others and correlate_crops(face.crop, known.crop) > SAME_LOOK:
+                return known.person
+        encoding = encode_face(face.crop)
+        distances = [np.linalg.norm(np.mean(encodings, axis=0) - encoding) for encodings in people]
+        for person in np.argsort(distances).tolist():
+            if distances[person] <= SAME_PERSON and person + 1 not in others:
+                people[person].append(encoding)
+                return person + 1
+        people.append([encoding])
+        return len(people)
+
+    for frame, unknown in located:
+        faces = []
+        for face in unknown:  # nobody is in a frame twice
+            faces.append(face._replace(person=recognize(face, {f.person for f in faces})))
+        last = faces or last
+        yield frame, faces
+
+
+def detect_faces(image, detector="hog", reduction=1, upsample=0):
+    """Return the boxes (left, top, right, bottom) of the faces in a uint8 RGB image, in its pixels.
+
+    Looked for in the image made `reduction` times smaller, then doubled `upsample` times.
+    """
+    small = image if reduction == 1 else np.asarray(Image.fromarray(image).reduce(reduction))
+    boxes = _import_face_recognition().face_locations(small, upsample, detector)
+    return [(left * reduction, top * reduction, right * reduction, bottom * reduction)
+            for top, right, bottom, left in boxes]  # fmt: skip
+
+
+def find_landmarks(image, box):
+    """Return the 68 landmarks of the face in a box of a uint8 RGB image: {feature: (x, y)s}."""
+    left, top, right, bottom = box
+    return _import_face_recognition().face_landmarks(image, [(top, right, bottom, left)])[0]
+
+
+def encode_face(crop):
+    """Return the encoding of an aligned crop's face, float64 (128,): within 0.6 of the same person's."""
+    side = crop.shape[0]
+    edge = round(side * (1 - 1 / CROP_ZOOM) / 2)
+    box = (edge, side - edge, side - edge, edge)
+    return _import_face_recognition().face_encodings(crop, [box])[0]
+
+
+def correlate_crops(first, second):
+    """Return the correlation of two aligned crops, at 24x24 grey pixels without the border, in [-1, 1]."""
+    grey = [_reduce_grey(crop, 32)[4:-4, 4:-4].ravel() for crop in (first, second)]
+    deviations = [g - g.mean() for g in grey]
+    norms = [np.linalg.norm(d) for d in deviations]
+    return float(deviations[0] @ deviations[1] / max(norms[0] * norms[1], 1e-9))
+
+
+def measure_sharpness(crop):
+    """Return the variance of the Laplacian of a crop at 128x128 grey pixels in 0-255: low is blurred."""
+    grey = _reduce_grey(crop, 128)
+    laplacian = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]
+    return float(laplacian.var())
+
+
+def _reduce_grey(crop, side):
+    return resize_face(crop, "bilinear", side) @ (0.299, 0.587, 0.114)
+
+
+def _import_face_recognition():
+    tolerant = PillowFile.LOAD_TRUNCATED_IMAGES
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # its models announce pkg_resources' end
+            import face_recognition
+    except SystemExit as error:  # it calls quit() when it cannot import its models
+        raise ImportError(
+            "face_recognition cannot import its models (pkg_resources is missing?): "
+            "pip install -r requirements.txt"
+        ) from error
+    finally:
+        # it has Pillow fill truncated images with grey, everywhere; here they are errors
+        PillowFile.LOAD_TRUNCATED_IMAGES = tolerant
+    return face_recognition
 
 
 def measure_pose(landmarks):
@@ -266,30 +620,244 @@ def measure_pose(landmarks):
     return Pose(float(x), float(y), float(size), float(np.degrees(np.arctan2(down[0], down[1]))))
 
 
-def align_face(frame, pose, zoom=1.3):
+def align_face(frame, pose, zoom=CROP_ZOOM):
     """Cut the face out upright: uint8 (side, side, 3) RGB, side = zoom x size, mirrored beyond the frame.
 
     At native resolution, in one bicubic resampling.
     """
-    side = max(1, round(zoom * pose.size))
+    return cut_square(frame, pose, max(1, round(zoom * pose.size)))
+
+
+def cut_square(frame, pose, side, scale=1.0):
+    """Cut an upright square around the pose: uint8 (side, side, 3), each pixel `scale` of the frame's.
+
+    What lies beyond the frame is mirrored.
+    """
+    reach = int(side * scale * 0.71) + 3  # half the diagonal, and the filter's margin
+    rows, columns = (
+        _mirror(int(centre) - reach, int(centre) + reach, length)
+        for centre, length in zip((pose.y, pose.x), frame.shape[:2], strict=True)
+    )
+    patch = Image.fromarray(frame[rows][:, columns])
+    reduction = max(1, int(scale))  # the affine transform alone would skip pixels
+    patch = patch.reduce(reduction) if reduction > 1 else patch
+    turn, shift = map_square(pose, side, scale)
+    shift = shift - (int(pose.x) - reach, int(pose.y) - reach)
+    matrix = np.column_stack((turn, shift)).ravel() / reduction
+    square = patch.transform((side, side), Image.Transform.AFFINE, matrix.tolist(), Image.Resampling.BICUBIC)
+    return np.asarray(square)
+
+
+def map_square(pose, side, scale=1.0):
+    """Return (turn, shift), float (2, 2) and (2,): where turn @ (x, y) + shift of a square lies in its frame.
+
+    In continuous coordinates: the centre of a pixel is half a pixel from its edge.
+    """
     angle = np.radians(pose.angle)
-    cos, sin = np.cos(angle), np.sin(angle)
-    reach = int(side * 0.71) + 3  # half the diagonal, and the filter's margin
-    left, top = int(pose.x) - reach, int(pose.y) - reach
-    bottom, right = top + 2 * reach, left + 2 * reach
-    height, width = frame.shape[:2]
-    beyond = [(max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)), (0, 0)]
-    if max(map(max, beyond)):
-        frame = np.pad(frame, beyond, "reflect" if min(height, width) > 1 else "edge")
-    left, top = left + beyond[1][0], top + beyond[0][0]
-    patch = Image.fromarray(frame[top : top + 2 * reach, left : left + 2 * reach])
-    # the centre of the crop is where the pose is; Pillow maps pixel centres, hence the halves
-    x = pose.x + 0.5 - (int(pose.x) - reach)
-    y = pose.y + 0.5 - (int(pose.y) - reach)
-    half = side / 2
-    matrix = (cos, sin, x - half * (cos + sin), -sin, cos, y - half * (cos - sin))
-    crop = patch.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
-    return np.asarray(crop)
+    turn = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    return turn, np.array([pose.x + 0.5, pose.y + 0.5]) - turn @ (side / 2, side / 2)
+
+
+def _mirror(first, last, length):
+    """Return which of `length` rows to take for those from `first` to before `last`."""
+    if first >= 0 and last <= length:
+        return slice(first, last)
+    beyond = (max(0, -first), max(0, last - length))
+    rows = np.pad(np.arange(length), beyond, "reflect" if length > 1 else "edge")
+    return rows[max(0, first) : max(0, first) + last - first]
+
+
+# --- faces of videos, as files ---------------------------------------------------------------------
+
+FACE_COLUMNS = ("frame", "time", "person", "left", "top", "right", "bottom", "x", "y", "size", "angle")
+FACE_COLUMNS += ("sharpness", "doubt", "file")
+
+
+class Extraction(NamedTuple):
+    """What came of a video's extraction."""
+
+    path: Path  # the video
+    folder: Path  # where its faces are
+    frames: int = 0  # sampled
+    faces: int = 0  # written
+    empty: int = 0  # frames without a face
+    refused: int = 0  # faces too small or too blurred
+    people: int = 0
+    doubtful: int = 0  # of the faces written
+    before: bool = False  # whether it had been done before
+    error: str = ""
+
+
+def extract_video(path, folder, search, jpeg=None, drop_doubtful=False, force=False, threads=0, watch=iter):
+    """Write a video's faces to a folder of their own; return the Extraction, errors included.
+
+    In the folder: `<video>-<frame index>.png`, or .jpg of quality `jpeg`, of everyone in a subfolder for
+    each person; faces.csv; contact_sheet.png; extraction.json. The folder appears when it is
+    complete. One that holds the same video's faces by the same settings is left as it is, unless
+    `force`; one that holds anything else is refused. With `drop_doubtful` the faces that
+    `find_doubts` names go to a subfolder. `watch` wraps the iterator over frames: a progress bar.
+    """
+    path, folder = Path(path), Path(os.path.realpath(folder))
+    settings = search._asdict() | {"jpeg": jpeg, "drop_doubtful": drop_doubtful}
+    part = folder.with_name(f".writing-{folder.name}")  # always the same: a kill's leftover is cleared
+    try:
+        record = {"video": path.name, "bytes": os.path.getsize(path), "settings": settings}
+        if not force and (found := check_extraction(folder, record)):
+            return Extraction(path, folder, **found, before=True)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        found = _write_faces(path, part, search, jpeg, drop_doubtful, threads, watch)
+        (part / RECORD_NAME).write_text(json.dumps(record | {"found": found}, indent=1) + "\n")
+        if force:
+            shutil.rmtree(folder, ignore_errors=True)
+        os.replace(part, folder)
+        return Extraction(path, folder, **found)
+    except (OSError, ValueError, MemoryError) as error:
+        return Extraction(path, folder, error=describe_error(error))
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def check_extraction(folder, record):
+    """Return what an extraction by these settings found in this video before, {} if there was none.
+
+    Raises FileExistsError when the folder holds anything else.
+    """
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return {}
+    try:
+        found = json.loads((folder / RECORD_NAME).read_bytes())
+        differing = [name for name in ("video", "bytes") if found[name] != record[name]]
+        settings = found["settings"]
+        differing += [name for name, value in record["settings"].items() if settings[name] != value]
+        if not differing:
+            return found["found"]
+        reason = f"faces of another video or by other settings ({', '.join(differing)})"
+    except (OSError, ValueError, KeyError, TypeError):
+        reason = "something else"
+    raise FileExistsError(f"{folder} holds {reason}: --force to replace it, or another --output")
+
+
+def _write_faces(path, folder, search, jpeg, drop_doubtful, threads, watch):
+    """Write what belongs into an extraction's folder; return the counts of its Extraction."""
+    faces, frames, empty, refused = [], 0, 0, 0
+    for _, found, passed_over in watch(find_faces(path, search, threads)):
+        for face in found:
+            write_face(face, folder / name_face(path, face, search.everyone, jpeg), jpeg)
+            # the sheet needs no more, and many large crops would fill the memory
+            faces.append(face._replace(crop=resize_face(face.crop, "bilinear", THUMBNAIL)))
+        frames += 1
+        empty += not found and not passed_over
+        refused += passed_over
+    doubts = find_doubts(faces, search.everyone)
+    files = [name_face(path, face, search.everyone, jpeg) for face in faces]
+    for i, doubt in enumerate(doubts):
+        if doubt and drop_doubtful:
+            name = files[i].parent / DOUBTFUL_NAME / files[i].name
+            os.renames(folder / files[i], folder / name)
+            files[i] = name
+    with open(folder / "faces.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(FACE_COLUMNS)
+        for face, doubt, name in zip(faces, doubts, files, strict=True):
+            pose = (round(value, 2) for value in face.pose)
+            numbers = (face.frame, round(face.time, 4), face.person, *face.box, *pose)
+            writer.writerow((*numbers, round(face.sharpness, 1), doubt, name))
+    if faces:
+        draw_contact_sheet(faces, doubts).save(folder / SHEET_NAME)
+    people = len({face.person for face in faces})
+    doubtful = sum(map(bool, doubts))
+    return {"frames": frames, "faces": len(faces), "empty": empty, "refused": refused,
+            "people": people, "doubtful": doubtful}  # fmt: skip
+
+
+def name_face(path, face, everyone, jpeg):
+    """Return the relative path of a face's file."""
+    name = f"{path.stem}-{face.frame:06}{'.jpg' if jpeg else '.png'}"
+    return PurePosixPath(f"person{face.person}", name) if everyone else PurePosixPath(name)
+
+
+def write_face(face, path, jpeg):
+    path.parent.mkdir(exist_ok=True)
+    # full colour resolution: the networks look at just such traces
+    Image.fromarray(face.crop).save(path, **({"quality": jpeg, "subsampling": 0} if jpeg else {}))
+
+
+def find_doubts(faces, everyone=False):
+    """Return why each of a video's Faces may be no good: "", or some of these, joined by ", ".
+
+    "blurred" or "small" beside the median of the others, at an unusual "position", of another "identity"
+    than most. With `everyone` each person's faces are compared with their own only.
+    """
+    if not faces:
+        return []
+    person = np.array([face.person for face in faces])
+    sharpness = np.array([face.sharpness for face in faces])
+    size = np.array([face.pose.size for face in faces])
+    centre = np.array([face.pose[:2] for face in faces])
+    tests = np.zeros((len(faces), 4), bool)
+    for one in np.unique(person) if everyone else [None]:
+        own = np.ones(len(faces), bool) if one is None else person == one
+        away = np.linalg.norm(centre[own] - np.median(centre[own], axis=0), axis=1)
+        tests[own, 0] = sharpness[own] < 0.4 * np.median(sharpness[own])
+        tests[own, 1] = size[own] < 0.6 * np.median(size[own])
+        # who walks across the picture is nowhere unusual
+        tests[own, 2] = away > max(np.median(size[own]), 4 * np.median(away))
+    if not everyone:
+        tests[:, 3] = person != np.bincount(person).argmax()
+    names = ("blurred", "small", "position", "identity")
+    return [", ".join(itertools.compress(names, row)) for row in tests]
+
+
+THUMBNAIL = 112  # pixels
+
+
+def draw_contact_sheet(faces, doubts):
+    """Return a Pillow image of the Faces in order, their crops made THUMBNAIL wide; the doubtful in red."""
+    columns = min(10, len(faces))
+    rows = -(-len(faces) // columns)
+    width, height = THUMBNAIL + 8, THUMBNAIL + 30
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(11)
+    for i, (face, doubt) in enumerate(zip(faces, doubts, strict=True)):
+        x, y = i % columns * width, i // columns * height
+        if doubt:
+            draw.rectangle((x, y, x + width - 1, y + height - 1), "red")
+        sheet.paste(Image.fromarray(face.crop), (x + 4, y + 4))
+        ink = "white" if doubt else "black"
+        draw.text((x + 4, y + THUMBNAIL + 5), f"{face.frame}  {face.time:.1f} s", ink, font)
+        draw.text((x + 4, y + THUMBNAIL + 17), doubt or f"person {face.person}", ink, font)
+    return sheet
+
+
+# --- many at once -----------------------------------------------------------------------------------
+
+
+def run_jobs(function, calls, options, jobs=1, dask=None):
+    """Yield function(*call, **options) for each of `calls`, in order, as they get ready.
+
+    In `jobs` processes of this machine, or on the Dask cluster whose scheduler is at the address
+    `dask` (its workers get this file, and see the same folders). Raises OSError when the cluster cannot
+    be reached or a process dies, ImportError without Dask.
+    """
+    from joblib import Parallel, delayed, parallel_config
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    with contextlib.ExitStack() as stack:
+        if dask:
+            try:
+                from distributed import Client
+            except ImportError as error:
+                raise ImportError("--dask needs a package more: pip install distributed") from error
+            client = stack.enter_context(Client(dask, timeout=10))
+            client.upload_file(__file__)
+            stack.enter_context(parallel_config("dask", n_jobs=-1))
+        parallel = Parallel(n_jobs=None if dask else jobs, batch_size=1, return_as="generator")
+        try:
+            yield from parallel(delayed(function)(*call, **options) for call in calls)
+        except TerminatedWorkerError as error:
+            raise OSError("a process died, out of memory perhaps: run again to go on") from error
 
 
 # --- weights --------------------------------------------------------------------------------------
@@ -472,6 +1040,11 @@ def judge(score, threshold):
     if score is None:
         return "error"
     return "deepfake" if score < threshold else "real"
+
+
+def show(path):
+    """Return a path on one line, whatever its name."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))
 
 
 def describe_error(error):
