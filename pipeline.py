@@ -45,6 +45,7 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # read_image ha
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 # what lies beside the faces of a video
 SHEET_NAME, DOUBTFUL_NAME, RECORD_NAME = "contact_sheet.png", "doubtful", "extraction.json"
+PERSON_NAME = re.compile(r"person\d+")
 # what a face's file name tells of its video: `<video>-000123.png`, as extract_faces.py writes them, or
 # `<source>-<video>-<frame>.jpg`, as in the face sets that the networks are trained on
 FRAME_NAMES = (
@@ -134,13 +135,17 @@ def describe_image(path, folder_names):
     """Return the ImageFile of `path`, its label read from the names of the folders it lies in.
 
     The video is the subfolder below the label's folder, or else the first part of a name like
-    `<video>-000123.png` or `<source>-<video>-<frame>.jpg`, or else the image itself.
+    `<video>-000123.png` or `<source>-<video>-<frame>.jpg`, or else the image itself. The folders of a
+    video's persons are one.
     """
+    person = folder_names and PERSON_NAME.fullmatch(folder_names[-1])
+    folder_names = folder_names[:-1] if person else folder_names
     labels = [LABEL_ALIASES.get(name.lower(), "") for name in folder_names]
     label = next(filter(None, reversed(labels)), "")
     name = next(filter(None, (pattern.fullmatch(path.stem) for pattern in FRAME_NAMES)), None)
     if label and not labels[-1]:
-        return ImageFile(path, label, name["source"] if name else "", str(path.parent))
+        folder = path.parent.parent if person else path.parent
+        return ImageFile(path, label, name["source"] if name else "", str(folder))
     if name:
         video = "-".join(filter(None, (name["source"], name["video"])))
         return ImageFile(path, label, name["source"], video)
@@ -230,7 +235,7 @@ class Timeline(NamedTuple):
 
     stamps: list[int]  # ascending, in the stream's unit; the frames' numbers where the file has none
     times: list[float]  # seconds since the first
-    keys: list[int]  # which of the stamps decoding can start from
+    keys: list[tuple[int, int]]  # where decoding can start: (stamp, stamp of decoding), ascending
     stamped: bool  # whether the file has stamps
 
 
@@ -293,7 +298,7 @@ def _choose_frames(timeline, count, start, end, keyframes):
         raise ValueError("no frame in it")
     wanted = np.flatnonzero((times >= start) & (times <= end))
     if keyframes:
-        wanted = np.intersect1d(wanted, np.searchsorted(timeline.stamps, timeline.keys))
+        wanted = np.intersect1d(wanted, np.searchsorted(timeline.stamps, [key for key, _ in timeline.keys]))
     if not len(wanted):
         kind = "key frame" if keyframes else "frame"
         raise ValueError(f"no {kind} from {start:g} to {end:g} s: it lasts {times[-1]:.2f} s")
@@ -322,15 +327,17 @@ def read_timeline(path):
 
     with av.open(os.fspath(path)) as container:
         stream = choose_stream(container)
-        packets = [(packet.pts, packet.is_keyframe) for packet in _demux(container, stream)]
-        stamps = sorted({pts for pts, _ in packets if pts is not None})
-        if len(stamps) < len(packets):  # AVI, raw streams
+        packets = [(packet.pts, packet.dts, packet.is_keyframe) for packet in _demux(container, stream)]
+        stamps = sorted({pts for pts, _, _ in packets if pts is not None})
+        # AVI files say in which order frames are decoded only, raw streams nothing
+        if container.format.name == "avi" or len(stamps) < len(packets):
             numbers = range(len(packets))
-            keys = [number for number, (_, is_key) in enumerate(packets) if is_key]
+            keys = [(number, number) for number, (*_, is_key) in enumerate(packets) if is_key]
             rate = float(stream.average_rate or 25)
             return Timeline(list(numbers), [number / rate for number in numbers], keys, False)
         times = [float((stamp - stamps[0]) * stream.time_base) for stamp in stamps]
-        return Timeline(stamps, times, sorted(pts for pts, is_key in packets if is_key), True)
+        keys = sorted((pts, pts if dts is None else dts) for pts, dts, is_key in packets if is_key)
+        return Timeline(stamps, times, keys, True)
 
 
 def _demux(container, stream):
@@ -360,18 +367,15 @@ SEEK_FROM = 24  # frames not needed: to skip fewer saves less than the seek cost
 
 def _decode_forward(container, stream, timeline, wanted):
     """Yield (index, frame) of the frames `wanted`, skipping to the last key frame before each."""
-    stamps, keys = timeline.stamps, timeline.keys
+    stamps, keys, can_seek = timeline.stamps, timeline.keys, timeline.stamped and bool(timeline.keys)
     frames, frame, position = _decode(stream, _demux(container, stream)), None, -1
     for index, following in zip(wanted, [*wanted[1:], len(stamps)], strict=True):
-        key = keys[max(0, bisect.bisect_right(keys, stamps[index]) - 1)] if keys else stamps[0]
-        if timeline.stamped and bisect.bisect_left(stamps, key) - position > SEEK_FROM:
-            container.seek(key, stream=stream)
-            packets = _demux(container, stream)
-            first = next(packets, None)
-            if first is None or first.pts > stamps[index]:  # the file's own index is wrong
-                container.seek(stamps[0], stream=stream)
-                first, packets = None, _demux(container, stream)
-            frames = _decode(stream, itertools.chain(filter(None, [first]), packets))
+        key = keys[max(0, bisect.bisect_right(keys, (stamps[index], np.inf)) - 1)] if can_seek else None
+        if can_seek and bisect.bisect_left(stamps, key[0]) - position > SEEK_FROM:
+            packets = _seek(container, stream, key)
+            if packets is None:  # from the start, and all through
+                can_seek, position, packets = False, -1, _seek(container, stream, keys[0])
+            frames = _decode(stream, packets or ())
         while position < index:
             frame = next(frames, None)
             if frame is None:
@@ -379,6 +383,20 @@ def _decode_forward(container, stream, timeline, wanted):
             position = bisect.bisect_left(stamps, frame.pts) if timeline.stamped else position + 1
         if position < following:  # else this one was damaged, and all up to the next
             yield position, frame
+
+
+def _seek(container, stream, key):
+    """Return the packets from a key frame on, or from one before; None where that fails.
+
+    Some formats seek by when a frame is shown, others by when it is decoded.
+    """
+    for stamp in key:
+        container.seek(stamp, stream=stream)
+        packets = _demux(container, stream)
+        first = next(packets, None)
+        if first and first.is_keyframe and first.pts <= key[0]:
+            return itertools.chain([first], packets)
+    return None
 
 
 def _decode_alone(container, stream, timeline, wanted):
@@ -465,10 +483,11 @@ def locate_faces(frames, search):
     """
     last = None
     for frame in frames:
-        near = locate_near(frame.image, last, search.detector) if last and not search.everyone else []
+        near = None
+        if last and not search.everyone:
+            near = locate_near(frame.image, last, search.detector)
         faces = []
-        for box, landmarks in near or locate_anywhere(frame.image, search):
-            pose = measure_pose(landmarks)
+        for box, pose in [near] if near else locate_anywhere(frame.image, search):
             crop = align_face(frame.image, pose)
             faces.append(Face(frame.index, frame.time, box, pose, measure_sharpness(crop), 0, crop))
         last = faces[0].pose if faces else last
@@ -476,29 +495,37 @@ def locate_faces(frames, search):
 
 
 def locate_near(image, pose, detector):
-    """Return [(box, landmarks)] of the face nearest to where one was, or [].
+    """Return (box, Pose) of the face nearest to where one was, or None.
 
-    The zone around it is scaled and turned upright, so that faces smaller than the detector sees
-    are followed, and heads far from upright.
+    Searched is a zone around it, scaled and turned upright, so that faces smaller than the detector
+    sees are followed, and heads far from upright, where landmarks are poor. When the face proves to lie
+    otherwise than thought, it is searched again as it lies.
     """
-    scale = pose.size / ZONE_FACE
-    zone = cut_square(image, pose, ZONE, scale)
-    boxes = detect_faces(zone, detector)
-    if not boxes:
-        return []
-    box = min(boxes, key=lambda b: np.hypot(b[0] + b[2] - ZONE, b[1] + b[3] - ZONE))
-    turn, shift = map_square(pose, ZONE, scale)
-    landmarks = {
-        name: (np.array(points) + 0.5) @ turn.T + shift - 0.5
-        for name, points in find_landmarks(zone, box).items()
-    }
-    x, y = turn @ ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) + shift
-    half = (box[2] - box[0]) / 2 * scale
-    return [(tuple(round(float(edge)) for edge in (x - half, y - half, x + half, y + half)), landmarks)]
+    found = None
+    for _ in range(4):
+        scale = pose.size / ZONE_FACE
+        zone = cut_square(image, pose, ZONE, scale)
+        boxes = detect_faces(zone, detector)
+        if not boxes:
+            break
+        box = min(boxes, key=lambda b: np.hypot(b[0] + b[2] - ZONE, b[1] + b[3] - ZONE))
+        turn, shift = map_square(pose, ZONE, scale)
+        landmarks = {
+            name: (np.array(points) + 0.5) @ turn.T + shift - 0.5
+            for name, points in find_landmarks(zone, box).items()
+        }
+        before, pose = pose, measure_pose(landmarks)
+        x, y = turn @ ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) + shift
+        half = (box[2] - box[0]) / 2 * scale
+        found = tuple(round(float(edge)) for edge in (x - half, y - half, x + half, y + half)), pose
+        turned = abs((pose.angle - before.angle + 180) % 360 - 180)
+        if turned < 5 and 0.9 < pose.size / before.size < 1.1:
+            break
+    return found
 
 
 def locate_anywhere(image, search):
-    """Return [(box, landmarks)] of a frame's largest face, or of all, largest first.
+    """Return [(box, Pose)] of a frame's largest face, or of all, largest first.
 
     The largest is looked for in the frame made small, then at ever larger scale: what is found
     first is the largest. The last scale, twice the frame's, is face_recognition's default, and costs
@@ -512,7 +539,14 @@ def locate_anywhere(image, search):
     found = (detect_faces(image, search.detector, *scale) for scale in scales)
     boxes = next(filter(None, found), [])
     boxes = sorted(boxes, key=lambda b: (b[2] - b[0]) * (b[3] - b[1]), reverse=True)
-    return [(box, find_landmarks(image, box)) for box in (boxes if search.everyone else boxes[:1])]
+    faces = []
+    for box in boxes if search.everyone else boxes[:1]:
+        pose = measure_pose(find_landmarks(image, box))
+        near = locate_near(image, pose, search.detector)
+        # in the zone another face may lie nearer
+        same = near and np.hypot(near[1].x - pose.x, near[1].y - pose.y) < pose.size / 2
+        faces.append(near if same else (box, pose))
+    return faces
 
 
 def recognize_people(located):
@@ -596,7 +630,7 @@ def _import_face_recognition():
             import face_recognition
     except SystemExit as error:  # it calls quit() when it cannot import its models
         raise ImportError(
-            "face_recognition cannot import its models (pkg_resources is missing?): "
+            f"face_recognition cannot import its models ({describe_error(error.__context__ or error)}): "
             "pip install -r requirements.txt"
         ) from error
     finally:
@@ -774,7 +808,7 @@ def _write_faces(path, folder, search, jpeg, drop_doubtful, threads, watch):
 def name_face(path, face, everyone, jpeg):
     """Return the relative path of a face's file."""
     name = f"{path.stem}-{face.frame:06}{'.jpg' if jpeg else '.png'}"
-    return PurePosixPath(f"person{face.person}", name) if everyone else PurePosixPath(name)
+    return PurePosixPath(f"person{face.person}", name) if everyone else PurePosixPath(name)  # PERSON_NAME
 
 
 def write_face(face, path, jpeg):

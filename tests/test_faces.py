@@ -1,14 +1,57 @@
-"""Faces in frames: landmarks to pose, pose to crop, video to crops."""
+"""Faces in frames and videos: landmarks to pose, pose to crop, video to a folder of crops."""
 
+import csv
 import json
+import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
+from clips import film, locate, open_portrait, write_clip
 from conftest import ROOT, run_script
-from PIL import Image
+from PIL import Image, ImageFilter
 
 import pipeline
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    return open_portrait()
+
+
+@pytest.fixture(scope="module")
+def clip(portrait, tmp_path_factory):
+    """A clip of 20 frames: a head that wanders; frames 5 and 6 are blurred, in frame 9 there is none."""
+    frames = [film(portrait, pipeline.Pose(250 + 6 * i, 240, 130 + i, 2 * i)) for i in range(20)]
+    for i in (5, 6):
+        frames[i] = np.asarray(Image.fromarray(frames[i]).filter(ImageFilter.GaussianBlur(4)))
+    frames[9] = np.full_like(frames[9], 128)
+    return write_clip(tmp_path_factory.mktemp("clip") / "head.mp4", frames)
+
+
+@pytest.fixture(scope="module")
+def pair(portrait, tmp_path_factory):
+    """A clip of 6 frames with two people side by side, the left one larger."""
+    other = open_portrait("collins")
+    frames = []
+    for i in range(6):
+        left = film(portrait, pipeline.Pose(160 + 3 * i, 240, 150, 0))
+        right = film(other, pipeline.Pose(480 - 3 * i, 240, 110, 0))
+        frames.append(np.concatenate((left[:, :320], right[:, 320:]), axis=1))
+    return write_clip(tmp_path_factory.mktemp("pair") / "pair.mp4", frames)
+
+
+def read_rows(folder):
+    with open(folder / "faces.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --- poses and crops
 
 
 def test_pose_is_the_published_one(shared):
@@ -69,43 +112,294 @@ def test_crop_mirrors_beyond_the_frame(noise):
     crop = pipeline.align_face(frame, pipeline.Pose(-0.5, 119.5, 100 / 1.3, 0))
     np.testing.assert_array_equal(crop[:, 50:], frame[70:170, :50])
     np.testing.assert_array_equal(crop[:, :50], frame[70:170, 50:0:-1])
-
-
-def test_extracted_faces_of_a_clip(shared, tmp_path):
-    clip = shared / "videos/clips/carphone_qcif.mp4"
-    done = run_script("extract_faces.py", clip, "--output", tmp_path / "faces", "--frames", "5")
-    assert re.fullmatch(r".*carphone_qcif\.mp4: 4 faces in 5 frames, 1 without a face\n", done.stdout)
-    assert done.stderr == ""
-    names = sorted(path.name for path in (tmp_path / "faces").iterdir())
-    assert names == [f"carphone_qcif-{index:06}.png" for index in (0, 30, 60, 89)]
-    again = run_script("extract_faces.py", clip, "--output", tmp_path / "faces", "--frames", "7", status=2)
-    assert "holds faces of a video of this name" in again.stderr
-    for name in names:
-        width, height = Image.open(tmp_path / "faces" / name).size
-        assert width == height > 60
-
-
-def test_a_video_without_faces_is_said_so(shared, tmp_path):
-    clip = shared / "videos/clips/no_face_screencast.mp4"
-    done = run_script("extract_faces.py", clip, "--output", tmp_path, "--frames", "2", status=1)
-    assert "0 faces in 2 frames, 2 without a face" in done.stdout
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_extract_refuses_what_is_no_video(tmp_path):
-    (tmp_path / "text.mp4").write_text("text")
-    done = run_script("extract_faces.py", tmp_path / "text.mp4", status=1)
-    assert re.fullmatch(r"extract_faces\.py: .*text\.mp4: no video that can be read .*\n", done.stderr)
-    run_script("extract_faces.py", cwd=tmp_path, status=2)  # there is no video.mp4
+    corner = pipeline.align_face(frame, pipeline.Pose(255.5, 255.5, 100 / 1.3, 0))
+    np.testing.assert_array_equal(corner[50:, 50:], frame[254:204:-1, 254:204:-1])
 
 
 def test_portraits_are_aligned_crops():
     """The shipped faces: the pose found in a crop is the crop's own, size and angle included."""
     for path in sorted((ROOT / "test_images").glob("*/*.png")):
         face = pipeline.read_image(path)
-        pose = pipeline.measure_pose(pipeline.find_landmarks(face))
+        pose = locate(face)
         side = face.shape[0]
         assert abs(pose.angle) < 4, path
         assert pose.x == pytest.approx(side / 2, abs=0.05 * side)
         assert pose.y == pytest.approx(side / 2, abs=0.05 * side)
         assert pose.size * 1.3 == pytest.approx(side, rel=0.1)
+
+
+def check_pose(found, true):
+    assert np.hypot(found.x - true.x, found.y - true.y) < 0.03 * true.size, (found, true)
+    assert found.size == pytest.approx(true.size, rel=0.05), (found, true)
+    assert found.angle == pytest.approx(true.angle, abs=3), (found, true)
+
+
+def test_a_moving_head_is_measured_exactly(portrait):
+    """Turned, scaled and shifted by known amounts: over -60 to 60 degrees, in every frame."""
+    swing = [*range(0, 61, 4), *range(56, -61, -4), *range(-56, 1, 4)]
+    poses = [
+        pipeline.Pose(320 + 1.5 * a, 240 - a / 2, 140 * 1.4 ** np.sin(i / 9), float(a))
+        for i, a in enumerate(swing)
+    ]
+    frames = [pipeline.Frame(i, i / 25, film(portrait, pose)) for i, pose in enumerate(poses)]
+    for (_, faces), true in zip(pipeline.locate_faces(frames, pipeline.Search()), poses, strict=True):
+        check_pose(faces[0].pose, true)
+
+
+@pytest.mark.parametrize("angle", range(-60, 61, 10))
+def test_a_tilted_head_is_measured_or_not_found(portrait, angle):
+    true = pipeline.Pose(300, 240, 140, float(angle))
+    frame = pipeline.Frame(0, 0.0, film(portrait, true))
+    ((_, faces),) = pipeline.locate_faces([frame], pipeline.Search())
+    assert faces or abs(angle) > 40
+    for face in faces:
+        check_pose(face.pose, true)
+
+
+def test_a_small_face_is_followed(portrait):
+    """Down to 24 pixels: the detector alone sees no face much below 40 in its default search."""
+    poses = [pipeline.Pose(320 + 2 * i, 240, size, 0) for i, size in enumerate(range(60, 23, -4))]
+    frames = [pipeline.Frame(i, i / 25, film(portrait, pose)) for i, pose in enumerate(poses)]
+    assert not pipeline.detect_faces(frames[-1].image, upsample=1)
+    for (_, faces), true in zip(pipeline.locate_faces(frames, pipeline.Search()), poses, strict=True):
+        assert np.hypot(faces[0].pose.x - true.x, faces[0].pose.y - true.y) < 0.06 * true.size
+        assert faces[0].pose.size == pytest.approx(true.size, rel=0.1)
+
+
+# --- extraction
+
+
+def test_extraction_of_a_clip(clip, tmp_path):
+    done = run_script("extract_faces.py", clip, "--output", tmp_path / "faces")
+    assert done.stdout == f"{clip}: 19 faces in 20 frames, 1 without a face, 2 doubtful\n"
+    assert done.stderr == ""
+    rows = read_rows(tmp_path / "faces")
+    assert [int(row["frame"]) for row in rows] == [i for i in range(20) if i != 9]
+    assert {int(row["frame"]): row["doubt"] for row in rows if row["doubt"]} == {5: "blurred", 6: "blurred"}
+    for row in rows:
+        i, pose = (
+            int(row["frame"]),
+            pipeline.Pose(*(float(row[name]) for name in ("x", "y", "size", "angle"))),
+        )
+        if not row["doubt"]:
+            check_pose(pose, pipeline.Pose(250 + 6 * i, 240, 130 + i, 2 * i))
+        assert float(row["time"]) == pytest.approx(i / 25, abs=1e-3)
+        assert row["person"] == "1"
+        box = [int(row[name]) for name in ("left", "top", "right", "bottom")]
+        assert box[0] < pose.x < box[2]
+        assert box[1] < pose.y < box[3]
+        crop = pipeline.read_image(tmp_path / "faces" / row["file"])
+        assert row["file"] == f"head-{i:06}.png"
+        assert crop.shape[0] == crop.shape[1] == pytest.approx(1.3 * float(row["size"]), abs=0.52)
+        assert pipeline.measure_sharpness(crop) == pytest.approx(float(row["sharpness"]), abs=0.1)
+    names = {"contact_sheet.png", "extraction.json", "faces.csv"} | {row["file"] for row in rows}
+    assert {path.name for path in (tmp_path / "faces").iterdir()} == names
+    assert os.listdir(tmp_path) == ["faces"]
+    sheet = pipeline.read_image(tmp_path / "faces/contact_sheet.png")
+    red = (sheet == (255, 0, 0)).all(axis=2)
+    cells = red.reshape(2, sheet.shape[0] // 2, 10, sheet.shape[1] // 10)[:, 0, :, 0]
+    assert np.flatnonzero(cells).tolist() == [5, 6]
+    # what lies beside the faces is no face
+    found = pipeline.find_images([tmp_path / "faces"])
+    assert sorted(image.path.name for image in found) == [row["file"] for row in rows]
+
+
+def test_a_finished_video_is_recognised(clip, tmp_path):
+    search = pipeline.Search(frames=3)
+    first = pipeline.extract_video(clip, tmp_path / "out", search)
+    assert (first.frames, first.faces, first.before, first.error) == (3, 3, False, "")
+    (tmp_path / "out/head-000000.png").unlink()  # cleaned by hand
+    again = pipeline.extract_video(clip, tmp_path / "out", search)
+    assert again == first._replace(before=True)
+    assert not (tmp_path / "out/head-000000.png").exists()
+    other = pipeline.extract_video(clip, tmp_path / "out", search._replace(frames=2))
+    assert re.fullmatch(
+        r"/.*/out holds faces of another video or by other settings \(frames\): --force to replace it, "
+        "or another --output",
+        other.error,
+    )
+    forced = pipeline.extract_video(clip, tmp_path / "out", search._replace(frames=2), force=True)
+    assert (forced.faces, forced.error) == (2, "")
+    assert len(list((tmp_path / "out").glob("head-*.png"))) == 2
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_other_files_are_not_touched(clip, tmp_path):
+    (tmp_path / "holiday.png").write_bytes(b"mine")
+    done = run_script("extract_faces.py", clip, "--output", tmp_path, status=1)
+    assert "holds something else" in done.stderr
+    assert os.listdir(tmp_path) == ["holiday.png"]
+
+
+def test_videos_are_never_mixed(tmp_path):
+    names = ["a.mp4", "a.avi", "b.MOV", "sub/a.mp4", "c.mkv", "c/d.webm", ".hidden.mp4", "notes.txt"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = {str(path.relative_to(tmp_path)): name for path, name in pipeline.find_videos([tmp_path])}
+    assert found == {
+        "a.avi": "a.avi",
+        "a.mp4": "a.mp4",
+        "b.MOV": "b",
+        "c.mkv": "c.mkv",
+        "c/d.webm": "c/d",
+        "sub/a.mp4": "sub/a",
+    }
+    files = [tmp_path / "a.mp4", tmp_path / "sub/a.mp4", tmp_path / "a.mp4", tmp_path / "gone.mp4"]
+    assert [name for _, name in pipeline.find_videos(files)] == ["a.mp4", "a.mp4-2", "gone"]
+
+
+def test_several_videos_in_processes(clip, pair, tmp_path):
+    (tmp_path / "in/df").mkdir(parents=True)
+    shutil.copy(clip, tmp_path / "in/df/one.mp4")
+    shutil.copy(pair, tmp_path / "in/df/two.mp4")
+    command = [tmp_path / "in", "--output", tmp_path / "out", "--frames", "3", "--jpeg", "90", "--jobs", "2"]
+    done = run_script("extract_faces.py", *command)
+    lines = [
+        f"{tmp_path}/in/df/one.mp4: 3 faces in 3 frames, 0 without a face\n",
+        f"{tmp_path}/in/df/two.mp4: 3 faces in 3 frames, 0 without a face\n",
+    ]
+    assert done.stdout == "".join(lines)
+    assert sorted(p.name for p in (tmp_path / "out/df/one").glob("*.jpg")) == [
+        f"one-{i:06}.jpg" for i in (0, 10, 19)
+    ]
+    with Image.open(tmp_path / "out/df/one/one-000000.jpg") as image:
+        assert image.format == "JPEG"
+    again = run_script("extract_faces.py", *command)
+    assert again.stdout == "".join(line.replace("\n", " (done before)\n") for line in lines)
+    # as they are, the crops are training data: labelled by folder, a video each
+    images = pipeline.find_images([tmp_path / "out"])
+    assert {(i.label, i.video) for i in images} == {
+        ("df", str(tmp_path / "out/df/one")), ("df", str(tmp_path / "out/df/two")),
+    }  # fmt: skip
+
+
+def test_everyone_gets_a_folder(pair, tmp_path):
+    found = pipeline.extract_video(pair, tmp_path / "out", pipeline.Search(everyone=True))
+    assert (found.frames, found.faces, found.people, found.empty) == (6, 12, 2, 0)
+    rows = read_rows(tmp_path / "out")
+    for row in rows:
+        assert row["person"] == ("1" if float(row["x"]) < 320 else "2")
+        assert row["file"] == f"person{row['person']}/pair-{int(row['frame']):06}.png"
+        assert (tmp_path / "out" / row["file"]).is_file()
+    largest = pipeline.extract_video(pair, tmp_path / "largest", pipeline.Search())
+    assert (largest.faces, largest.people) == (6, 1)
+    assert all(float(row["x"]) < 320 for row in read_rows(tmp_path / "largest"))
+    # persons of one video are one video, where it is asked which images belong together
+    assert len({image.video for image in pipeline.find_images([tmp_path / "out"])}) == 1
+
+
+def test_another_person_is_doubted(portrait, tmp_path):
+    other = open_portrait("obama")
+    pose = pipeline.Pose(320, 240, 150, 0)
+    frames = [film(other if i == 4 else portrait, pose) for i in range(7)]
+    clip = write_clip(tmp_path / "cut.mp4", frames)
+    found = pipeline.extract_video(clip, tmp_path / "out", pipeline.Search(), drop_doubtful=True)
+    assert (found.faces, found.people, found.doubtful) == (7, 2, 1)
+    (row,) = [row for row in read_rows(tmp_path / "out") if row["doubt"]]
+    assert (row["frame"], row["doubt"], row["file"]) == ("4", "identity", "doubtful/cut-000004.png")
+    assert (tmp_path / "out" / row["file"]).is_file()
+    assert len(pipeline.find_images([tmp_path / "out"])) == 6
+    assert len(pipeline.find_images([tmp_path / "out/doubtful"])) == 1
+
+
+def test_small_and_blurred_faces_are_passed_over(clip, tmp_path):
+    found = pipeline.extract_video(clip, tmp_path / "size", pipeline.Search(min_size=140))
+    assert found.empty == 1
+    assert found.faces + found.refused == 19
+    assert all(float(row["size"]) >= 140 for row in read_rows(tmp_path / "size"))
+    assert 6 <= found.faces <= 12
+    found = pipeline.extract_video(clip, tmp_path / "sharp", pipeline.Search(min_sharpness=100))
+    assert (found.faces, found.refused) == (17, 2)
+
+
+def test_a_killed_run_goes_on(clip, tmp_path):
+    for i in range(3):
+        shutil.copy(clip, tmp_path / f"{i}.mp4")
+    command = [
+        ROOT / "extract_faces.py",
+        *(tmp_path / f"{i}.mp4" for i in range(3)),
+        "--output",
+        tmp_path / "o",
+    ]
+    command = [sys.executable, *map(os.fspath, command)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "o").glob(".writing-1/*.png")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert (tmp_path / "o/0/extraction.json").is_file()
+    assert not (tmp_path / "o/1").exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, *others = done.stdout.splitlines()
+    assert first.endswith("2 doubtful (done before)")
+    assert all(line.endswith("2 doubtful") for line in others)
+    assert sorted(os.listdir(tmp_path / "o")) == ["0", "1", "2"]
+
+
+def test_a_cluster_that_loses_a_worker(clip, tmp_path):
+    pytest.importorskip("distributed", reason="needs distributed: pip install -r tests/requirements.txt")
+    for i in range(8):
+        shutil.copy(clip, tmp_path / f"{i}.mp4")
+    scheduler = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard", "--host",
+         "127.0.0.1", "--scheduler-file", tmp_path / "scheduler.json"],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    processes = [scheduler]
+    try:
+        wait_for(tmp_path / "scheduler.json")
+        address = json.loads((tmp_path / "scheduler.json").read_text())["address"]
+        for _ in range(2):
+            worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1",
+                      "--no-nanny", "--no-dashboard", "--local-directory", tmp_path / "dask"]  # fmt: skip
+            processes.append(subprocess.Popen(worker, stderr=subprocess.DEVNULL, cwd=tmp_path))
+        command = [sys.executable, ROOT / "extract_faces.py", *(tmp_path / f"{i}.mp4" for i in range(8)),
+                   "--output", tmp_path / "o", "--dask", address]  # fmt: skip
+        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_for(tmp_path / "o/1/extraction.json")
+        processes[1].kill()
+        out, error = run.communicate(timeout=300)
+        assert run.returncode == 0, error
+        lines = out.splitlines()
+        assert [re.match(r".*/(\d)\.mp4: 19 faces in 20 frames", line)[1] for line in lines] == list(
+            "01234567"
+        )
+        assert sorted(os.listdir(tmp_path / "o")) == list("01234567")
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def wait_for(path, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert path.exists()
+
+
+def test_a_broken_face_recognition_is_explained(clip, tmp_path):
+    """Without its models' pkg_resources it calls quit(), after telling to install what is there."""
+    (tmp_path / "face_recognition_models.py").write_text("import no_such_package")
+    done = subprocess.run(
+        [sys.executable, ROOT / "extract_faces.py", clip, "--output", tmp_path / "o"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "face_recognition cannot import its models" in done.stderr
+    assert "no_such_package" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*o*/*"))
+
+
+def test_shared_clips(shared, tmp_path):
+    clips = {"no_face_screencast": 0, "carphone_qcif": 3, "stage_dark_audience": 1}
+    for name, least in clips.items():
+        path = shared / f"videos/clips/{name}.mp4"
+        found = pipeline.extract_video(path, tmp_path / name, pipeline.Search(frames=3))
+        assert found.error == ""
+        assert found.frames == 3 == found.faces + found.empty
+        assert found.faces >= least
+    assert sorted(os.listdir(tmp_path / "no_face_screencast")) == ["extraction.json", "faces.csv"]

@@ -136,7 +136,7 @@ def make_bad_images(folder, portrait):
 
 
 def test_bad_images_raise_one_line(tmp_path, portrait):
-    pipeline.find_landmarks(np.zeros((64, 64, 3), np.uint8))  # face_recognition would have Pillow accept them
+    pipeline.detect_faces(np.zeros((64, 64, 3), np.uint8))  # face_recognition would have Pillow accept them
     for name, reason in make_bad_images(tmp_path, portrait).items():
         with pytest.raises((OSError, ValueError), match=reason) as caught:
             pipeline.read_image(tmp_path / name)

@@ -1,0 +1,50 @@
+"""Draw README's pictures anew, in tests/figures/: what the scripts make of a public-domain portrait.
+
+    python3 tests/make_figures.py
+
+The clip, 3 seconds, shows Grace Hopper's portrait moving; from 1 to 2 s the face is a simulated forgery, as
+in test_images; some frames are blurred, two show Eileen Collins.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from clips import film, find_landmarks, forge_face, open_portrait, write_clip
+from PIL import Image, ImageFilter
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ROOT / "tests/figures"
+FRAMES = 75
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        clip = write_clip(Path(folder, "portrait.mp4"), draw_frames(), options={"crf": "12"})
+        run("extract_faces.py", clip, "--output", Path(folder, "faces"), "--frames", "20")
+        sheet = Image.open(Path(folder, "faces/contact_sheet.png"))
+        sheet.quantize(128).save(FIGURES / "contact_sheet.png", optimize=True)
+
+
+def draw_frames():
+    import pipeline
+
+    portrait, other = open_portrait(), open_portrait("collins")
+    forged = forge_face(portrait, find_landmarks(portrait))
+    for i in range(FRAMES):
+        swing = np.sin(2 * np.pi * i / FRAMES)
+        pose = pipeline.Pose(320 + 60 * swing, 240 + 20 * swing, 190, 12 * swing)
+        frame = film(forged if 25 <= i < 50 else other if i >= 72 else portrait, pose)
+        if 10 <= i < 16:
+            frame = np.asarray(Image.fromarray(frame).filter(ImageFilter.GaussianBlur(5)))
+        yield frame
+
+
+def run(script, *arguments):
+    subprocess.run([sys.executable, ROOT / script, *arguments], check=True)
+
+
+if __name__ == "__main__":
+    main()
