@@ -5,6 +5,7 @@ WIFS 2018, arXiv 1809.00888. A network reads RGB faces, 256x256 with values in [
 P(real) for each: 1 = real, 0 = forged (deepfake or Face2Face). Label order: ("df", "real").
 """
 
+import functools
 import os
 from pathlib import Path
 
@@ -167,6 +168,56 @@ class Classifier:
         self.model.reset_metrics()
         return self.model.test_on_batch(scale_pixels(x), np.asarray(y))
 
+    def compute_logits(self, x, batch_size=32):
+        """Return the logits of P(real), float32 (N,), of faces as `predict` takes them: score = sigmoid."""
+        kernel, bias = self.model.layers[-1].get_weights()
+        x = _check_shape(x)
+        parts = [
+            self._hidden.predict_on_batch(scale_pixels(x[i : i + batch_size])) @ kernel[:, 0] + bias
+            for i in range(0, len(x), batch_size)
+        ]
+        return np.concatenate([np.empty(0, np.float32), *parts])
+
+    def average_activations(self, x, batch_size=32):
+        """Return the mean outputs of the first and of the last convolutional block over faces x.
+
+        Float32 (height, width, channels) each; section 4.4 of the paper. x: (N, 256, 256, 3), N > 0.
+        """
+        pools = [layer for layer in self.model.layers if isinstance(layer, layers.MaxPooling2D)]
+        blocks = keras.Model(self.model.inputs, [pools[0].input, pools[-1].input])
+        sums = [0.0, 0.0]
+        for i in range(0, len(x), batch_size):
+            outputs = blocks.predict_on_batch(scale_pixels(x[i : i + batch_size]))
+            sums = [total + output.sum(axis=0) for total, output in zip(sums, outputs, strict=True)]
+        return tuple(total / len(x) for total in sums)
+
+    def excite_units(self, steps=60, rate=0.02, seed=0):
+        """Return (faces, weights): what excites each of the 16 hidden units most, its weight in the score.
+
+        Uint8 (16, 256, 256, 3) and float32 (16,). Activation maximisation, section 4.4 of the paper:
+        gradient ascent on the input from grey noise, blurred after each step.
+        """
+        import tensorflow as tf
+
+        last = self.model.layers[-1]
+        units = last.input.shape[-1]
+        images = np.random.default_rng(seed).normal(0.5, 0.02, (units, IMAGE_SIZE, IMAGE_SIZE, 3))
+        images = tf.Variable(images.astype(np.float32))
+
+        @tf.function
+        def ascend():
+            with tf.GradientTape() as tape:
+                total = tf.reduce_sum(tf.linalg.diag_part(self._hidden(images, training=False)))
+            gradient = tape.gradient(total, images)
+            size = tf.sqrt(tf.reduce_mean(gradient**2, axis=(1, 2, 3), keepdims=True))
+            moved = images + rate * gradient / (size + 1e-12)
+            smooth = 0.8 * moved + 0.2 * tf.nn.avg_pool2d(moved, 3, 1, "SAME")
+            images.assign(tf.clip_by_value(smooth, 0, 1))
+
+        for _ in range(steps):
+            ascend()
+        return (images.numpy() * 255).round().astype(np.uint8), last.get_weights()[0][:, 0]
+
     def load(self, path):
         """Read weights: `.weights.h5` (Keras 3) or `.h5` (Keras 2, the authors' files included).
 
@@ -201,6 +252,11 @@ class Classifier:
         faces = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), dtype="uint8")
         scores = self.model(layers.Rescaling(float(PIXEL_SCALE))(faces))
         keras.Model(faces, scores).export(path, format="litert", verbose=False)
+
+    @functools.cached_property
+    def _hidden(self):
+        """The network up to its hidden layer of 16 units."""
+        return keras.Model(self.model.inputs, self.model.layers[-1].input)
 
     def _bare_model(self):
         return keras.Model(self.model.inputs, self.model.outputs)  # the same layers, no optimiser

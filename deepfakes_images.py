@@ -1,66 +1,76 @@
-"""Score face images: 1 = natural, 0 = deepfake/f2f.
+"""Score faces in images and videos: 1 = natural, 0 = deepfake/f2f.
 
-Without arguments: every image in test_images and its subfolders. Prints a row per image when there
-are few, a row per folder, the average score and the percentage classified as deepfake/f2f; where
-folders are named df and real, also how often that is right.
+Without arguments: every image in test_images and its subfolders. Images are taken for face crops, as
+extract_faces.py writes them, or, with --align, for photographs, whose faces are found first. In videos
+the faces are found as extract_faces.py finds them; a video's score is the mean of its faces', and where
+there are several people the lowest of theirs. Prints a row per image when there are few, a row per
+folder and per video, the average score and the percentage classified as deepfake/f2f; where folders are
+named df and real, also how often that is right.
 
-Exit status: 0 all scored, 1 some images could not be, 2 nothing to score or wrong usage.
+Exit status: 0 all scored, 1 some were not (unreadable, or no face), 2 nothing to score or wrong usage.
 """
 
 import argparse
-import csv
-import json
 import os
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 import pipeline
 
 FEW = 50  # images: up to so many get a row each
+SAVE_EVERY = 10  # seconds, while videos are scored
 FIGURE_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 MEANING = "A score is the probability that a face is real: 1 = natural, 0 = deepfake/f2f."
+BAR = {"disable": None, "leave": False, "delay": 1}
 
 
 def main():
     arguments = parse_arguments()
     if sys.stdout:
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
-    images = pipeline.find_images(arguments.paths)
-    if not any(os.path.lexists(image.path) for image in images):
-        return fail(2, f"nothing to score: no image in {', '.join(map(str, arguments.paths))}")
+    files = pipeline.find_media(arguments.paths)
+    if not any(os.path.lexists(item.path) for item, _ in files):
+        return fail(2, f"nothing to score: no image or video in {', '.join(map(str, arguments.paths))}")
+    searched = [(item, name) for item, name in files if arguments.align or pipeline.is_video(item.path)]
+    images = [] if arguments.align else [item for item, _ in files if not pipeline.is_video(item.path)]
+    if arguments.plot and images and searched:
+        return fail(2, "--plot: wanted images or videos, not both")
     try:
         weights = pipeline.find_weights(arguments.weights)
+        if arguments.threshold is not None:
+            weights = weights._replace(threshold=arguments.threshold)
         predict = pipeline.load_predictor(weights, load_keras)
+        explainer = load_explainer(arguments.weights) if arguments.explain else None
+        scores = read_known(arguments, weights)
     except (OSError, ValueError) as error:
         return fail(2, error)
-    threshold = weights.threshold if arguments.threshold is None else arguments.threshold
 
-    scores = pipeline.score_images(images, predict, weights.resampling, threshold, arguments.batch_size)
-    bar = tqdm(scores, total=len(images), unit="image", disable=None, delay=1, leave=False)
-    scores = list(bar)
-
-    summary = pipeline.summarize(scores, threshold)
-    summary |= {"threshold": threshold, "weights": str(weights.path), "resampling": weights.resampling}
-    accuracy = pipeline.evaluate_scores(scores, threshold)
-    folders = {
-        folder: pipeline.summarize(members, threshold)
-        for folder, members in pipeline.group_by_folder(scores).items()
-    }
+    status = 0
+    order = [str(item.path) for item in images] + [str(item.path) for item, _ in searched]
     try:
-        if arguments.csv:
-            pipeline.write_whole(arguments.csv, lambda path: write_csv(path, scores))
-        if arguments.json:
-            content = summary | {"accuracy": accuracy, "folders": folders}
-            pipeline.write_whole(arguments.json, lambda path: write_json(path, content, scores))
+        score_images(arguments, images, weights, predict, scores)
+        score_videos(arguments, searched, weights, scores, order)
+        if arguments.annotate:
+            annotate_images(arguments.annotate, files, scores, weights.threshold)
+        if arguments.explain:
+            explain(arguments.explain, files, scores, weights, explainer)
         if arguments.plot:
-            pipeline.plot_scores(scores, threshold, arguments.plot)
-    except (OSError, ValueError) as error:
-        return fail(1, f"cannot write: {error}")
-    finally:
-        print_report(scores, folders, summary, accuracy)
-    return 1 if summary["skipped"] else 0
+            plot = pipeline.plot_videos if searched else pipeline.plot_scores
+            plot([scores[path] for path in order], weights.threshold, arguments.plot)
+    except (OSError, ValueError, ImportError) as error:
+        status = fail(1, pipeline.describe_error(error))
+    scores = [scores[path] for path in order if path in scores]
+    summary = summarize(scores, weights)
+    try:
+        save(arguments, scores, summary)
+    except OSError as error:
+        status = fail(1, f"cannot write: {error}")
+    print_report(scores, summary)
+    return status or any(s.score is None for s in scores)
 
 
 def load_keras(path):
@@ -70,38 +80,204 @@ def load_keras(path):
     return load_classifier(path)
 
 
-def print_report(scores, folders, summary, accuracy):
-    if len(scores) <= FEW:
+def load_explainer(name):
+    """Return the Keras classifier of the weights called `name`: `.tflite` cannot tell of its layers."""
+    name = name.removesuffix(".tflite")
+    return load_keras(pipeline.find_weights(name, (".weights.h5", ".h5")).path)
+
+
+def read_known(arguments, weights):
+    """Return {path: Score} of what the run to --resume has scored."""
+    table = arguments.json or arguments.csv
+    if not arguments.resume or not os.path.exists(table):
+        return {}
+    scores, summary = pipeline.read_scores(table)
+    for name, value in name_weights(weights).items():
+        if summary.get(name, value) != value:
+            raise ValueError(f"{table}: has {name} {summary[name]}, not {value}: resume with the same")
+    return {path: s for path, s in scores.items() if s.verdict != "error"}
+
+
+def score_images(arguments, images, weights, predict, scores):
+    todo = [item for item in images if str(item.path) not in scores]
+    found = pipeline.score_images(todo, predict, weights.resampling, weights.threshold, arguments.batch_size)
+    for s in tqdm(found, total=len(todo), unit="image", **BAR):
+        scores[str(s.image.path)] = s
+    # of many, some are enough to tell
+    odd = sum(not pipeline.is_square(item.path) for item in todo[:100])
+    if odd:
+        print(f"hint: {odd} of {len(todo[:100])} images are not square, so hardly face crops: "
+              "--align finds the faces in photographs", file=sys.stderr)  # fmt: skip
+
+
+def score_videos(arguments, searched, weights, scores, order):
+    """Score what faces are to be found in first, a row each as it gets ready."""
+    if not searched:
+        return
+    todo = [(item, name) for item, name in searched if str(item.path) not in scores]
+    options = {
+        "weights": weights._replace(path=Path(os.path.abspath(weights.path))),
+        "search": pipeline.Search(
+            arguments.frames, arguments.every, everyone=arguments.everyone, min_size=arguments.min_size
+        ),
+        "load_keras": load_keras,
+    }
+    if arguments.jobs > 1 and not arguments.dask:
+        options["threads"] = max(1, os.cpu_count() // arguments.jobs)
+    calls = [
+        (
+            item._replace(path=Path(os.path.abspath(item.path))),
+            arguments.annotate and Path(os.path.abspath(name_copy(arguments.annotate, item, name))),
+        )
+        for item, name in todo
+    ]
+    found = pipeline.run_jobs(pipeline.score_file, calls, options, arguments.jobs, arguments.dask)
+    print(f" score  faces  %deepfake  verdict   {'photograph' if arguments.align else 'video'}")
+    saved = time.monotonic()
+    bar = tqdm(total=len(searched), unit="file", **BAR)
+    for item, _ in searched:
+        path = str(item.path)
+        if path not in scores:
+            scores[path] = next(found)._replace(image=item)
+        tqdm.write(format_video(scores[path], weights.threshold))
+        bar.update()
+        if time.monotonic() - saved > SAVE_EVERY:  # for --resume
+            so_far = [scores[path] for path in order if path in scores]
+            save(arguments, so_far, summarize(so_far, weights))
+            saved = time.monotonic()
+    bar.close()
+    print()
+
+
+def name_copy(folder, item, name):
+    """Return where the annotated copy of a file belongs."""
+    return folder / f"{name}{'.mp4' if pipeline.is_video(item.path) else '.png'}"
+
+
+def annotate_images(folder, files, scores, threshold):
+    for item, name in files:
+        s = scores[str(item.path)]
+        if s.kind == "image" and s.score is not None:
+            target = name_copy(folder, item, name)
+            pipeline.write_whole(target, lambda part, s=s: pipeline.annotate(s, part, threshold))
+
+
+def explain(folder, files, scores, weights, classifier):
+    """Write the maps of evidence of every image and of every video's lowest face, and figures of the set."""
+    groups = {}
+    for item, name in tqdm(files, unit="map", **BAR):
+        s = scores[str(item.path)]
+        if s.score is None:
+            continue
+        lowest = min(s.faces, key=lambda face: face.score, default=None)
+        face = pipeline.load_scored_face(s, lowest, weights.resampling)
+        if face is None:  # gone since
+            continue
+        score = lowest.score if lowest else s.score
+        verdict = pipeline.judge(score, weights.threshold)
+        when = f", at {lowest.time:.2f} s" if s.kind == "video" else ""
+        title = f"{pipeline.show(item.path.name)}{when}: {score:.3f}, {verdict}"
+        evidence = pipeline.map_evidence(face, classifier.compute_logits)
+        pipeline.plot_evidence(face, evidence, title, folder / f"{name}.png")
+        groups.setdefault(item.label or verdict, []).append(face)
+    means = {
+        group: classifier.average_activations(np.stack(faces)) for group, faces in sorted(groups.items())
+    }
+    if means:
+        pipeline.plot_activations(means, folder / "activations.png")
+        pipeline.plot_units(*classifier.excite_units(), folder / "units.png")
+
+
+def name_weights(weights):
+    return {"threshold": weights.threshold, "weights": str(weights.path), "resampling": weights.resampling}
+
+
+def summarize(scores, weights):
+    """Return what --json holds beside the scores."""
+    images = [s for s in scores if s.kind == "image"]
+    searched = [s for s in scores if s.kind != "image"]
+    summary = pipeline.summarize(images, weights.threshold) | name_weights(weights)
+    summary["accuracy"] = pipeline.evaluate_scores(images, weights.threshold)
+    summary["folders"] = {
+        folder: pipeline.summarize(members, weights.threshold)
+        for folder, members in pipeline.group_by_folder(images).items()
+    }
+    if searched:
+        found = pipeline.evaluate_scores(searched, weights.threshold)
+        accuracy = {"accuracy": found["video"]} if found else {}
+        summary["videos"] = pipeline.summarize(searched, weights.threshold) | accuracy
+    return summary
+
+
+def save(arguments, scores, summary):
+    if arguments.csv:
+        pipeline.write_csv(arguments.csv, scores)
+    if arguments.json:
+        pipeline.write_json(arguments.json, scores, summary)
+
+
+def print_report(scores, summary):
+    images = [s for s in scores if s.kind == "image"]
+    if images and len(images) <= FEW:
         print(" score  verdict   image")
-        for s in scores:
-            shown = "-" if s.score is None else f"{s.score:.4f}"
-            print(f"{shown:>6}  {s.verdict:<8}  {pipeline.show(s.image.path)}")
+        for s in images:
+            print(f"{format_score(s.score)}  {s.verdict:<8}  {pipeline.show(s.image.path)}")
         print()
     for s in scores:
         if s.error:
             print(f"skipped {pipeline.show(s.image.path)}: {s.error}", file=sys.stderr)
-    print("images  average  %deepfake  verdict   folder")
-    for folder, found in folders.items():
-        print(f"{found['images']:>6}  {format_found(found)}  {pipeline.show(folder)}")
-    print()
-    if summary["scored"]:
-        print(f"Average score: {summary['average_score']:.4f}")
-        deepfakes = round(summary["deepfake_percent"] * summary["scored"] / 100)
-        print(
-            f"Classified as deepfake/f2f: {summary['deepfake_percent']:.1f} % "
-            f"({deepfakes} of {summary['scored']} images)"
-        )
-    if summary["skipped"]:
-        print(f"Skipped: {summary['skipped']} of {summary['images']} images could not be scored")
-    for level, found in accuracy.items():
-        if level == "video" and found["count"] == accuracy["image"]["count"]:
-            continue  # an image each: the same again
-        print(f"Accuracy per {level}: {format_accuracy(found)}")
+    if images:
+        print("images  average  %deepfake  verdict   folder")
+        for folder, found in summary["folders"].items():
+            print(f"{found['images']:>6}  {format_found(found)}  {pipeline.show(folder)}")
+        print()
+        print_summary(summary, "images")
+        for level, found in summary["accuracy"].items():
+            if level == "video" and found["count"] == summary["accuracy"]["image"]["count"]:
+                continue  # an image each: the same again
+            print(f"Accuracy per {level}: {format_accuracy(found)}")
+    if "videos" in summary:
+        noun = "photographs" if any(s.kind == "photo" for s in scores) else "videos"
+        print_summary(summary["videos"], noun)
+        if "accuracy" in summary["videos"]:
+            print(f"Accuracy over {noun}: {format_accuracy(summary['videos']['accuracy'])}")
     print(
         f"{MEANING} Below {summary['threshold']:g} is called a deepfake "
         f"({pipeline.show(Path(summary['weights']).name)}, resizing: {summary['resampling']}).",
         flush=True,
     )
+
+
+def print_summary(found, noun):
+    if found["scored"]:
+        print(f"Average score: {found['average_score']:.4f}")
+        deepfakes = round(found["deepfake_percent"] * found["scored"] / 100)
+        print(
+            f"Classified as deepfake/f2f: {found['deepfake_percent']:.1f} % "
+            f"({deepfakes} of {found['scored']} {noun})"
+        )
+    if found["no_face"]:
+        print(f"No face found: {found['no_face']} of {found['images']} {noun}")
+    if found["skipped"]:
+        print(f"Skipped: {found['skipped']} of {found['images']} {noun} could not be scored")
+
+
+def format_video(s, threshold):
+    """Return the row of a video or photograph, with one more for each person where there are several."""
+    people = pipeline.average_people(s.faces)
+    forged = sum(face.score < threshold for face in s.faces)
+    share = f"{100 * forged / len(s.faces):.1f}" if s.faces else "-"
+    count = "-" if s.error else len(s.faces)
+    rows = [f"{format_score(s.score)}  {count:>5}  {share:>9}  {s.verdict:<8}  {pipeline.show(s.image.path)}"]
+    for person, (mean, number) in people.items() if len(people) > 1 else ():
+        verdict = pipeline.judge(mean, threshold)
+        few = "" if number >= pipeline.FEW_FACES or s.kind == "photo" else ", too few to decide"
+        rows.append(f"{format_score(mean)}  {number:>5}  {'':>9}  {verdict:<8}    person {person}{few}")
+    return "\n".join(rows)
+
+
+def format_score(score):
+    return f"{'-' if score is None else format(score, '.4f'):>6}"
 
 
 def format_found(found):
@@ -116,30 +292,6 @@ def format_accuracy(found):
     return ", ".join(f"{name} {found[key]:.3f}" for key, name in names.items() if key in found)
 
 
-def list_rows(scores):
-    for s in scores:
-        score = None if s.score is None else round(s.score, 6)
-        yield {
-            "path": str(s.image.path),
-            "score": score,
-            "verdict": s.verdict,
-            "label": s.image.label,
-            "error": s.error,
-        }
-
-
-def write_csv(path, scores):
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.DictWriter(file, ("path", "score", "verdict", "label", "error"))
-        writer.writeheader()
-        writer.writerows(list_rows(scores))
-
-
-def write_json(path, summary, scores):
-    content = {"summary": summary, "items": list(list_rows(scores))}
-    path.write_text(json.dumps(content, indent=1) + "\n")
-
-
 def fail(status, reason):
     print(f"deepfakes_images.py: {reason}", file=sys.stderr)
     return status
@@ -149,19 +301,20 @@ def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    shown = "(default: %(default)s)"
     parser.add_argument(
         "paths",
         nargs="*",
         default=["test_images"],
         metavar="PATH",
-        help="images and folders of images (default: test_images)",
+        help="images, videos and folders of them (default: test_images)",
     )
     parser.add_argument(
         "--weights",
         default="Meso4_DF",
         metavar="FILE",
         help="what to score with: .tflite, or Keras' .weights.h5 or .h5; a name is looked up in "
-        "weights/ (default: %(default)s)",
+        f"weights/ {shown}",
     )
     parser.add_argument(
         "--threshold",
@@ -174,20 +327,58 @@ def parse_arguments():
         type=read_count,
         default=32,
         metavar="N",
-        help="images the network sees at once (default: %(default)s)",
+        help=f"images the network sees at once {shown}",
     )
-    parser.add_argument("--csv", type=read_target, metavar="FILE", help="write a row per image")
-    parser.add_argument("--json", type=read_target, metavar="FILE", help="write summary and images")
-    parser.add_argument(
+
+    faces = parser.add_argument_group("finding faces, in videos and with --align")
+    faces.add_argument("--align", action="store_true", help="images are photographs: find their faces")
+    faces.add_argument(
+        "--frames", type=read_count, default=30, metavar="N", help=f"to sample of a video {shown}"
+    )
+    faces.add_argument(
+        "--every", type=read_count, default=0, metavar="N", help="instead: sample every Nth frame"
+    )
+    faces.add_argument(
+        "--everyone", action="store_true", help="all faces of a frame (default: a video's largest)"
+    )
+    faces.add_argument(
+        "--min-size",
+        type=float,
+        default=0.0,
+        metavar="PIXELS",
+        help=f"pass over smaller faces; from 80 on, faster {shown}",
+    )
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--csv", type=read_target, metavar="FILE", help="write a row per image, video, face")
+    output.add_argument("--json", type=read_target, metavar="FILE", help="write these and the summary")
+    output.add_argument("--resume", action="store_true", help="go on from what --json or --csv holds")
+    output.add_argument(
         "--plot",
         type=read_figure_target,
         metavar="FILE",
-        help="draw faces, histogram and, with labels, the ROC curve (.png, .pdf, .svg)",
+        help="draw faces, histogram and, with labels, the ROC curve; of videos the scores over time "
+        "(.png, .pdf, .svg)",
     )
+    output.add_argument(
+        "--annotate", type=Path, metavar="FOLDER", help="write copies with boxes, scores and verdicts"
+    )
+    output.add_argument(
+        "--explain", type=Path, metavar="FOLDER", help="write where in the faces the evidence lies"
+    )
+
+    work = parser.add_argument_group("how to work, on videos")
+    work.add_argument(
+        "--jobs", type=read_count, default=1, metavar="N", help=f"at once, a process each {shown}"
+    )
+    work.add_argument("--dask", metavar="ADDRESS", help="work on the Dask cluster with this scheduler")
+
     arguments = parser.parse_args()
     targets = [target for target in (arguments.csv, arguments.json, arguments.plot) if target]
     if len({os.path.realpath(target) for target in targets}) < len(targets):
         parser.error("--csv, --json and --plot: wanted different files")
+    if arguments.resume and not (arguments.csv or arguments.json):
+        parser.error("--resume: say from which --json or --csv")
     return arguments
 
 

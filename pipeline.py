@@ -18,6 +18,7 @@ import tempfile
 import warnings
 from collections import Counter, defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -73,12 +74,18 @@ class Weights(NamedTuple):
 
 
 class Score(NamedTuple):
-    """What was found of one image. `verdict`: "real", "deepfake" or "error"."""
+    """What was found of one image or video. `verdict`: "real", "deepfake", "no face" or "error".
+
+    The last three tell of what faces were looked for in: a video, or a photograph.
+    """
 
     image: ImageFile
-    score: float | None  # P(real), None when there is none
+    score: float | None  # P(real), None when there is none; of several people the lowest
     verdict: str
     error: str  # the reason, or ""
+    kind: str = "image"  # or "video" or "photo"
+    frames: int = 0  # sampled
+    faces: tuple = ()  # of FaceScores
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -89,6 +96,29 @@ def find_images(arguments):
     return [
         describe_image(path, (*above, *below)) for path, above, below in find_files(arguments, IMAGE_SUFFIXES)
     ]
+
+
+def find_media(arguments):
+    """Return [(ImageFile, name for what comes of it)] of the images and videos (see `find_files`)."""
+    files = find_files(arguments, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+    names = name_outputs([(path, below) for path, _, below in files])
+    return [
+        (describe_image(path, (*above, *below)), name)
+        for (path, above, below), name in zip(files, names, strict=True)
+    ]
+
+
+def is_video(path):
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def is_square(path):
+    """Return whether an image is about as wide as high, as face crops are; True when it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return max(image.size) <= 1.2 * min(image.size)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return True
 
 
 def find_files(arguments, suffixes):
@@ -242,31 +272,40 @@ class Timeline(NamedTuple):
 def find_videos(arguments):
     """Return [(path, name)] of the videos among files and folders: recursive, sorted, each file once.
 
-    A file named as such is taken whatever its suffix. The name says where the video's faces belong:
-    its path below the folder given, without suffix where that is enough for no two names to be
-    alike, nor one to lie within another.
+    A file named as such is taken whatever its suffix. For the names see `name_outputs`.
     """
     files = find_files(arguments, VIDEO_SUFFIXES)
-    full = ["/".join((*below, path.name)) for path, _, below in files]
-    short = [name.removesuffix(path.suffix) for name, (path, _, _) in zip(full, files, strict=True)]
-    # how many videos use a name, as theirs or as a folder of it
-    uses = Counter(use for name in short for use in (name, *map(str, PurePosixPath(name).parents)))
-    names = []
-    for with_suffix, without in zip(full, short, strict=True):
-        wanted = without if uses[without] == 1 else with_suffix
-        numbered = (f"{wanted}-{number}" for number in itertools.count(2))
-        names.append(next(n for n in itertools.chain([wanted], numbered) if n not in names))
+    names = name_outputs([(path, below) for path, _, below in files])
     return [(path, name) for (path, _, _), name in zip(files, names, strict=True)]
 
 
-def read_frames(path, count=30, start=0.0, end=None, keyframes=False, threads=0):
+def name_outputs(files):
+    """Return a name for what comes of each file, given (path, names of the folders below the argument).
+
+    The path below the argument, without suffix where that is enough for no two names to be alike,
+    nor one to lie within another.
+    """
+    full = ["/".join((*below, path.name)) for path, below in files]
+    short = [name.removesuffix(path.suffix) for name, (path, _) in zip(full, files, strict=True)]
+    # how many files use a name, as theirs or as a folder of it
+    uses = Counter(use for name in short for use in (name, *map(str, PurePosixPath(name).parents)))
+    names = {}
+    for with_suffix, without in zip(full, short, strict=True):
+        wanted = without if uses[without] == 1 else with_suffix
+        numbered = (f"{wanted}-{number}" for number in itertools.count(2))
+        names[next(n for n in itertools.chain([wanted], numbered) if n not in names)] = None
+    return list(names)
+
+
+def read_frames(path, count=30, start=0.0, end=None, keyframes=False, every=0, threads=0):
     """Yield the Frames of a video: `count` of them, evenly spread, or all where there are fewer.
 
-    Taken between the times `start` and `end`, in seconds since the first frame (None: to the last);
-    with `keyframes` among the intra-coded frames alone. The file's packets are counted, since headers
-    lie; then it is decoded once, forward, by `threads` threads (0: one per core), seeking over what
-    is not needed. A frame that is damaged is replaced by the next that is not. Raises OSError or
-    ValueError, in one line, when the file is missing, no video, or has no frame there.
+    With `every` instead each so manieth, 1 for all. Taken between the times `start` and `end`, in
+    seconds since the first frame (None: to the last); with `keyframes` among the intra-coded frames
+    alone. The file's packets are counted, since headers lie; then it is decoded once, forward, by
+    `threads` threads (0: one per core), seeking over what is not needed. A frame that is damaged is
+    replaced by the next that is not. Raises OSError or ValueError, in one line, when the file is
+    missing, no video, or has no frame there.
     """
     import av
 
@@ -274,7 +313,7 @@ def read_frames(path, count=30, start=0.0, end=None, keyframes=False, threads=0)
         if not os.path.getsize(path):
             raise ValueError("empty file")
         timeline = read_timeline(path)
-        wanted = _choose_frames(timeline, count, start, np.inf if end is None else end, keyframes)
+        wanted = _choose_frames(timeline, count, start, np.inf if end is None else end, keyframes, every)
         decoded = 0
         with av.open(os.fspath(path)) as container:
             stream = choose_stream(container)
@@ -292,7 +331,7 @@ def read_frames(path, count=30, start=0.0, end=None, keyframes=False, threads=0)
         raise ValueError(f"no video that can be read ({describe_error(error)})") from error
 
 
-def _choose_frames(timeline, count, start, end, keyframes):
+def _choose_frames(timeline, count, start, end, keyframes, every):
     times = np.array(timeline.times)
     if not len(times):
         raise ValueError("no frame in it")
@@ -302,6 +341,8 @@ def _choose_frames(timeline, count, start, end, keyframes):
     if not len(wanted):
         kind = "key frame" if keyframes else "frame"
         raise ValueError(f"no {kind} from {start:g} to {end:g} s: it lasts {times[-1]:.2f} s")
+    if every:
+        return wanted[::every].tolist()
     return wanted[np.linspace(0, len(wanted) - 1, min(count, len(wanted))).round().astype(int)].tolist()
 
 
@@ -455,6 +496,7 @@ class Search(NamedTuple):
     """Which faces of a video are wanted. Defaults: the published ones."""
 
     frames: int = 30  # to sample
+    every: int = 0  # if not 0: sample every so manieth instead
     start: float = 0.0  # seconds
     end: float | None = None  # seconds
     keyframes: bool = False  # sample the intra-coded frames only
@@ -464,12 +506,16 @@ class Search(NamedTuple):
     min_sharpness: float = 0.0  # likewise, see measure_sharpness
 
 
-def find_faces(path, search=Search(), threads=0):  # noqa: B008 (it cannot change)
-    """Yield for each frame sampled (Frame, its Faces, how many more were too small or too blurred).
+def sample_frames(path, search, threads=0):
+    """Yield the Frames of a video that a Search asks for (see `read_frames`)."""
+    return read_frames(path, search.frames, search.start, search.end, search.keyframes, search.every, threads)
 
-    Decoding, finding and telling persons apart run side by side. Raises as `read_frames`.
+
+def find_faces(frames, search):
+    """Yield for each Frame (Frame, its Faces, how many more were too small or too blurred).
+
+    Decoding, finding and telling persons apart run side by side.
     """
-    frames = read_frames(path, search.frames, search.start, search.end, search.keyframes, threads)
     located = work_ahead(locate_faces(work_ahead(frames), search))
     for frame, faces in recognize_people(located):
         kept = [f for f in faces if f.pose.size >= search.min_size and f.sharpness >= search.min_sharpness]
@@ -775,7 +821,7 @@ def check_extraction(folder, record):
 def _write_faces(path, folder, search, jpeg, drop_doubtful, threads, watch):
     """Write what belongs into an extraction's folder; return the counts of its Extraction."""
     faces, frames, empty, refused = [], 0, 0, 0
-    for _, found, passed_over in watch(find_faces(path, search, threads)):
+    for _, found, passed_over in watch(find_faces(sample_frames(path, search, threads), search)):
         for face in found:
             write_face(face, folder / name_face(path, face, search.everyone, jpeg), jpeg)
             # the sheet needs no more, and many large crops would fill the memory
@@ -886,6 +932,7 @@ def run_jobs(function, calls, options, jobs=1, dask=None):
                 raise ImportError("--dask needs a package more: pip install distributed") from error
             client = stack.enter_context(Client(dask, timeout=10))
             client.upload_file(__file__)
+            client.upload_file(Path(__file__).with_name("classifiers.py"), load=False)
             stack.enter_context(parallel_config("dask", n_jobs=-1))
         parallel = Parallel(n_jobs=None if dask else jobs, batch_size=1, return_as="generator")
         try:
@@ -932,16 +979,24 @@ def find_weights(name, endings=(".tflite", ".weights.h5", ".h5")):
     return weights
 
 
-def load_predictor(weights, load_keras, threads=None):
+_predictor = {}  # the last one loaded: who scores many videos loads weights once
+
+
+def load_predictor(weights, load_keras, threads=0):
     """Return the function that scores faces: uint8 (N, 256, 256, 3) -> P(real), float32 (N,).
 
-    `.tflite` runs in LiteRT; for other files `load_keras(path)` gives the classifier to use, so
-    that TensorFlow is imported by those who need it only.
+    `.tflite` runs in LiteRT, by `threads` threads (0: one per core); for other files `load_keras(path)`
+    gives the classifier to use, so that TensorFlow is imported by those who need it only.
     """
-    if weights.path.suffix == ".tflite":
-        return _load_litert(weights.path, threads or os.cpu_count())
-    classifier = load_keras(weights.path)
-    return lambda faces: classifier.predict(faces)[:, 0]
+    key = weights.path, threads
+    if key not in _predictor:
+        _predictor.clear()
+        if weights.path.suffix == ".tflite":
+            _predictor[key] = _load_litert(weights.path, threads or os.cpu_count())
+        else:
+            classifier = load_keras(weights.path)
+            _predictor[key] = lambda faces: classifier.predict(faces)[:, 0]
+    return _predictor[key]
 
 
 def _load_litert(path, threads):
@@ -1069,6 +1124,81 @@ def score_images(images, predict, resampling, threshold, batch_size=32):
     yield from score_waiting()
 
 
+class FaceScore(NamedTuple):
+    """What was found of one face of a video or photograph. For the first five see `Face`."""
+
+    frame: int
+    time: float
+    person: int
+    box: tuple
+    pose: Pose
+    score: float  # P(real)
+
+
+def score_file(item, annotated, weights, search, load_keras, threads=0):
+    """Return the Score of a video's faces, or of all in a photograph: those that `extract_faces.py` writes.
+
+    `item` is its ImageFile. An annotated copy is written to the path `annotated` if there is one. What
+    goes wrong is in the Score.
+    """
+    kind = "video" if is_video(item.path) else "photo"
+    try:
+        if kind == "video":
+            frames = sample_frames(item.path, search, threads)
+        else:
+            search = search._replace(everyone=True)
+            frames = [Frame(0, 0.0, read_image(item.path))]
+        predict = load_predictor(weights, load_keras, threads)
+        count, faces = score_faces(find_faces(frames, search), predict, weights.resampling)
+        score = find_worst(average_people(faces))
+        verdict = judge(score, weights.threshold) if faces else "no face"
+        found = Score(item, score, verdict, "", kind, count, faces)
+        if annotated:
+            write_whole(annotated, lambda part: annotate(found, part, weights.threshold))
+        return found
+    except (OSError, ValueError, MemoryError) as error:
+        return Score(item, None, "error", describe_error(error), kind)
+
+
+def score_faces(found, predict, resampling, batch_size=32):
+    """Return (frames, tuple of FaceScores) of what `find_faces` yields, scoring while it searches."""
+    frames, waiting, scored = 0, [], []
+
+    def score_waiting():
+        scores = predict(np.stack([resize_face(face.crop, resampling) for face in waiting]))
+        if not np.isfinite(scores).all():
+            raise ValueError("the network gave no number: these weights are no good")
+        for face, score in zip(waiting, scores, strict=True):
+            scored.append(FaceScore(face.frame, face.time, face.person, face.box, face.pose, float(score)))
+        waiting.clear()
+
+    for _, faces, _ in found:
+        frames += 1
+        waiting += faces
+        if len(waiting) >= batch_size:
+            score_waiting()
+    if waiting:
+        score_waiting()
+    return frames, tuple(scored)
+
+
+FEW_FACES = 3  # a person seen in fewer frames of a video decides nothing
+
+
+def average_people(faces):
+    """Return {person: (mean score, faces)} of FaceScores: the paper's aggregation, per person."""
+    people = defaultdict(list)
+    for face in faces:
+        people[face.person].append(face.score)
+    return {person: (float(np.mean(scores)), len(scores)) for person, scores in sorted(people.items())}
+
+
+def find_worst(people):
+    """Return the lowest mean score of the people seen often enough, None where there are none."""
+    often = {person: found for person, found in people.items() if found[1] >= FEW_FACES}
+    return min((score for score, _ in (often or people).values()), default=None)
+
+
 def judge(score, threshold):
     """Return the verdict on a score: "deepfake" below the threshold, else "real"; "error" on None."""
     if score is None:
@@ -1088,13 +1218,18 @@ def describe_error(error):
 
 
 def summarize(scores, threshold):
-    """Return the outcome of many Scores: a dict of images, scored, skipped and, where some were
-    scored, average_score in [0, 1], deepfake_percent and the verdict on the average."""
+    """Return the outcome of many Scores: a dict of their number, how many of them were scored, skipped
+    and without a face, and, where some were scored, average_score in [0, 1], deepfake_percent and the
+    verdict on the average."""
     values = [s.score for s in scores if s.score is not None]
-    found = {"images": len(scores), "scored": len(values), "skipped": len(scores) - len(values)}
+    no_face = sum(s.verdict == "no face" for s in scores)
     average = float(np.mean(values)) if values else None
     deepfakes = sum(s.verdict == "deepfake" for s in scores)
-    return found | {
+    return {
+        "images": len(scores),
+        "scored": len(values),
+        "skipped": len(scores) - len(values) - no_face,
+        "no_face": no_face,
         "average_score": average,
         "deepfake_percent": 100 * deepfakes / len(values) if values else None,
         "verdict": judge(average, threshold),
@@ -1107,6 +1242,79 @@ def group_by_folder(scores):
     for score in scores:
         folders[str(score.image.path.parent)].append(score)
     return folders
+
+
+# --- scores as tables ------------------------------------------------------------------------------
+
+SCORE_COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "frame", "time", "person")
+SCORE_COLUMNS += ("left", "top", "right", "bottom", "x", "y", "size", "angle")
+
+
+def list_rows(scores):
+    """Yield a dict per Score and, after a video's or photograph's, one per face: kind "face"."""
+    for s in scores:
+        score = None if s.score is None else round(s.score, 6)
+        row = {"path": str(s.image.path), "score": score, "verdict": s.verdict, "label": s.image.label,
+               "error": s.error, "kind": s.kind}  # fmt: skip
+        yield row | ({} if s.kind == "image" else {"frames": s.frames})
+        for face in s.faces:
+            yield {
+                "path": row["path"],
+                "score": round(face.score, 6),
+                "kind": "face",
+                "frame": face.frame,
+                "time": round(face.time, 6),
+                "person": face.person,
+                **dict(zip(("left", "top", "right", "bottom"), face.box, strict=True)),
+                **{name: round(value, 2) for name, value in face.pose._asdict().items()},
+            }
+
+
+def write_csv(path, scores):
+    def write(part):
+        with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.DictWriter(file, SCORE_COLUMNS)
+            writer.writeheader()
+            writer.writerows(list_rows(scores))
+
+    write_whole(path, write)
+
+
+def write_json(path, scores, summary):
+    content = {"summary": summary, "items": list(list_rows(scores))}
+    write_whole(path, lambda part: part.write_text(json.dumps(content, indent=1) + "\n"))
+
+
+def read_scores(path):
+    """Return ({path: Score}, the summary or {}) of what `write_csv` or `write_json` wrote.
+
+    Raises ValueError when it is something else.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            if file.read(1) == "{":
+                content = json.loads("{" + file.read())
+                rows, summary = content["items"], content["summary"]
+            else:
+                file.seek(0)
+                rows, summary = list(csv.DictReader(file)), {}
+        scores = {}
+        for row in rows:
+            if row["kind"] == "face":
+                box = tuple(int(row[name]) for name in ("left", "top", "right", "bottom"))
+                pose = Pose(*(float(row[name]) for name in Pose._fields))
+                frame, time, person = int(row["frame"]), float(row["time"]), int(row["person"])
+                face = FaceScore(frame, time, person, box, pose, float(row["score"]))
+                found = scores[row["path"]]
+                scores[row["path"]] = found._replace(faces=(*found.faces, face))
+            else:
+                score = None if row["score"] in (None, "") else float(row["score"])
+                image = ImageFile(Path(row["path"]), row["label"], "", "")
+                frames = int(row.get("frames") or 0)
+                scores[row["path"]] = Score(image, score, row["verdict"], row["error"], row["kind"], frames)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: no table of scores ({error!r})") from error
+    return scores, summary
 
 
 # --- figures of merit -----------------------------------------------------------------------------
@@ -1161,7 +1369,7 @@ def collect_labelled(scores):
 
 # --- figures --------------------------------------------------------------------------------------
 
-VERDICT_COLORS = {"real": "tab:blue", "deepfake": "tab:red"}
+VERDICT_COLORS = {"real": "tab:blue", "deepfake": "tab:red", "no face": "tab:gray"}
 MOST_FACES = 32  # in a figure
 
 
@@ -1241,3 +1449,276 @@ def draw_roc(panel, scores):
     panel.plot((0, 1), (0, 1), color="grey", linestyle=":")
     panel.set(xlabel="forged taken for real", ylabel="real taken for real", title="ROC", aspect="equal")
     panel.legend(fontsize=8, loc="lower right")
+
+
+MOST_VIDEOS = 6  # in a figure
+
+
+def plot_videos(scores, threshold, path):
+    """Draw the scores of videos over time, with the lowest and the highest face of each.
+
+    Of more than six videos those of the lowest scores are shown. Raises as `plot_scores`.
+    """
+    from matplotlib.figure import Figure
+
+    ranked = sorted((s for s in scores if s.faces), key=lambda s: s.score)
+    if not ranked:
+        raise ValueError("no score to draw")
+    shown = ranked[:MOST_VIDEOS]
+    figure = Figure(figsize=(11, 3.2 * len(shown)), layout="constrained")
+    rows = figure.subplots(len(shown), 3, squeeze=False, width_ratios=(4, 1, 1))
+    for (panel, *cells), score in zip(rows, shown, strict=True):
+        draw_timeline(panel, score, threshold)
+        for cell, choose, name in zip(cells, (min, max), ("lowest", "highest"), strict=True):
+            face = choose(score.faces, key=lambda face: face.score)
+            verdict = judge(face.score, threshold)
+            draw_face(
+                cell,
+                score._replace(score=face.score, verdict=verdict),
+                load_scored_face(score, face, "bilinear"),
+            )
+            cell.set_xlabel(f"{name}, at {face.time:.2f} s", fontsize=8)
+    write_whole(path, lambda part: figure.savefig(part, dpi=100))
+
+
+def draw_timeline(panel, score, threshold):
+    """Draw a video's scores over time, a line for each person."""
+    for person, (mean, _) in average_people(score.faces).items():
+        own = [face for face in score.faces if face.person == person]
+        label = f"person {person}: mean {mean:.3f}, {judge(mean, threshold)}"
+        panel.plot([face.time for face in own], [face.score for face in own], marker="o", label=label)
+    panel.axhspan(0, threshold, color=VERDICT_COLORS["deepfake"], alpha=0.08)
+    panel.axhline(threshold, color="black", linestyle=":", label=f"threshold {threshold:g}")
+    panel.set(ylim=(-0.03, 1.03), xlabel="seconds", ylabel="score: 0 = deepfake/f2f, 1 = real")
+    panel.set_title(f"{show(score.image.path.name)}: {score.score:.3f}, {score.verdict}", fontsize=10)
+    panel.legend(fontsize=8)
+
+
+def load_scored_face(score, face, resampling):
+    """Return what the network saw, uint8 (256, 256, 3), None when the file cannot be read any more.
+
+    Of a video or photograph the FaceScore says which face; of a face crop it is None.
+    """
+    try:
+        if score.kind == "video":
+            near = (face.time - 5e-4, face.time + 5e-4)
+            crop = align_face(next(read_frames(score.image.path, 1, *near)).image, face.pose)
+        else:
+            image = read_image(score.image.path)
+            crop = align_face(image, face.pose) if face else image
+        return resize_face(crop, resampling)
+    except (OSError, ValueError):
+        return None
+
+
+# --- annotated copies -----------------------------------------------------------------------------------
+
+COPIED_SOUND = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")  # what MP4 takes as it is
+TICKS = 90_000  # a second, of an annotated video
+
+
+def annotate(score, path, threshold):
+    """Write a copy of a Score's video, photograph or face crop with its verdicts drawn on it.
+
+    A video becomes an MP4 (H.264) with its sound; its scores hold from one frame sampled to the next,
+    the boxes move along. An image becomes a PNG.
+    """
+    if score.kind == "video":
+        _annotate_video(score, path, threshold)
+        return
+    image = Image.fromarray(read_image(score.image.path))
+    if score.kind == "photo":
+        draw_verdicts(image, score.faces, threshold)
+    draw_label(image, (0, 0), f"{score.score:.3f} {score.verdict}" if score.faces or score.score is not None
+               else score.verdict, score.verdict)  # fmt: skip
+    image.save(path, "png")
+
+
+def _annotate_video(score, path, threshold):
+    import av
+
+    sampled = defaultdict(list)
+    for face in score.faces:
+        sampled[face.frame].append(face)
+    label = score.verdict if score.score is None else f"{score.score:.3f} {score.verdict}"
+    original, copy = os.fspath(score.image.path), os.fspath(path)
+    with av.open(original) as source, av.open(copy, "w", format="mp4") as target:
+        video = target.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
+        video.pix_fmt = "yuv420p"
+        video.codec_context.time_base = Fraction(1, TICKS)
+        sound = _add_sound(source, target)
+        for frame in read_frames(score.image.path, every=1):
+            height, width = (side // 2 * 2 for side in frame.image.shape[:2])  # H.264 wants even sides
+            image = Image.fromarray(frame.image[:height, :width])
+            draw_verdicts(image, interpolate_faces(sampled, frame.index), threshold)
+            draw_label(image, (0, 0), label, score.verdict)
+            picture = av.VideoFrame.from_image(image)
+            picture.pts, picture.time_base = round(frame.time * TICKS), Fraction(1, TICKS)
+            if not frame.index or not video.width:
+                video.width, video.height = width, height
+            target.mux(video.encode(picture))
+        target.mux(video.encode())
+        if sound:
+            _copy_sound(source, target, sound)
+
+
+def _add_sound(source, target):
+    """Return the stream of `target` for the sound of `source`, None where it has none."""
+    if not source.streams.audio:
+        return None
+    stream = source.streams.audio[0]
+    if stream.codec_context.name in COPIED_SOUND:
+        return target.add_stream_from_template(stream)
+    return target.add_stream("aac", rate=stream.codec_context.sample_rate)
+
+
+def _copy_sound(source, target, sound):
+    """Copy the sound, encoding it anew only where MP4 does not take it, up to where it is damaged."""
+    import av
+
+    stream = source.streams.audio[0]
+    # times count from the first frame
+    start = (source.streams.video[0].start_time or 0) * source.streams.video[0].time_base
+    shift = round(start / stream.time_base)
+    with contextlib.suppress(av.error.FFmpegError):
+        for packet in source.demux(stream):
+            if sound.codec_context.name == stream.codec_context.name:
+                if packet.dts is not None:
+                    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                    packet.stream = sound
+                    target.mux(packet)
+                continue
+            for frame in packet.decode():
+                frame.pts = None if frame.pts is None else frame.pts - shift
+                target.mux(sound.encode(frame))
+        if sound.codec_context.name != stream.codec_context.name:
+            target.mux(sound.encode())
+
+
+def interpolate_faces(sampled, index):
+    """Return the FaceScores to draw on a frame, given {index: FaceScores} of frames with faces, ascending.
+
+    Scores are those of the last frame sampled; boxes lie on the way to the same person's next. Nothing
+    is drawn further from it than frames were sampled: there no face was found.
+    """
+    frames = list(sampled)
+    at = bisect.bisect_right(frames, index) - 1
+    if at < 0:
+        return []
+    gap = np.median(np.diff(frames)) if len(frames) > 1 else np.inf
+    before, after = frames[at], frames[min(at + 1, len(frames) - 1)]
+    if index - before > gap:
+        return []
+    coming = {face.person: face for face in sampled[after]} if 0 < after - before <= 1.5 * gap else {}
+    drawn = []
+    for face in sampled[before]:
+        share = (index - before) / (after - before) if face.person in coming else 0
+        ends = zip(face.box, coming.get(face.person, face).box, strict=True)
+        drawn.append(face._replace(box=tuple(round(a + share * (b - a)) for a, b in ends)))
+    return drawn
+
+
+def draw_verdicts(image, faces, threshold):
+    """Draw the boxes, scores and verdicts of FaceScores on a Pillow image."""
+    draw = ImageDraw.Draw(image)
+    for face in faces:
+        verdict = judge(face.score, threshold)
+        draw.rectangle(face.box, outline=VERDICT_INKS[verdict], width=max(2, image.height // 200))
+        draw_label(image, (face.box[0], face.box[3]), f"{face.score:.3f} {verdict}", verdict)
+
+
+VERDICT_INKS = {"real": "#1f77b4", "deepfake": "#d62728", "no face": "#7f7f7f", "error": "#7f7f7f"}
+
+
+def draw_label(image, corner, text, verdict):
+    """Write white on the verdict's colour, the upper left corner at `corner` or as near as fits."""
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(max(11, image.height // 28))
+    _, _, width, height = draw.textbbox((0, 0), text, font)
+    x = max(0, min(corner[0], image.width - width - 6))
+    y = max(0, min(corner[1], image.height - height - 6))
+    draw.rectangle((x, y, x + width + 6, y + height + 6), VERDICT_INKS[verdict])
+    draw.text((x + 3, y + 3), text, "white", font)
+
+
+# --- where the evidence lies -------------------------------------------------------------------------------
+
+PATCH, STRIDE = 32, 16  # pixels of a 256x256 face
+
+
+def map_evidence(face, compute_logits):
+    """Return how much each pixel of a face speaks for "forged": float32 (256, 256), in logits.
+
+    Occlusion: patches are replaced by the face's own pixels in disorder, and each pixel gets by how
+    much the logit rises, averaged over the patches that cover it. Where it is positive, what is there
+    speaks for forged; where negative, for real. The logit, since the score itself saturates.
+    `face` is uint8 (256, 256, 3), `compute_logits` as `classifiers.Classifier.compute_logits`.
+    """
+    disorder = np.random.default_rng(0).permutation(face.reshape(-1, 3)).reshape(face.shape)
+    starts = range(0, IMAGE_SIZE - PATCH + 1, STRIDE)
+    patches = [np.s_[y : y + PATCH, x : x + PATCH] for y in starts for x in starts]
+    occluded = np.repeat(face[None], len(patches), axis=0)
+    for image, patch in zip(occluded, patches, strict=True):
+        image[patch] = disorder[patch]
+    rises = compute_logits(occluded) - compute_logits(face[None])
+    total, covers = np.zeros((2, IMAGE_SIZE, IMAGE_SIZE), np.float32)
+    for rise, patch in zip(rises, patches, strict=True):
+        total[patch] += rise
+        covers[patch] += 1
+    return total / covers
+
+
+def plot_evidence(face, evidence, title, path):
+    """Draw a face beside itself with its map of evidence (see `map_evidence`) laid over."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.4, 3.6), layout="constrained")
+    plain, overlaid = figure.subplots(1, 2)
+    limit = max(float(np.abs(evidence).max()), 1e-3)
+    plain.imshow(face)
+    overlaid.imshow(face)
+    colors = overlaid.imshow(evidence, cmap="RdBu_r", vmin=-limit, vmax=limit, alpha=0.55)
+    for panel in (plain, overlaid):
+        panel.axis("off")
+    figure.colorbar(colors, ax=overlaid, label="logit: speaks for forged (red), for real (blue)")
+    figure.suptitle(title, fontsize=10)
+    write_whole(path, lambda part: figure.savefig(part, dpi=100))
+
+
+def plot_activations(means, path):
+    """Draw mean activations, {"real": (first, last), "df": (first, last)}: maps (height, width, channels)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.45 * len(means)), layout="constrained")
+    rows = figure.subplots(len(means), 4, squeeze=False)
+    for layer in (0, 1):
+        # the border, where the convolution meets zeros, would outshine all else
+        limit = max(float(np.percentile(maps[layer].mean(axis=2), 99.5)) for maps in means.values())
+        for row, (label, maps) in zip(rows, means.items(), strict=True):
+            strongest = maps[layer][:, :, maps[layer].mean(axis=(0, 1)).argmax()]
+            name = ("first", "last")[layer]
+            row[2 * layer].imshow(maps[layer].mean(axis=2), cmap="magma", vmin=0, vmax=limit)
+            row[2 * layer].set_title(f"{label}: {name} layer, mean", fontsize=8)
+            row[2 * layer + 1].imshow(strongest, cmap="magma")
+            row[2 * layer + 1].set_title(f"{label}: {name} layer, strongest channel", fontsize=8)
+    for panel in rows.flat:
+        panel.axis("off")
+    write_whole(path, lambda part: figure.savefig(part, dpi=100))
+
+
+def plot_units(images, weights, path):
+    """Draw what excites each hidden unit most, uint8 (units, 256, 256, 3), those for "forged" first.
+
+    `weights`, float (units,): of the units in the score.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 1.9 * -(-len(images) // 8)), layout="constrained")
+    panels = figure.subplots(-(-len(images) // 8), 8, squeeze=False)
+    for panel in panels.flat:
+        panel.axis("off")
+    for panel, unit in zip(panels.flat, np.argsort(weights), strict=False):
+        panel.imshow(images[unit])
+        meaning = "real" if weights[unit] > 0 else "forged"
+        panel.set_title(f"unit {unit}: {weights[unit]:+.2f}\n{meaning}", fontsize=8)
+    write_whole(path, lambda part: figure.savefig(part, dpi=80))
