@@ -104,10 +104,14 @@ def score_images(arguments, images, weights, predict, scores):
     for s in tqdm(found, total=len(todo), unit="image", **BAR):
         scores[str(s.image.path)] = s
     # of many, some are enough to tell
-    odd = sum(not pipeline.is_square(item.path) for item in todo[:100])
+    seen = [item for item in todo if scores[str(item.path)].score is not None][:100]
+    odd = sum(not pipeline.is_square(item.path) for item in seen)
     if odd:
-        print(f"hint: {odd} of {len(todo[:100])} images are not square, so hardly face crops: "
-              "--align finds the faces in photographs", file=sys.stderr)  # fmt: skip
+        print(
+            f"hint: {odd} of {len(seen)} images are not square, so hardly face crops: "
+            "--align finds the faces in photographs",
+            file=sys.stderr,
+        )
 
 
 def score_videos(arguments, searched, weights, scores, order):

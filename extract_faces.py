@@ -26,16 +26,7 @@ def main():
     single = len(videos) == 1 and videos[0][0] == arguments.videos[0]
     folders = [arguments.output if single else arguments.output / name for _, name in videos]
     options = {
-        "search": pipeline.Search(
-            arguments.frames,
-            arguments.start,
-            arguments.end,
-            arguments.keyframes,
-            arguments.detector,
-            arguments.everyone,
-            arguments.min_size,
-            arguments.min_sharpness,
-        ),
+        "search": pipeline.Search(**{name: getattr(arguments, name) for name in pipeline.Search._fields}),
         "jpeg": arguments.jpeg,
         "drop_doubtful": arguments.drop_doubtful,
         "force": arguments.force,
@@ -109,6 +100,9 @@ def parse_arguments():
     frames = parser.add_argument_group("which frames")
     frames.add_argument(
         "--frames", type=read_count, default=30, metavar="N", help=f"to sample, evenly spread {shown}"
+    )
+    frames.add_argument(
+        "--every", type=read_count, default=0, metavar="N", help="instead: sample every Nth frame"
     )
     frames.add_argument(
         "--start", type=float, default=0.0, metavar="SECONDS", help=f"time of the first {shown}"

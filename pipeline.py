@@ -952,12 +952,12 @@ def find_weights(name, endings=(".tflite", ".weights.h5", ".h5")):
     is used as published: nearest-neighbour resizing, threshold 0.5. Raises FileNotFoundError, or
     ValueError when file and card do not belong together; one line each.
     """
-    endings = ("",) if str(name).endswith((".tflite", ".h5")) else endings
-    tried = [Path(folder, f"{name}{end}") for folder in ("", WEIGHTS_FOLDER) for end in endings]
+    ends = ("",) if str(name).endswith((".tflite", ".h5")) else endings
+    tried = [Path(folder, f"{name}{end}") for folder in ("", WEIGHTS_FOLDER) for end in ends]
     path = next((path for path in tried if os.path.isfile(path)), None)
     if path is None:
         raise FileNotFoundError(
-            f"{name}: no such weights, here or in {WEIGHTS_FOLDER} (.tflite, .weights.h5 or .h5): "
+            f"{name}: no such weights, here or in {WEIGHTS_FOLDER} ({' or '.join(endings)}): "
             "weights/README.md says where to get weights"
         )
     stem = re.sub(r"\.(tflite|weights\.h5)$", "", path.name)

@@ -15,22 +15,38 @@ import numpy as np
 from clips import film, find_landmarks, forge_face, open_portrait, write_clip
 from PIL import Image, ImageFilter
 
+import pipeline
+
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "tests/figures"
 FRAMES = 75
 
 
 def main():
-    with tempfile.TemporaryDirectory() as folder:
-        clip = write_clip(Path(folder, "portrait.mp4"), draw_frames(), options={"crf": "12"})
-        run("extract_faces.py", clip, "--output", Path(folder, "faces"), "--frames", "20")
-        sheet = Image.open(Path(folder, "faces/contact_sheet.png"))
-        sheet.quantize(128).save(FIGURES / "contact_sheet.png", optimize=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        clip = write_clip(folder / "portrait.mp4", draw_frames(), options={"crf": "12"})
+        run("extract_faces.py", clip, "--output", folder / "faces", "--frames", "20")
+        outputs = ("--annotate", folder / "annotated", "--plot", folder / "timeline.png")
+        run("deepfakes_images.py", clip, "--every", "3", *outputs)
+        run("deepfakes_images.py", ROOT / "test_images", "--explain", folder / "maps")
+        keep(folder / "faces/contact_sheet.png")
+        keep(folder / "timeline.png")
+        (frame,) = pipeline.read_frames(folder / "annotated/portrait.mp4", 1, 1.4, 1.45)
+        Image.fromarray(frame.image).save(folder / "annotated.png")
+        keep(folder / "annotated.png")
+        keep(folder / "maps/df/collins.png", "evidence.png")
+        keep(folder / "maps/activations.png")
+        keep(folder / "maps/units.png")
+
+
+def keep(picture, name=None):
+    """Put a picture among the README's, with colours enough for it to look the same."""
+    colors = Image.open(picture).convert("RGB").quantize(200)
+    colors.save(FIGURES / (name or picture.name), optimize=True)
 
 
 def draw_frames():
-    import pipeline
-
     portrait, other = open_portrait(), open_portrait("collins")
     forged = forge_face(portrait, find_landmarks(portrait))
     for i in range(FRAMES):

@@ -272,7 +272,9 @@ def test_csv_and_json_hold_everything(tmp_path, portrait):
     content = json.loads((tmp_path / "json").read_text())
     with (tmp_path / "csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["path", "score", "verdict", "label", "error"]
+    assert list(rows[0])[:6] == ["path", "score", "verdict", "label", "error", "kind"]
+    # the further columns are of videos
+    rows = [dict(list(row.items())[:6]) for row in rows if not any(list(row.values())[6:])]
     assert [list(item) for item in content["items"]] == [list(row) for row in rows]
     for row, item in zip(rows, content["items"], strict=True):
         assert row["score"] == ("" if item["score"] is None else str(item["score"]))
@@ -281,7 +283,7 @@ def test_csv_and_json_hold_everything(tmp_path, portrait):
         }
     broken, forged, real = rows
     assert broken == {"path": "set/broken.jpg", "score": "", "verdict": "error", "label": "",
-                      "error": "not an image"}  # fmt: skip
+                      "error": "not an image", "kind": "image"}  # fmt: skip
     assert (forged["path"], forged["label"]) == ('set/df/a, "b"\n c.png', "df")
     assert (real["verdict"], real["label"]) == ("real", "real")  # no score is below 0
     summary = content["summary"]
@@ -349,7 +351,7 @@ def test_many_images_get_no_row_each(tmp_path, portrait):
 
 def test_nothing_to_score(tmp_path):
     done = run_script("deepfakes_images.py", tmp_path, status=2)
-    assert done.stderr == f"deepfakes_images.py: nothing to score: no image in {tmp_path}\n"
+    assert done.stderr == f"deepfakes_images.py: nothing to score: no image or video in {tmp_path}\n"
     run_script("deepfakes_images.py", tmp_path / "gone.jpg", status=2)
 
 

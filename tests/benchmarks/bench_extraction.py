@@ -4,6 +4,7 @@ decode    decoding the frames sampled, once
 search    face_recognition's detector on these frames at their own size
 tool      extract_faces.py --frames N, with the start of Python and the loading of the models
 ratio     tool / (decode + search)
+score     deepfakes_images.py --frames N on the same clip, start to end
 faces     frames with a face by the tool / by that search / by face_recognition's default, at twice the size
 """
 
@@ -28,7 +29,7 @@ def main():
     parser.add_argument("--frames", type=int, default=30, metavar="N", help="(default: %(default)s)")
     arguments = parser.parse_args()
     pipeline.detect_faces(next(pipeline.read_frames(arguments.videos[0], 1)).image[:64, :64])  # loads models
-    print("decode s  search s  tool s  ratio  faces     clip")
+    print("decode s  search s  tool s  ratio  score s  faces     clip")
     for video in arguments.videos:
         begin = time.perf_counter()
         frames = [frame.image for frame in pipeline.read_frames(video, arguments.frames)]
@@ -37,9 +38,10 @@ def main():
         searched = sum(bool(pipeline.detect_faces(frame)) for frame in frames)
         search = time.perf_counter() - begin
         tool, found = time_tool(video, arguments.frames)
+        score = time_scoring(video, arguments.frames)
         default = sum(bool(pipeline.detect_faces(frame, upsample=1)) for frame in frames)
         print(
-            f"{decode:8.2f} {search:9.2f} {tool:7.2f} {tool / (decode + search):6.2f}  "
+            f"{decode:8.2f} {search:9.2f} {tool:7.2f} {tool / (decode + search):6.2f} {score:8.2f}  "
             f"{f'{found}/{searched}/{default}':<8}  {video.name} ({frames[0].shape[1]}x{frames[0].shape[0]})",
             flush=True,
         )
@@ -53,6 +55,13 @@ def time_tool(video, frames):
         subprocess.run([*command, "--output", Path(folder, "faces")], capture_output=True, check=False)
         seconds = time.perf_counter() - begin
         return seconds, len(Path(folder, "faces/faces.csv").read_text().splitlines()) - 1
+
+
+def time_scoring(video, frames):
+    begin = time.perf_counter()
+    command = [sys.executable, ROOT / "deepfakes_images.py", video, "--frames", str(frames)]
+    subprocess.run(command, capture_output=True, check=False)
+    return time.perf_counter() - begin
 
 
 if __name__ == "__main__":
