@@ -5,11 +5,13 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -500,6 +502,33 @@ def test_fine_tuning_from_the_authors_weights(shared, data, tmp_path):
         for weights in (tmp_path / "Meso4.tflite", shared / "published_weights/Meso4_DF.h5")
     ]
     assert scores[0] == scores[1]
+
+
+def test_threshold_is_calibrated(data, tmp_path):
+    for ending in ("tflite", "json"):
+        shutil.copy(ROOT / f"weights/Meso4_DF.{ending}", tmp_path)
+    weights = tmp_path / "Meso4_DF.tflite"
+    arguments = ("--evaluate", "--data", data, "--weights", weights, "--output", tmp_path)
+    done = run_script(SCRIPT, *arguments, "--calibrate")
+    threshold = pipeline.find_weights(weights).threshold
+    assert f"Meso4_DF.json: threshold 0.5 becomes {threshold:g}\n" in done.stdout
+    card = json.loads((tmp_path / "Meso4_DF.json").read_text())
+    assert sum(found["images"] for found in card["calibrated_on"].values()) > 0
+    assert f"below {threshold:g} is called df" in run_script(SCRIPT, *arguments).stdout
+    run_script(SCRIPT, "--calibrate", status=2)
+    (tmp_path / "Meso4_DF.json").unlink()
+    assert "its card" in run_script(SCRIPT, *arguments, "--calibrate", status=2).stderr
+
+
+def test_the_threshold_chosen_is_the_best():
+    images = [
+        pipeline.ImageFile(Path(f"{label}{i}"), label, "", f"{label}{i}")
+        for label in ("df", "real")
+        for i in range(4)
+    ]
+    assert trainer.choose_threshold(images, [0.1, 0.2, 0.3, 0.62, 0.66, 0.7, 0.8, 0.9]) == 0.65
+    assert trainer.choose_threshold(images, [0.1, 0.2, 0.3, 0.3, 0.66, 0.7, 0.8, 0.9]) == 0.5
+    assert trainer.choose_threshold(images, [0.1, 0.2, 0.3, 0.3, 0.36, 0.7, 0.8, 0.9]) == 0.35
 
 
 def test_tensorboard_logs(data, tmp_path):

@@ -120,12 +120,19 @@ def parse_arguments():
     output.add_argument(
         "--evaluate", action="store_true", help="do not train: evaluate --weights on data/validation"
     )
+    output.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="with --evaluate: store the threshold that does best in the weights' card",
+    )
     output.add_argument("--tensorboard", action="store_true", help="also write logs for TensorBoard")
 
     arguments = parser.parse_args()
     arguments.name = arguments.name or arguments.model
     if arguments.evaluate and not arguments.weights:
         parser.error("--evaluate: say which --weights")
+    if arguments.calibrate and not arguments.evaluate:
+        parser.error("--calibrate: wanted with --evaluate, after training")
     if not 0 <= arguments.split_by_video < 1:
         parser.error(f"--split-by-video {arguments.split_by_video}: wanted a share below 1")
     if arguments.patience < 0:

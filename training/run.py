@@ -2,6 +2,7 @@
 
 import datetime
 import functools
+import json
 import platform
 import shlex
 import shutil
@@ -106,10 +107,28 @@ def evaluate(arguments):
     face_set = load_data(images, resample, arguments.output, "validation", print)
     predict = pipeline.load_predictor(weights, load_classifier)
     parts = [predict(face_set.faces[i : i + 32]) for i in range(0, len(face_set.faces), 32)]
-    judged = trainer.judge_faces(face_set.images, np.concatenate(parts), weights.threshold)
+    scores, threshold = np.concatenate(parts), weights.threshold
+    if arguments.calibrate:
+        threshold = calibrate(weights.path, face_set.images, scores)
     figure = arguments.output / f"evaluation-{weights.path.name.partition('.')[0]}.png"
-    report(judged, weights.threshold, figure)
+    report(trainer.judge_faces(face_set.images, scores, threshold), threshold, figure)
     print(f"wrote {figure}")
+
+
+def calibrate(path, images, scores):
+    """Store in the card beside weights the threshold that does best on labelled faces; return it."""
+    card_path = path.with_name(f"{path.name.partition('.')[0]}.json")
+    try:
+        card = json.loads(card_path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{card_path}: no such card to store a threshold in") from None
+    threshold = trainer.choose_threshold(images, scores)
+    print(f"{card_path}: threshold {card['threshold']:g} becomes {threshold:g}")
+    card["threshold"] = threshold
+    card["calibrated_on"] = faces.count_faces(images)
+    card["validation"] = trainer.evaluate_by_source(trainer.judge_faces(images, scores, threshold), threshold)
+    pipeline.write_whole(card_path, lambda part: part.write_text(json.dumps(card, indent=1) + "\n"))
+    return threshold
 
 
 def find_data(arguments):

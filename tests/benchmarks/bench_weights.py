@@ -1,0 +1,69 @@
+"""Print README's tables of accuracy: how well weights tell the faces of a validation set, side by side.
+
+    python3 tests/benchmarks/bench_weights.py DATA/validation Meso4_DF weights/authors/Meso4_DF.h5
+
+For each source (the first part of names `<source>-<video>-<frame>.jpg`), per image and per video: the share
+of forged (df) and of real faces told right, their mean (balanced), and the area under the ROC curve. "mean"
+is over the sources. The resampling filter and the threshold are those that belong to the weights.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import pipeline
+
+FIGURES = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc")
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, help="holds df/ and real/")
+    parser.add_argument("weights", nargs="+", help="names or files, as deepfakes_images.py takes them")
+    arguments = parser.parse_args()
+    images = pipeline.find_images([arguments.data])
+    print("| source | level | count | weights | df right | real right | balanced | AUC |")
+    print("|---|---|---|---|---|---|---|---|")
+    results = {name: evaluate_sources(images, name) for name in arguments.weights}
+    for source in next(iter(results.values())):
+        for level in ("image", "video"):
+            for name, found in results.items():
+                figures = found[source][level]
+                cells = " | ".join(f"{figures[key]:.3f}" for key in FIGURES)
+                shown = name.replace("weights/authors/", "the authors' ").removesuffix(".h5")
+                print(f"| {source} | {level} | {figures['count']} | {shown} | {cells} |")
+
+
+def evaluate_sources(images, name):
+    """Return {source: {"image": figures, "video": figures}}, with "mean" over the sources."""
+    weights = pipeline.find_weights(name)
+    predict = pipeline.load_predictor(weights, load_keras)
+    scores = list(pipeline.score_images(images, predict, weights.resampling, weights.threshold))
+    found = {
+        source: pipeline.evaluate_scores([s for s in scores if s.image.source == source], weights.threshold)
+        for source in sorted({s.image.source for s in scores})
+    }
+    found["mean"] = {
+        level: {key: np.mean([f[level][key] for f in found.values()]) for key in FIGURES}
+        | {"count": sum(f[level]["count"] for f in found.values())}
+        for level in ("image", "video")
+    }
+    return found
+
+
+def load_keras(path):
+    with pipeline.hush_native():
+        from classifiers import load_classifier
+
+    return load_classifier(path)
+
+
+if __name__ == "__main__":
+    main()
