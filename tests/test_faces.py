@@ -349,7 +349,7 @@ def test_a_cluster_that_loses_a_worker(clip, tmp_path):
     )  # fmt: skip
     processes = [scheduler]
     try:
-        wait_for(tmp_path / "scheduler.json")
+        wait_for(tmp_path / "scheduler.json", "\n}")
         address = json.loads((tmp_path / "scheduler.json").read_text())["address"]
         for _ in range(2):
             worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1",
@@ -373,9 +373,10 @@ def test_a_cluster_that_loses_a_worker(clip, tmp_path):
             process.wait()
 
 
-def wait_for(path, seconds=120):
+def wait_for(path, end="", seconds=120):
+    """Wait until a file is there, up to its end."""
     deadline = time.monotonic() + seconds
-    while not path.exists() and time.monotonic() < deadline:
+    while time.monotonic() < deadline and not (path.exists() and path.read_text().endswith(end)):
         time.sleep(0.05)
     assert path.exists()
 
