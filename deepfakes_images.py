@@ -39,21 +39,25 @@ def main():
     images = [] if arguments.align else [item for item, _ in files if not pipeline.is_video(item.path)]
     if arguments.plot and images and searched:
         return fail(2, "--plot: wanted images or videos, not both")
+    inputs = {os.path.realpath(item.path) for item, _ in files}
+    for target in list_targets(arguments, files):
+        if os.path.realpath(target) in inputs:
+            return fail(2, f"{target}: would overwrite what is to be scored: name another folder")
     try:
         weights = pipeline.find_weights(arguments.weights)
         if arguments.threshold is not None:
             weights = weights._replace(threshold=arguments.threshold)
         predict = pipeline.load_predictor(weights, load_keras)
         explainer = load_explainer(arguments.weights) if arguments.explain else None
-        scores = read_known(arguments, weights)
+        scores = read_known(arguments, weights, files)  # filled as it goes
     except (OSError, ValueError) as error:
         return fail(2, error)
 
-    status = 0
     order = [str(item.path) for item in images] + [str(item.path) for item, _ in searched]
+    save, status = make_saver(arguments, weights, scores, order), 0
     try:
-        score_images(arguments, images, weights, predict, scores)
-        score_videos(arguments, searched, weights, scores, order)
+        score_images(arguments, images, weights, predict, scores, save)
+        score_videos(arguments, searched, weights, scores, save)
         if arguments.annotate:
             annotate_images(arguments.annotate, files, scores, weights.threshold)
         if arguments.explain:
@@ -64,13 +68,13 @@ def main():
     except (OSError, ValueError, ImportError) as error:
         status = fail(1, pipeline.describe_error(error))
     scores = [scores[path] for path in order if path in scores]
-    summary = summarize(scores, weights)
+    summary = summarize(arguments, scores, weights)
     try:
-        save(arguments, scores, summary)
+        save(now=True)
     except OSError as error:
         status = fail(1, f"cannot write: {error}")
     print_report(scores, summary)
-    return status or any(s.score is None for s in scores)
+    return status or int(any(s.score is None or s.error for s in scores))
 
 
 def load_keras(path):
@@ -86,23 +90,68 @@ def load_explainer(name):
     return load_keras(pipeline.find_weights(name, (".weights.h5", ".h5")).path)
 
 
-def read_known(arguments, weights):
+def list_targets(arguments, files):
+    """Return the files that --annotate and --explain are going to write."""
+    copies = [name_copy(arguments.annotate, item, name) for item, name in files if arguments.annotate]
+    return copies + [arguments.explain / f"{name}.png" for _, name in files if arguments.explain]
+
+
+def read_known(arguments, weights, files):
     """Return {path: Score} of what the run to --resume has scored."""
     table = arguments.json or arguments.csv
     if not arguments.resume or not os.path.exists(table):
         return {}
-    scores, summary = pipeline.read_scores(table)
-    for name, value in name_weights(weights).items():
-        if summary.get(name, value) != value:
-            raise ValueError(f"{table}: has {name} {summary[name]}, not {value}: resume with the same")
-    return {path: s for path, s in scores.items() if s.verdict != "error"}
+    scores, settings = pipeline.read_scores(table)
+    if scores and settings != describe_settings(arguments, weights):
+        raise ValueError(
+            f"{table}: was scored with {settings}, not {describe_settings(arguments, weights)}: "
+            "resume with the same"
+        )
+    items = {str(item.path): (item, name) for item, name in files}
+    known = {}
+    for path, s in scores.items():
+        if path in items and not s.error:
+            item, name = items[path]
+            if (
+                s.kind == "image"
+                or not arguments.annotate
+                or name_copy(arguments.annotate, item, name).exists()
+            ):
+                known[path] = s._replace(image=item)
+    return known
 
 
-def score_images(arguments, images, weights, predict, scores):
+def describe_settings(arguments, weights):
+    """Return what the scores depend on, in one line."""
+    names = ("align", "frames", "every", "everyone", "min_size")
+    search = ", ".join(f"{name} {getattr(arguments, name)}" for name in names)
+    return f"{weights.path.name}, {weights.resampling}, threshold {weights.threshold:g}, {search}"
+
+
+def make_saver(arguments, weights, scores, order):
+    """Return the function that writes --csv and --json now and then, for --resume, or right now."""
+    saved = time.monotonic()
+
+    def save(now=False):
+        nonlocal saved
+        if not now and time.monotonic() - saved < SAVE_EVERY:
+            return
+        so_far = [scores[path] for path in order if path in scores]
+        if arguments.csv:
+            pipeline.write_csv(arguments.csv, so_far, describe_settings(arguments, weights))
+        if arguments.json:
+            pipeline.write_json(arguments.json, so_far, summarize(arguments, so_far, weights))
+        saved = time.monotonic()
+
+    return save
+
+
+def score_images(arguments, images, weights, predict, scores, save):
     todo = [item for item in images if str(item.path) not in scores]
     found = pipeline.score_images(todo, predict, weights.resampling, weights.threshold, arguments.batch_size)
     for s in tqdm(found, total=len(todo), unit="image", **BAR):
         scores[str(s.image.path)] = s
+        save()
     # of many, some are enough to tell
     seen = [item for item in todo if scores[str(item.path)].score is not None][:100]
     odd = sum(not pipeline.is_square(item.path) for item in seen)
@@ -114,7 +163,7 @@ def score_images(arguments, images, weights, predict, scores):
         )
 
 
-def score_videos(arguments, searched, weights, scores, order):
+def score_videos(arguments, searched, weights, scores, save):
     """Score what faces are to be found in first, a row each as it gets ready."""
     if not searched:
         return
@@ -125,6 +174,7 @@ def score_videos(arguments, searched, weights, scores, order):
             arguments.frames, arguments.every, everyone=arguments.everyone, min_size=arguments.min_size
         ),
         "load_keras": load_keras,
+        "batch_size": arguments.batch_size,
     }
     if arguments.jobs > 1 and not arguments.dask:
         options["threads"] = max(1, os.cpu_count() // arguments.jobs)
@@ -137,7 +187,6 @@ def score_videos(arguments, searched, weights, scores, order):
     ]
     found = pipeline.run_jobs(pipeline.score_file, calls, options, arguments.jobs, arguments.dask)
     print(f" score  faces  %deepfake  verdict   {'photograph' if arguments.align else 'video'}")
-    saved = time.monotonic()
     bar = tqdm(total=len(searched), unit="file", **BAR)
     for item, _ in searched:
         path = str(item.path)
@@ -145,10 +194,7 @@ def score_videos(arguments, searched, weights, scores, order):
             scores[path] = next(found)._replace(image=item)
         tqdm.write(format_video(scores[path], weights.threshold))
         bar.update()
-        if time.monotonic() - saved > SAVE_EVERY:  # for --resume
-            so_far = [scores[path] for path in order if path in scores]
-            save(arguments, so_far, summarize(so_far, weights))
-            saved = time.monotonic()
+        save()
     bar.close()
     print()
 
@@ -188,19 +234,20 @@ def explain(folder, files, scores, weights, classifier):
         group: classifier.average_activations(np.stack(faces)) for group, faces in sorted(groups.items())
     }
     if means:
-        pipeline.plot_activations(means, folder / "activations.png")
-        pipeline.plot_units(*classifier.excite_units(), folder / "units.png")
+        pipeline.plot_activations(means, folder / "network-activations.png")
+        pipeline.plot_units(*classifier.excite_units(), folder / "network-units.png")
 
 
-def name_weights(weights):
-    return {"threshold": weights.threshold, "weights": str(weights.path), "resampling": weights.resampling}
-
-
-def summarize(scores, weights):
+def summarize(arguments, scores, weights):
     """Return what --json holds beside the scores."""
     images = [s for s in scores if s.kind == "image"]
     searched = [s for s in scores if s.kind != "image"]
-    summary = pipeline.summarize(images, weights.threshold) | name_weights(weights)
+    summary = pipeline.summarize(images, weights.threshold) | {
+        "threshold": weights.threshold,
+        "weights": str(weights.path),
+        "resampling": weights.resampling,
+        "settings": describe_settings(arguments, weights),
+    }
     summary["accuracy"] = pipeline.evaluate_scores(images, weights.threshold)
     summary["folders"] = {
         folder: pipeline.summarize(members, weights.threshold)
@@ -208,16 +255,9 @@ def summarize(scores, weights):
     }
     if searched:
         found = pipeline.evaluate_scores(searched, weights.threshold)
-        accuracy = {"accuracy": found["video"]} if found else {}
+        accuracy = {"accuracy": found["image"]} if found else {}  # each is one file
         summary["videos"] = pipeline.summarize(searched, weights.threshold) | accuracy
     return summary
-
-
-def save(arguments, scores, summary):
-    if arguments.csv:
-        pipeline.write_csv(arguments.csv, scores)
-    if arguments.json:
-        pipeline.write_json(arguments.json, scores, summary)
 
 
 def print_report(scores, summary):
@@ -229,7 +269,8 @@ def print_report(scores, summary):
         print()
     for s in scores:
         if s.error:
-            print(f"skipped {pipeline.show(s.image.path)}: {s.error}", file=sys.stderr)
+            skipped = "skipped " if s.score is None else ""
+            print(f"{skipped}{pipeline.show(s.image.path)}: {s.error}", file=sys.stderr)
     if images:
         print("images  average  %deepfake  verdict   folder")
         for folder, found in summary["folders"].items():
@@ -365,10 +406,10 @@ def parse_arguments():
         "(.png, .pdf, .svg)",
     )
     output.add_argument(
-        "--annotate", type=Path, metavar="FOLDER", help="write copies with boxes, scores and verdicts"
+        "--annotate", type=read_folder, metavar="FOLDER", help="write copies with boxes, scores and verdicts"
     )
     output.add_argument(
-        "--explain", type=Path, metavar="FOLDER", help="write where in the faces the evidence lies"
+        "--explain", type=read_folder, metavar="FOLDER", help="write where in the faces the evidence lies"
     )
 
     work = parser.add_argument_group("how to work, on videos")
@@ -406,6 +447,18 @@ def read_target(text):
     special = os.path.exists(path) and not os.path.isfile(path)
     if special or not os.path.isdir(path.parent) or not os.access(path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text}: cannot be written there")
+    return path
+
+
+def read_folder(text):
+    """Refuse a folder that cannot be written to before the work is done, not after."""
+    path = Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {pipeline.describe_error(error)}") from error
+    if not os.access(path, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text}: cannot be written to")
     return path
 
 

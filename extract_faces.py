@@ -50,6 +50,8 @@ def main():
                 f"{pipeline.show(path)}: {describe(extraction)}",
                 file=sys.stderr if extraction.error else sys.stdout,
             )
+    except BrokenPipeError:
+        raise
     except (OSError, ImportError) as error:
         return fail(1, pipeline.describe_error(error))
     return 1 if failed else 0
@@ -171,3 +173,6 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever reads the lines, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

@@ -15,6 +15,7 @@ import re
 import shutil
 import stat
 import tempfile
+import threading
 import warnings
 from collections import Counter, defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -315,7 +316,7 @@ def read_frames(path, count=30, start=0.0, end=None, keyframes=False, every=0, t
         timeline = read_timeline(path)
         wanted = _choose_frames(timeline, count, start, np.inf if end is None else end, keyframes, every)
         decoded = 0
-        with av.open(os.fspath(path)) as container:
+        with av.open(os.path.abspath(path)) as container:
             stream = choose_stream(container)
             stream.thread_type, stream.thread_count = "SLICE" if keyframes else "FRAME", threads
             decode = _decode_alone if keyframes else _decode_forward
@@ -337,7 +338,8 @@ def _choose_frames(timeline, count, start, end, keyframes, every):
         raise ValueError("no frame in it")
     wanted = np.flatnonzero((times >= start) & (times <= end))
     if keyframes:
-        wanted = np.intersect1d(wanted, np.searchsorted(timeline.stamps, [key for key, _ in timeline.keys]))
+        keys = {key for key, _ in timeline.keys}
+        wanted = np.array([i for i in wanted if timeline.stamps[i] in keys], int)
     if not len(wanted):
         kind = "key frame" if keyframes else "frame"
         raise ValueError(f"no {kind} from {start:g} to {end:g} s: it lasts {times[-1]:.2f} s")
@@ -366,28 +368,32 @@ def read_timeline(path):
     """Return the Timeline of a video from its packets, without decoding. Raises as `read_frames`."""
     import av
 
-    with av.open(os.fspath(path)) as container:
+    with av.open(os.path.abspath(path)) as container:
         stream = choose_stream(container)
-        packets = [(packet.pts, packet.dts, packet.is_keyframe) for packet in _demux(container, stream)]
-        stamps = sorted({pts for pts, _, _ in packets if pts is not None})
-        # AVI files say in which order frames are decoded only, raw streams nothing
-        if container.format.name == "avi" or len(stamps) < len(packets):
-            numbers = range(len(packets))
-            keys = [(number, number) for number, (*_, is_key) in enumerate(packets) if is_key]
-            rate = float(stream.average_rate or 25)
-            return Timeline(list(numbers), [number / rate for number in numbers], keys, False)
+        packets = list(_demux(container, stream))
+        shown = [packet for packet in packets if not packet.is_discard]
+        stamps = sorted({packet.pts for packet in shown if packet.pts is not None})
+        # AVI files say when frames are decoded only, raw streams nothing
+        if container.format.name == "avi" or len(stamps) < len(shown):
+            keys = [(number, number) for number, packet in enumerate(shown) if packet.is_keyframe]
+            clock = sorted(packet.dts for packet in shown if packet.dts is not None)
+            if len(clock) < len(shown):
+                rate = float(stream.average_rate or 25)
+                return Timeline([*range(len(shown))], [i / rate for i in range(len(shown))], keys, False)
+            times = [float((stamp - clock[0]) * stream.time_base) for stamp in clock]
+            return Timeline([*range(len(shown))], times, keys, False)
         times = [float((stamp - stamps[0]) * stream.time_base) for stamp in stamps]
-        keys = sorted((pts, pts if dts is None else dts) for pts, dts, is_key in packets if is_key)
-        return Timeline(stamps, times, keys, True)
+        starts = [(p.pts, p.pts if p.dts is None else p.dts) for p in packets if p.is_keyframe]
+        return Timeline(stamps, times, sorted(starts), True)
 
 
 def _demux(container, stream):
-    """Yield the packets of the frames that are shown, up to where the file is cut off."""
+    """Yield the packets up to where the file is cut off, those trimmed off included: others build on them."""
     import av
 
     with contextlib.suppress(av.error.FFmpegError):
         for packet in container.demux(stream):
-            if packet.size and not packet.is_discard:
+            if packet.size:
                 yield packet
 
 
@@ -442,10 +448,10 @@ def _seek(container, stream, key):
 
 def _decode_alone(container, stream, timeline, wanted):
     """Yield (index, frame) of the key frames `wanted`, decoding nothing else."""
-    wanted = set(wanted)
+    wanted = {timeline.stamps[index]: index for index in wanted}
     for number, packet in enumerate(_demux(container, stream)):
-        index = bisect.bisect_left(timeline.stamps, packet.pts) if timeline.stamped else number
-        if index in wanted:
+        index = wanted.get(packet.pts if timeline.stamped else number)
+        if index is not None:
             for frame in _decode(stream, [packet]):
                 yield index, frame
             stream.codec_context.flush_buffers()
@@ -779,10 +785,12 @@ def extract_video(path, folder, search, jpeg=None, drop_doubtful=False, force=Fa
     """
     path, folder = Path(path), Path(os.path.realpath(folder))
     settings = search._asdict() | {"jpeg": jpeg, "drop_doubtful": drop_doubtful}
-    part = folder.with_name(f".writing-{folder.name}")  # always the same: a kill's leftover is cleared
+    part = folder.parent / f".writing-{folder.name}"  # always the same: a kill's leftover is cleared
     try:
         record = {"video": path.name, "bytes": os.path.getsize(path), "settings": settings}
-        if not force and (found := check_extraction(folder, record)):
+        if force:
+            check_replaceable(folder)
+        elif found := check_extraction(folder, record):
             return Extraction(path, folder, **found, before=True)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -816,6 +824,18 @@ def check_extraction(folder, record):
     except (OSError, ValueError, KeyError, TypeError):
         reason = "something else"
     raise FileExistsError(f"{folder} holds {reason}: --force to replace it, or another --output")
+
+
+def check_replaceable(folder):
+    """Raise FileExistsError unless the folder holds an extraction and nothing else, or nothing at all."""
+    entries = list(folder.iterdir()) if folder.is_dir() else []
+    own = any(entry.name == RECORD_NAME for entry in entries)
+    for entry in entries:
+        other_folder = (
+            entry.is_dir() and entry.name != DOUBTFUL_NAME and not PERSON_NAME.fullmatch(entry.name)
+        )
+        if not own or other_folder or is_video(entry):
+            raise FileExistsError(f"{folder} holds {entry.name}, which is no face: name another --output")
 
 
 def _write_faces(path, folder, search, jpeg, drop_doubtful, threads, watch):
@@ -932,7 +952,7 @@ def run_jobs(function, calls, options, jobs=1, dask=None):
                 raise ImportError("--dask needs a package more: pip install distributed") from error
             client = stack.enter_context(Client(dask, timeout=10))
             client.upload_file(__file__)
-            client.upload_file(Path(__file__).with_name("classifiers.py"), load=False)
+            client.upload_file(os.path.join(os.path.dirname(__file__), "classifiers.py"), load=False)
             stack.enter_context(parallel_config("dask", n_jobs=-1))
         parallel = Parallel(n_jobs=None if dask else jobs, batch_size=1, return_as="generator")
         try:
@@ -980,6 +1000,7 @@ def find_weights(name, endings=(".tflite", ".weights.h5", ".h5")):
 
 
 _predictor = {}  # the last one loaded: who scores many videos loads weights once
+_one_at_a_time = threading.RLock()  # LiteRT is not for several threads, such as a Dask worker's
 
 
 def load_predictor(weights, load_keras, threads=0):
@@ -989,14 +1010,15 @@ def load_predictor(weights, load_keras, threads=0):
     gives the classifier to use, so that TensorFlow is imported by those who need it only.
     """
     key = weights.path, threads
-    if key not in _predictor:
-        _predictor.clear()
-        if weights.path.suffix == ".tflite":
-            _predictor[key] = _load_litert(weights.path, threads or os.cpu_count())
-        else:
-            classifier = load_keras(weights.path)
-            _predictor[key] = lambda faces: classifier.predict(faces)[:, 0]
-    return _predictor[key]
+    with _one_at_a_time:
+        if key not in _predictor:
+            _predictor.clear()
+            if weights.path.suffix == ".tflite":
+                _predictor[key] = _load_litert(weights.path, threads or os.cpu_count())
+            else:
+                classifier = load_keras(weights.path)
+                _predictor[key] = lambda faces: classifier.predict(faces)[:, 0]
+        return _predictor[key]
 
 
 def _load_litert(path, threads):
@@ -1011,14 +1033,15 @@ def _load_litert(path, threads):
         nonlocal shape
         if not len(faces):
             return np.empty(0, np.float32)
-        if faces.shape != shape:
-            shape = faces.shape
-            interpreter.resize_tensor_input(faces_in, shape)
-            with hush_native():
-                interpreter.allocate_tensors()
-        interpreter.set_tensor(faces_in, faces)
-        interpreter.invoke()
-        return interpreter.get_tensor(scores_out)[:, 0]
+        with _one_at_a_time:
+            if faces.shape != shape:
+                shape = faces.shape
+                interpreter.resize_tensor_input(faces_in, shape)
+                with hush_native():
+                    interpreter.allocate_tensors()
+            interpreter.set_tensor(faces_in, faces)
+            interpreter.invoke()
+            return interpreter.get_tensor(scores_out)[:, 0]
 
     return predict
 
@@ -1135,11 +1158,11 @@ class FaceScore(NamedTuple):
     score: float  # P(real)
 
 
-def score_file(item, annotated, weights, search, load_keras, threads=0):
+def score_file(item, annotated, weights, search, load_keras, batch_size=32, threads=0):
     """Return the Score of a video's faces, or of all in a photograph: those that `extract_faces.py` writes.
 
     `item` is its ImageFile. An annotated copy is written to the path `annotated` if there is one. What
-    goes wrong is in the Score.
+    goes wrong is in the Score; where that is the copy only, with the score.
     """
     kind = "video" if is_video(item.path) else "photo"
     try:
@@ -1149,20 +1172,31 @@ def score_file(item, annotated, weights, search, load_keras, threads=0):
             search = search._replace(everyone=True)
             frames = [Frame(0, 0.0, read_image(item.path))]
         predict = load_predictor(weights, load_keras, threads)
-        count, faces = score_faces(find_faces(frames, search), predict, weights.resampling)
+        sampled, faces = score_faces(find_faces(frames, search), predict, weights.resampling, batch_size)
         score = find_worst(average_people(faces))
         verdict = judge(score, weights.threshold) if faces else "no face"
-        found = Score(item, score, verdict, "", kind, count, faces)
+        found = Score(item, score, verdict, "", kind, len(sampled), faces)
         if annotated:
-            write_whole(annotated, lambda part: annotate(found, part, weights.threshold))
+            found = found._replace(error=_try_annotating(found, annotated, weights.threshold, sampled))
         return found
     except (OSError, ValueError, MemoryError) as error:
         return Score(item, None, "error", describe_error(error), kind)
 
 
+def _try_annotating(score, path, threshold, sampled):
+    """Return why no annotated copy could be written, or ""."""
+    import av
+
+    try:
+        write_whole(path, lambda part: annotate(score, part, threshold, sampled))
+        return ""
+    except (OSError, ValueError, MemoryError, av.error.FFmpegError) as error:
+        return f"no annotated copy: {describe_error(error)}"
+
+
 def score_faces(found, predict, resampling, batch_size=32):
-    """Return (frames, tuple of FaceScores) of what `find_faces` yields, scoring while it searches."""
-    frames, waiting, scored = 0, [], []
+    """Return (indices of the frames, tuple of FaceScores) of what `find_faces` yields, scoring meanwhile."""
+    sampled, waiting, scored = [], [], []
 
     def score_waiting():
         scores = predict(np.stack([resize_face(face.crop, resampling) for face in waiting]))
@@ -1172,14 +1206,14 @@ def score_faces(found, predict, resampling, batch_size=32):
             scored.append(FaceScore(face.frame, face.time, face.person, face.box, face.pose, float(score)))
         waiting.clear()
 
-    for _, faces, _ in found:
-        frames += 1
+    for frame, faces, _ in found:
+        sampled.append(frame.index)
         waiting += faces
         if len(waiting) >= batch_size:
             score_waiting()
     if waiting:
         score_waiting()
-    return frames, tuple(scored)
+    return sampled, tuple(scored)
 
 
 FEW_FACES = 3  # a person seen in fewer frames of a video decides nothing
@@ -1247,7 +1281,7 @@ def group_by_folder(scores):
 # --- scores as tables ------------------------------------------------------------------------------
 
 SCORE_COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "frame", "time", "person")
-SCORE_COLUMNS += ("left", "top", "right", "bottom", "x", "y", "size", "angle")
+SCORE_COLUMNS += ("left", "top", "right", "bottom", "x", "y", "size", "angle", "settings")
 
 
 def list_rows(scores):
@@ -1270,23 +1304,26 @@ def list_rows(scores):
             }
 
 
-def write_csv(path, scores):
+def write_csv(path, scores, settings):
+    """Write a row per Score and face (see `list_rows`), each with how it came about, in words."""
+
     def write(part):
         with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.DictWriter(file, SCORE_COLUMNS)
             writer.writeheader()
-            writer.writerows(list_rows(scores))
+            writer.writerows(row | {"settings": settings} for row in list_rows(scores))
 
     write_whole(path, write)
 
 
 def write_json(path, scores, summary):
+    """Write the summary, which holds the settings, and the rows of `list_rows`."""
     content = {"summary": summary, "items": list(list_rows(scores))}
     write_whole(path, lambda part: part.write_text(json.dumps(content, indent=1) + "\n"))
 
 
 def read_scores(path):
-    """Return ({path: Score}, the summary or {}) of what `write_csv` or `write_json` wrote.
+    """Return ({path: Score}, the settings) of what `write_csv` or `write_json` wrote.
 
     Raises ValueError when it is something else.
     """
@@ -1294,10 +1331,11 @@ def read_scores(path):
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             if file.read(1) == "{":
                 content = json.loads("{" + file.read())
-                rows, summary = content["items"], content["summary"]
+                rows, settings = content["items"], content["summary"]["settings"]
             else:
                 file.seek(0)
-                rows, summary = list(csv.DictReader(file)), {}
+                rows = list(csv.DictReader(file))
+                settings = rows[0]["settings"] if rows else ""
         scores = {}
         for row in rows:
             if row["kind"] == "face":
@@ -1312,9 +1350,9 @@ def read_scores(path):
                 image = ImageFile(Path(row["path"]), row["label"], "", "")
                 frames = int(row.get("frames") or 0)
                 scores[row["path"]] = Score(image, score, row["verdict"], row["error"], row["kind"], frames)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise ValueError(f"{path}: no table of scores ({error!r})") from error
-    return scores, summary
+    return scores, settings
 
 
 # --- figures of merit -----------------------------------------------------------------------------
@@ -1490,7 +1528,9 @@ def draw_timeline(panel, score, threshold):
     panel.axhspan(0, threshold, color=VERDICT_COLORS["deepfake"], alpha=0.08)
     panel.axhline(threshold, color="black", linestyle=":", label=f"threshold {threshold:g}")
     panel.set(ylim=(-0.03, 1.03), xlabel="seconds", ylabel="score: 0 = deepfake/f2f, 1 = real")
-    panel.set_title(f"{show(score.image.path.name)}: {score.score:.3f}, {score.verdict}", fontsize=10)
+    panel.set_title(
+        f"{show(score.image.path.name)}: {score.score:.3f}, {score.verdict}", fontsize=10, parse_math=False
+    )
     panel.legend(fontsize=8)
 
 
@@ -1513,48 +1553,46 @@ def load_scored_face(score, face, resampling):
 
 # --- annotated copies -----------------------------------------------------------------------------------
 
-COPIED_SOUND = ("aac", "mp3", "ac3", "eac3", "opus", "flac", "alac")  # what MP4 takes as it is
+COPIED_SOUND = ("aac", "ac3", "eac3", "opus", "flac", "alac")  # what MP4 takes as it is
 TICKS = 90_000  # a second, of an annotated video
 
 
-def annotate(score, path, threshold):
+def annotate(score, path, threshold, sampled=()):
     """Write a copy of a Score's video, photograph or face crop with its verdicts drawn on it.
 
-    A video becomes an MP4 (H.264) with its sound; its scores hold from one frame sampled to the next,
-    the boxes move along. An image becomes a PNG.
+    A video becomes an MP4 (H.264) with its sound; its scores hold from one of the frames `sampled`,
+    given by their indices, to the next; the boxes move along. An image becomes a PNG.
     """
+    label = score.verdict if score.score is None else f"{score.score:.3f} {score.verdict}"
     if score.kind == "video":
-        _annotate_video(score, path, threshold)
+        _annotate_video(score, label, path, threshold, sampled)
         return
     image = Image.fromarray(read_image(score.image.path))
-    if score.kind == "photo":
-        draw_verdicts(image, score.faces, threshold)
-    draw_label(image, (0, 0), f"{score.score:.3f} {score.verdict}" if score.faces or score.score is not None
-               else score.verdict, score.verdict)  # fmt: skip
+    draw_verdicts(image, score.faces, threshold)
+    draw_label(image, (0, 0), label, score.verdict)
     image.save(path, "png")
 
 
-def _annotate_video(score, path, threshold):
+def _annotate_video(score, label, path, threshold, sampled):
     import av
 
-    sampled = defaultdict(list)
+    faces = {index: [] for index in sampled}
     for face in score.faces:
-        sampled[face.frame].append(face)
-    label = score.verdict if score.score is None else f"{score.score:.3f} {score.verdict}"
-    original, copy = os.fspath(score.image.path), os.fspath(path)
+        faces[face.frame].append(face)
+    original, copy = os.path.abspath(score.image.path), os.path.abspath(path)
     with av.open(original) as source, av.open(copy, "w", format="mp4") as target:
         video = target.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, TICKS)
         sound = _add_sound(source, target)
-        for frame in read_frames(score.image.path, every=1):
+        for number, frame in enumerate(read_frames(original, every=1)):
             height, width = (side // 2 * 2 for side in frame.image.shape[:2])  # H.264 wants even sides
             image = Image.fromarray(frame.image[:height, :width])
-            draw_verdicts(image, interpolate_faces(sampled, frame.index), threshold)
+            draw_verdicts(image, interpolate_faces(faces, sampled, frame.index), threshold)
             draw_label(image, (0, 0), label, score.verdict)
             picture = av.VideoFrame.from_image(image)
             picture.pts, picture.time_base = round(frame.time * TICKS), Fraction(1, TICKS)
-            if not frame.index or not video.width:
+            if not number:
                 video.width, video.height = width, height
             target.mux(video.encode(picture))
         target.mux(video.encode())
@@ -1563,56 +1601,55 @@ def _annotate_video(score, path, threshold):
 
 
 def _add_sound(source, target):
-    """Return the stream of `target` for the sound of `source`, None where it has none."""
-    if not source.streams.audio:
+    """Return the stream of `target` for the sound of `source`, None where it has none that can be kept."""
+    stream = next(iter(source.streams.audio), None)
+    if stream is None or stream.codec_context is None:
         return None
-    stream = source.streams.audio[0]
     if stream.codec_context.name in COPIED_SOUND:
         return target.add_stream_from_template(stream)
-    return target.add_stream("aac", rate=stream.codec_context.sample_rate)
+    return target.add_stream("aac", rate=min(stream.codec_context.sample_rate, 48_000))
 
 
 def _copy_sound(source, target, sound):
     """Copy the sound, encoding it anew only where MP4 does not take it, up to where it is damaged."""
     import av
 
-    stream = source.streams.audio[0]
+    stream, video = source.streams.audio[0], choose_stream(source)
     # times count from the first frame
-    start = (source.streams.video[0].start_time or 0) * source.streams.video[0].time_base
-    shift = round(start / stream.time_base)
+    start = float((video.start_time or 0) * video.time_base)
+    resampler = av.AudioResampler("fltp", "stereo", sound.codec_context.sample_rate)
+    copied = sound.codec_context.name == stream.codec_context.name
     with contextlib.suppress(av.error.FFmpegError):
         for packet in source.demux(stream):
-            if sound.codec_context.name == stream.codec_context.name:
-                if packet.dts is not None:
-                    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-                    packet.stream = sound
-                    target.mux(packet)
-                continue
-            for frame in packet.decode():
-                frame.pts = None if frame.pts is None else frame.pts - shift
-                target.mux(sound.encode(frame))
-        if sound.codec_context.name != stream.codec_context.name:
+            if copied and None not in (packet.pts, packet.dts):
+                shift = round(start / stream.time_base)
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = sound
+                target.mux(packet)
+            for frame in () if copied else packet.decode():
+                for samples in resampler.resample(frame):
+                    rate = samples.sample_rate
+                    if samples.pts is not None:
+                        samples.pts = round((float(samples.pts * samples.time_base) - start) * rate)
+                        samples.time_base = Fraction(1, rate)
+                    target.mux(sound.encode(samples))
+        if not copied:
             target.mux(sound.encode())
 
 
-def interpolate_faces(sampled, index):
-    """Return the FaceScores to draw on a frame, given {index: FaceScores} of frames with faces, ascending.
+def interpolate_faces(faces, sampled, index):
+    """Return the FaceScores to draw on a frame, given {index: FaceScores} of those `sampled`, ascending.
 
-    Scores are those of the last frame sampled; boxes lie on the way to the same person's next. Nothing
-    is drawn further from it than frames were sampled: there no face was found.
+    Scores are those of the last frame sampled; boxes lie on the way to the same person's next.
     """
-    frames = list(sampled)
-    at = bisect.bisect_right(frames, index) - 1
+    at = bisect.bisect_right(sampled, index) - 1
     if at < 0:
         return []
-    gap = np.median(np.diff(frames)) if len(frames) > 1 else np.inf
-    before, after = frames[at], frames[min(at + 1, len(frames) - 1)]
-    if index - before > gap:
-        return []
-    coming = {face.person: face for face in sampled[after]} if 0 < after - before <= 1.5 * gap else {}
+    before, after = sampled[at], sampled[min(at + 1, len(sampled) - 1)]
+    coming = {face.person: face for face in faces[after]}
     drawn = []
-    for face in sampled[before]:
-        share = (index - before) / (after - before) if face.person in coming else 0
+    for face in faces[before]:
+        share = (index - before) / (after - before) if after > before and face.person in coming else 0
         ends = zip(face.box, coming.get(face.person, face).box, strict=True)
         drawn.append(face._replace(box=tuple(round(a + share * (b - a)) for a, b in ends)))
     return drawn
@@ -1681,7 +1718,7 @@ def plot_evidence(face, evidence, title, path):
     for panel in (plain, overlaid):
         panel.axis("off")
     figure.colorbar(colors, ax=overlaid, label="logit: speaks for forged (red), for real (blue)")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     write_whole(path, lambda part: figure.savefig(part, dpi=100))
 
 

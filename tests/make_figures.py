@@ -36,8 +36,8 @@ def main():
         Image.fromarray(frame.image).save(folder / "annotated.png")
         keep(folder / "annotated.png")
         keep(folder / "maps/df/collins.png", "evidence.png")
-        keep(folder / "maps/activations.png")
-        keep(folder / "maps/units.png")
+        keep(folder / "maps/network-activations.png", "activations.png")
+        keep(folder / "maps/network-units.png", "units.png")
 
 
 def keep(picture, name=None):

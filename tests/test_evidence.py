@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import av
 import numpy as np
@@ -129,21 +130,17 @@ def test_mixed_input(mixed, tmp_path):
         ("df/forged.mp4", "video", "deepfake"),
         ("real/collins.mp4", "video", "real"),
     ]
-    assert (
-        [i["score"] for i in items if i["verdict"] in ("no face", "error")] == [None, None] if False else True
-    )
     assert all(i["score"] is None for i in items if i.get("verdict") in ("no face", "error"))
     with (tmp_path / "o.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(items)
     for row, item in zip(rows, items, strict=True):
+        assert row.pop("settings").startswith("Meso4_DF.tflite, bilinear, threshold 0.5, align False")
         assert {k: v for k, v in row.items() if v} == {
             k: str(v) for k, v in item.items() if v not in (None, "")
         }
-    from_csv, _ = pipeline.read_scores(tmp_path / "o.csv")
-    from_json, summary = pipeline.read_scores(tmp_path / "o.json")
-    assert from_csv == from_json
-    assert summary["videos"]["no_face"] == 1
+    assert pipeline.read_scores(tmp_path / "o.csv") == pipeline.read_scores(tmp_path / "o.json")
+    assert json.loads((tmp_path / "o.json").read_text())["summary"]["videos"]["no_face"] == 1
 
 
 def test_resume_after_a_kill(clips, tmp_path):
@@ -170,8 +167,9 @@ def test_resume_after_a_kill(clips, tmp_path):
     for path, score in after.items():
         assert (77 in {face.frame for face in score.faces}) == (path in before)
         assert len(score.faces) == 16
-    other = run_script(*command[1:], "--resume", "--threshold", "0.3", status=2)
-    assert "has threshold 0.5, not 0.3: resume with the same" in other.stderr
+    for option in (("--threshold", "0.3"), ("--frames", "5"), ("--weights", "Meso4_F2F")):
+        other = run_script(*command[1:], "--resume", *option, status=2)
+        assert "o.json: was scored with Meso4_DF.tflite, bilinear, threshold 0.5," in other.stderr
     (tmp_path / "o.json").write_text("{}")
     assert "no table of scores" in run_script(*command[1:], "--resume", status=2).stderr
 
@@ -242,7 +240,9 @@ def write_sounding(path, frames, codec):
     return path
 
 
-@pytest.mark.parametrize(("name", "codec"), [("aac.mp4", "aac"), ("pcm.mkv", "pcm_s16le")])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("aac.mp4", "aac"), ("pcm.mkv", "pcm_s16le"), ("mp3.avi", "libmp3lame")]
+)
 def test_annotated_video(portrait, tmp_path, name, codec):
     forged = forge_face(portrait, find_landmarks(portrait))
     frames = [film(forged, pipeline.Pose(250 + 4 * i, 240, 180, 0), (501, 401)) for i in range(25)]
@@ -294,11 +294,45 @@ def test_boxes_vanish_where_no_face_was_found():
     def face(frame, left):
         return pipeline.FaceScore(frame, 0, 1, (left, 0, left + 10, 10), pipeline.Pose(0, 0, 10, 0), 0.5)
 
-    sampled = {i: [face(i, i)] for i in (0, 10, 20, 50, 60)}
-    boxes = [pipeline.interpolate_faces(sampled, i) for i in range(75)]
-    assert [b[0].box[0] if b else None for b in boxes] == [
-        *range(20), *[20] * 11, *[None] * 19, *range(50, 60), *[60] * 11, *[None] * 4,
-    ]  # fmt: skip
+    faces = {0: [face(0, 0)], 10: [face(10, 10)], 20: [], 30: [], 40: [face(40, 40)]}
+    boxes = [pipeline.interpolate_faces(faces, list(faces), i) for i in range(50)]
+    expected = [*range(10), *[10] * 10, *[None] * 20, *[40] * 10]
+    assert [b[0].box[0] if b else None for b in boxes] == expected
+
+
+def test_inputs_are_never_overwritten(clips, tmp_path):
+    shutil.copy(clips / "real/collins.mp4", tmp_path / "a.mp4")
+    shutil.copy(ROOT / "test_images/real/obama.png", tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for option in ("--annotate", "--explain"):
+        done = run_script("deepfakes_images.py", tmp_path, option, tmp_path, status=2)
+        assert "would overwrite what is to be scored" in done.stderr
+    for option in ("--annotate", "--explain"):
+        run_script("deepfakes_images.py", tmp_path, option, tmp_path / "a.mp4/x", status=2)
+    done = run_script("extract_faces.py", tmp_path / "a.mp4", "--output", tmp_path, "--force", status=1)
+    assert "which is no face: name another --output" in done.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_copy_that_fails_costs_no_score(clips, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("full")
+
+    monkeypatch.setattr(pipeline, "annotate", fail)
+    item = pipeline.describe_image(clips / "pair.mp4", ())
+    found = pipeline.score_file(item, tmp_path / "x.mp4", WEIGHTS, pipeline.Search(frames=3), None)
+    assert found.verdict in ("real", "deepfake")
+    assert found.score is not None
+    assert found.error == "no annotated copy: full"
+    assert os.listdir(tmp_path) == []
+
+
+def test_several_threads_share_the_network(noise):
+    predict = pipeline.load_predictor(WEIGHTS, None)
+    expected = [predict(noise[: i % 4 + 1]) for i in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        for i, found in enumerate(pool.map(lambda i: predict(noise[: i % 4 + 1]), range(80))):
+            np.testing.assert_array_equal(found, expected[i % 8])
 
 
 def test_plot_of_videos(clips, tmp_path):
@@ -366,7 +400,12 @@ def test_activations_are_means(classifier, noise):
 def test_explained(clips, tmp_path):
     run_script("deepfakes_images.py", clips / "pair.mp4", ROOT / "test_images/real/obama.png",
                "--explain", tmp_path / "out", "--frames", "3")  # fmt: skip
-    assert sorted(os.listdir(tmp_path / "out")) == ["activations.png", "obama.png", "pair.png", "units.png"]
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        "network-activations.png",
+        "network-units.png",
+        "obama.png",
+        "pair.png",
+    ]
     for path in (tmp_path / "out").iterdir():
         assert pipeline.read_image(path).std() > 10
     shutil.copy(WEIGHTS.path, tmp_path / "alone.tflite")

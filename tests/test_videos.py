@@ -121,6 +121,23 @@ def test_odd_sizes_and_ten_bits(tmp_path):
     assert frames[0].image.shape == (64, 160, 3)
 
 
+def test_a_trimmed_video_has_all_frames_shown(tmp_path):
+    """Cut without decoding, as phones do: it begins with frames that are not shown, but built on."""
+    clip = write_clip(tmp_path / "whole.mp4", NUMBERS[:60], options={"g": "250", "bf": "0"})
+    with av.open(str(clip)) as source, av.open(str(tmp_path / "cut.mp4"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.pts, packet.dts = packet.pts - 20 * packet.duration, packet.dts - 20 * packet.duration
+                packet.stream = stream
+                target.mux(packet)
+    frames = list(pipeline.read_frames(tmp_path / "cut.mp4", every=1))
+    assert [read_number(f.image) for f in frames] == [*range(60 - len(frames), 60)]
+    assert frames[0].time == 0
+    sampled = list(pipeline.read_frames(tmp_path / "cut.mp4", 5))
+    assert [read_number(f.image) for f in sampled] == [60 - len(frames) + f.index for f in sampled]
+
+
 def test_one_frame(tmp_path):
     clip = write_clip(tmp_path / "one.mp4", NUMBERS[5:6])
     (frame,) = pipeline.read_frames(clip, 30)

@@ -4,6 +4,7 @@ import datetime
 import functools
 import json
 import platform
+import re
 import shlex
 import shutil
 import sys
@@ -117,11 +118,10 @@ def evaluate(arguments):
 
 def calibrate(path, images, scores):
     """Store in the card beside weights the threshold that does best on labelled faces; return it."""
-    card_path = path.with_name(f"{path.name.partition('.')[0]}.json")
-    try:
-        card = json.loads(card_path.read_bytes())
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{card_path}: no such card to store a threshold in") from None
+    card_path = path.with_name(re.sub(r"(\.tflite|(\.weights)?\.h5)$", ".json", path.name))
+    card = json.loads(card_path.read_bytes()) if card_path.is_file() else {"sha256": {}}
+    if path.name not in card["sha256"]:
+        raise FileNotFoundError(f"{path}: has no card to store a threshold in: weights/convert.py makes one")
     threshold = trainer.choose_threshold(images, scores)
     print(f"{card_path}: threshold {card['threshold']:g} becomes {threshold:g}")
     card["threshold"] = threshold
