@@ -2,9 +2,9 @@
 
     python3 tests/benchmarks/bench_weights.py DATA/validation Meso4_DF weights/authors/Meso4_DF.h5
 
-For each source (the first part of names `<source>-<video>-<frame>.jpg`), per image and per video: the share
-of forged (df) and of real faces told right, their mean (balanced), and the area under the ROC curve. "mean"
-is over the sources. The resampling filter and the threshold are those that belong to the weights.
+For each source (the first part of names `<source>-<video>-<frame>.jpg`), per image and per video, four
+numbers: the share of forged (df) and of real faces told right, their mean (balanced accuracy), and the area
+under the ROC curve. "mean" is over the sources. Filter and threshold are those that belong to the weights.
 """
 
 import argparse
@@ -29,16 +29,17 @@ def main():
     parser.add_argument("weights", nargs="+", help="names or files, as deepfakes_images.py takes them")
     arguments = parser.parse_args()
     images = pipeline.find_images([arguments.data])
-    print("| source | level | count | weights | df right | real right | balanced | AUC |")
-    print("|---|---|---|---|---|---|---|---|")
     results = {name: evaluate_sources(images, name) for name in arguments.weights}
+    names = [name.replace("weights/authors/", "authors' ").removesuffix(".h5") for name in results]
+    print(f"| source, level | count | {' | '.join(names)} |")
+    print(f"|---|---|{'---|' * len(names)}")
     for source in next(iter(results.values())):
         for level in ("image", "video"):
-            for name, found in results.items():
-                figures = found[source][level]
-                cells = " | ".join(f"{figures[key]:.3f}" for key in FIGURES)
-                shown = name.replace("weights/authors/", "the authors' ").removesuffix(".h5")
-                print(f"| {source} | {level} | {figures['count']} | {shown} | {cells} |")
+            cells = [
+                " ".join(f"{found[source][level][key]:.3f}" for key in FIGURES) for found in results.values()
+            ]
+            count = next(iter(results.values()))[source][level]["count"]
+            print(f"| {source}, {level} | {count} | {' | '.join(cells)} |")
 
 
 def evaluate_sources(images, name):
