@@ -370,20 +370,24 @@ def read_timeline(path):
 
     with av.open(os.path.abspath(path)) as container:
         stream = choose_stream(container)
-        packets = list(_demux(container, stream))
-        shown = [packet for packet in packets if not packet.is_discard]
-        stamps = sorted({packet.pts for packet in shown if packet.pts is not None})
+        # without the packets' content, which may be larger than the memory
+        packets = [
+            (packet.pts, packet.dts, packet.is_keyframe, packet.is_discard)
+            for packet in _demux(container, stream)
+        ]
+        shown = [(pts, dts, is_key) for pts, dts, is_key, trimmed in packets if not trimmed]
+        stamps = sorted({pts for pts, _, _ in shown if pts is not None})
         # AVI files say when frames are decoded only, raw streams nothing
         if container.format.name == "avi" or len(stamps) < len(shown):
-            keys = [(number, number) for number, packet in enumerate(shown) if packet.is_keyframe]
-            clock = sorted(packet.dts for packet in shown if packet.dts is not None)
+            numbers = list(range(len(shown)))
+            keys = [(number, number) for number, (*_, is_key) in enumerate(shown) if is_key]
+            clock = sorted(dts for _, dts, _ in shown if dts is not None)
             if len(clock) < len(shown):
                 rate = float(stream.average_rate or 25)
-                return Timeline([*range(len(shown))], [i / rate for i in range(len(shown))], keys, False)
-            times = [float((stamp - clock[0]) * stream.time_base) for stamp in clock]
-            return Timeline([*range(len(shown))], times, keys, False)
+                return Timeline(numbers, [number / rate for number in numbers], keys, False)
+            return Timeline(numbers, [float((t - clock[0]) * stream.time_base) for t in clock], keys, False)
         times = [float((stamp - stamps[0]) * stream.time_base) for stamp in stamps]
-        starts = [(p.pts, p.pts if p.dts is None else p.dts) for p in packets if p.is_keyframe]
+        starts = [(pts, pts if dts is None else dts) for pts, dts, is_key, _ in packets if is_key]
         return Timeline(stamps, times, sorted(starts), True)
 
 
@@ -441,7 +445,7 @@ def _seek(container, stream, key):
         container.seek(stamp, stream=stream)
         packets = _demux(container, stream)
         first = next(packets, None)
-        if first and first.is_keyframe and first.pts <= key[0]:
+        if first and first.is_keyframe and first.pts is not None and first.pts <= key[0]:
             return itertools.chain([first], packets)
     return None
 
