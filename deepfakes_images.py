@@ -47,7 +47,7 @@ def main():
         weights = pipeline.find_weights(arguments.weights)
         if arguments.threshold is not None:
             weights = weights._replace(threshold=arguments.threshold)
-        predict = pipeline.load_predictor(weights, load_keras)
+        predict = pipeline.load_predictor(make_absolute(weights), load_keras)
         explainer = load_explainer(arguments.weights) if arguments.explain else None
         scores = read_known(arguments, weights, files)  # filled as it goes
     except (OSError, ValueError) as error:
@@ -75,6 +75,11 @@ def main():
         status = fail(1, f"cannot write: {error}")
     print_report(scores, summary)
     return status or int(any(s.score is None or s.error for s in scores))
+
+
+def make_absolute(weights):
+    """Return the Weights as other processes, wherever they run, find them."""
+    return weights._replace(path=Path(os.path.abspath(weights.path)))
 
 
 def load_keras(path):
@@ -169,7 +174,7 @@ def score_videos(arguments, searched, weights, scores, save):
         return
     todo = [(item, name) for item, name in searched if str(item.path) not in scores]
     options = {
-        "weights": weights._replace(path=Path(os.path.abspath(weights.path))),
+        "weights": make_absolute(weights),
         "search": pipeline.Search(
             arguments.frames, arguments.every, everyone=arguments.everyone, min_size=arguments.min_size
         ),
