@@ -1368,8 +1368,6 @@ def evaluate(labels, scores, threshold):
     `labels` are "df" or "real", `scores` P(real). Accuracy for each class and overall, balanced
     accuracy, and, where both classes occur, the area under the ROC curve and the equal error rate.
     """
-    from sklearn import metrics
-
     real = np.array([label == "real" for label in labels])
     scores = np.asarray(scores)
     right = (scores >= threshold) == real
@@ -1378,6 +1376,8 @@ def evaluate(labels, scores, threshold):
         if chosen.any():
             found[f"accuracy_{label}"] = float(right[chosen].mean())
     if real.any() and not real.all():
+        from sklearn import metrics  # a second
+
         found["balanced_accuracy"] = (found["accuracy_df"] + found["accuracy_real"]) / 2
         found["auc"] = float(metrics.roc_auc_score(real, scores))
         false_real, true_real, _ = metrics.roc_curve(real, scores)
