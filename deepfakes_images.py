@@ -181,8 +181,6 @@ def score_videos(arguments, searched, weights, scores, save):
         "load_keras": load_keras,
         "batch_size": arguments.batch_size,
     }
-    if arguments.jobs > 1 and not arguments.dask:
-        options["threads"] = max(1, os.cpu_count() // arguments.jobs)
     calls = [
         (
             item._replace(path=Path(os.path.abspath(item.path))),

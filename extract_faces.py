@@ -31,11 +31,10 @@ def main():
         "drop_doubtful": arguments.drop_doubtful,
         "force": arguments.force,
     }
-    if arguments.jobs > 1 and not arguments.dask:
-        options["threads"] = max(1, os.cpu_count() // arguments.jobs)  # of each process, to decode
     bar = {"disable": None, "leave": False}
-    if single:  # its frames are what there is to watch
-        options["watch"] = lambda frames: tqdm(frames, total=arguments.frames, unit="frame", **bar)
+    if single and not arguments.dask:  # its frames are what there is to watch
+        total = None if arguments.every else arguments.frames
+        options["watch"] = lambda frames: tqdm(frames, total=total, unit="frame", **bar)
     calls = [
         (Path(os.path.abspath(path)), Path(os.path.abspath(folder)))
         for (path, _), folder in zip(videos, folders, strict=True)
@@ -96,7 +95,9 @@ def parse_arguments():
         metavar="VIDEO",
         help="videos and folders of videos (default: video.mp4)",
     )
-    parser.add_argument("--output", type=Path, default=Path("output"), metavar="FOLDER", help=shown)
+    parser.add_argument(
+        "--output", type=Path, default=Path("output"), metavar="FOLDER", help=f"where to {shown}"
+    )
     parser.add_argument("--force", action="store_true", help="replace what an output folder holds")
 
     frames = parser.add_argument_group("which frames")
@@ -142,11 +143,7 @@ def parse_arguments():
         "--drop-doubtful", action="store_true", help="move faces that stand out to a subfolder doubtful/"
     )
     faces.add_argument(
-        "--jpeg",
-        type=int,
-        choices=range(1, 101),
-        metavar="QUALITY",
-        help="write JPEG, 1 to 100 (default: PNG)",
+        "--jpeg", type=read_quality, metavar="QUALITY", help="write JPEG, 1 to 100 (default: PNG)"
     )
 
     work = parser.add_argument_group("how to work")
@@ -165,6 +162,13 @@ def read_count(text):
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: wanted 1 or more")
+    return value
+
+
+def read_quality(text):
+    value = read_count(text)
+    if value > 100:
+        raise argparse.ArgumentTypeError(f"{text}: wanted 1 to 100")
     return value
 
 

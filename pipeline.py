@@ -102,10 +102,9 @@ def find_images(arguments):
 def find_media(arguments):
     """Return [(ImageFile, name for what comes of it)] of the images and videos (see `find_files`)."""
     files = find_files(arguments, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
-    names = name_outputs([(path, below) for path, _, below in files])
     return [
         (describe_image(path, (*above, *below)), name)
-        for (path, above, below), name in zip(files, names, strict=True)
+        for (path, above, below), name in zip(files, name_outputs(files), strict=True)
     ]
 
 
@@ -276,18 +275,17 @@ def find_videos(arguments):
     A file named as such is taken whatever its suffix. For the names see `name_outputs`.
     """
     files = find_files(arguments, VIDEO_SUFFIXES)
-    names = name_outputs([(path, below) for path, _, below in files])
-    return [(path, name) for (path, _, _), name in zip(files, names, strict=True)]
+    return [(path, name) for (path, _, _), name in zip(files, name_outputs(files), strict=True)]
 
 
 def name_outputs(files):
-    """Return a name for what comes of each file, given (path, names of the folders below the argument).
+    """Return a name for what comes of each of the files, which are as `find_files` returns them.
 
     The path below the argument, without suffix where that is enough for no two names to be alike,
     nor one to lie within another.
     """
-    full = ["/".join((*below, path.name)) for path, below in files]
-    short = [name.removesuffix(path.suffix) for name, (path, _) in zip(full, files, strict=True)]
+    full = ["/".join((*below, path.name)) for path, _, below in files]
+    short = [name.removesuffix(path.suffix) for name, (path, _, _) in zip(full, files, strict=True)]
     # how many files use a name, as theirs or as a folder of it
     uses = Counter(use for name in short for use in (name, *map(str, PurePosixPath(name).parents)))
     names = {}
@@ -342,7 +340,8 @@ def _choose_frames(timeline, count, start, end, keyframes, every):
         wanted = np.array([i for i in wanted if timeline.stamps[i] in keys], int)
     if not len(wanted):
         kind = "key frame" if keyframes else "frame"
-        raise ValueError(f"no {kind} from {start:g} to {end:g} s: it lasts {times[-1]:.2f} s")
+        until = "s on" if np.isinf(end) else f"to {end:g} s"
+        raise ValueError(f"no {kind} from {start:g} {until}: it lasts {times[-1]:.2f} s")
     if every:
         return wanted[::every].tolist()
     return wanted[np.linspace(0, len(wanted) - 1, min(count, len(wanted))).round().astype(int)].tolist()
@@ -941,9 +940,10 @@ def draw_contact_sheet(faces, doubts):
 def run_jobs(function, calls, options, jobs=1, dask=None):
     """Yield function(*call, **options) for each of `calls`, in order, as they get ready.
 
-    In `jobs` processes of this machine, or on the Dask cluster whose scheduler is at the address
-    `dask` (its workers get this file, and see the same folders). Raises OSError when the cluster cannot
-    be reached or a process dies, ImportError without Dask.
+    In `jobs` processes of this machine, the cores shared out as their option `threads`, or on the Dask
+    cluster whose scheduler is at the address `dask` (its workers get this file, and see the same
+    folders). Raises OSError when the cluster cannot be reached or a process dies, ImportError without
+    Dask.
     """
     from joblib import Parallel, delayed, parallel_config
     from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -958,6 +958,8 @@ def run_jobs(function, calls, options, jobs=1, dask=None):
             client.upload_file(__file__)
             client.upload_file(os.path.join(os.path.dirname(__file__), "classifiers.py"), load=False)
             stack.enter_context(parallel_config("dask", n_jobs=-1))
+        elif jobs > 1:
+            options = options | {"threads": max(1, os.cpu_count() // jobs)}
         parallel = Parallel(n_jobs=None if dask else jobs, batch_size=1, return_as="generator")
         try:
             yield from parallel(delayed(function)(*call, **options) for call in calls)
@@ -984,9 +986,9 @@ def find_weights(name, endings=(".tflite", ".weights.h5", ".h5")):
             f"{name}: no such weights, here or in {WEIGHTS_FOLDER} ({' or '.join(endings)}): "
             "weights/README.md says where to get weights"
         )
-    stem = re.sub(r"\.(tflite|weights\.h5)$", "", path.name)
-    card_path = path.with_name(f"{stem}.json")
-    if stem == path.name or (path.suffix == ".h5" and not card_path.is_file()):
+    card_path = name_card(path)
+    plain = not path.name.endswith((".tflite", ".weights.h5"))
+    if plain or (path.suffix == ".h5" and not card_path.is_file()):
         return Weights(path, "", "nearest", 0.5)
     try:
         card = json.loads(card_path.read_bytes())
@@ -1001,6 +1003,11 @@ def find_weights(name, endings=(".tflite", ".weights.h5", ".h5")):
     if compute_sha256(path) != digest:
         raise ValueError(f"{path}: damaged, or not the file of {card_path.name}: get both again")
     return weights
+
+
+def name_card(path):
+    """Return where the card of a weights file is."""
+    return path.with_name(re.sub(r"\.(tflite|weights\.h5)$", "", path.name) + ".json")
 
 
 _predictor = {}  # the last one loaded: who scores many videos loads weights once

@@ -4,7 +4,6 @@ import datetime
 import functools
 import json
 import platform
-import re
 import shlex
 import shutil
 import sys
@@ -118,7 +117,7 @@ def evaluate(arguments):
 
 def calibrate(path, images, scores):
     """Store in the card beside weights the threshold that does best on labelled faces; return it."""
-    card_path = path.with_name(re.sub(r"(\.tflite|(\.weights)?\.h5)$", ".json", path.name))
+    card_path = pipeline.name_card(path)
     card = json.loads(card_path.read_bytes()) if card_path.is_file() else {"sha256": {}}
     if path.name not in card["sha256"]:
         raise FileNotFoundError(f"{path}: has no card to store a threshold in: weights/convert.py makes one")
