@@ -232,11 +232,13 @@ class Classifier:
             )
         try:
             self._bare_model().load_weights(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(
                 f"{path}: Keras cannot read these weights ({reason}): get the file again"
             ) from error
+        if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
+            raise ValueError(f"{path}: holds weights that are no numbers: get the file again")
 
     def save(self, path):
         """Write the weights (no optimiser state) to `path`, which ends in `.weights.h5` or gets it."""
@@ -291,7 +293,7 @@ def identify_network(path):
             shapes = []
             file.visititems(lambda name, item: shapes.append((name, getattr(item, "shape", ()))))
             legacy = "layer_names" in file.attrs or "model_weights" in file
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, KeyError) as error:
         raise ValueError(f"{path}: {_describe_damage(path)}: get the file again") from error
     if legacy == str(path).endswith(".weights.h5"):  # Keras picks the reader by the suffix
         wanted = "Keras 2 file: name it .h5" if legacy else "Keras 3 file: name it .weights.h5"

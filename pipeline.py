@@ -37,12 +37,19 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tif
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 SMALLEST_FACE = 16  # pixels: below, nothing is left of a face to score
 LARGEST_IMAGE = 100_000_000  # pixels: 300 MB once decoded
+# what files are taken for, whatever their names: formats that hold what they show, and run nothing (EPS
+# would start Ghostscript, a playlist would fetch and wait)
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+VIDEO_FORMATS = (
+    "3g2,3gp,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,"
+    "mpegvideo,mxf,nut,obu,ogg,webm,wtv,yuv4mpegpipe"
+)
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,  # antialiased where it shrinks
     "bicubic": Image.Resampling.BICUBIC,  # likewise
 }
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # read_image has its own limit
+warnings.filterwarnings("ignore", module="PIL")  # of bombs and odd tags: read_image has its own limits
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 # what lies beside the faces of a video
@@ -115,9 +122,9 @@ def is_video(path):
 def is_square(path):
     """Return whether an image is about as wide as high, as face crops are; True when it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             return max(image.size) <= 1.2 * min(image.size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # see read_image
         return True
 
 
@@ -143,22 +150,36 @@ def find_files(arguments, suffixes):
             add(top, top.parts[:-1])
             continue
         above = top.parts or (top.resolve().name,)
-        unreadable = []
-        for folder, subfolders, files in os.walk(top, onerror=unreadable.append, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in folders_seen:
-                subfolders.clear()
+        pending, unreadable = [top], []
+        while pending:  # os.walk would call itself for each level, of which there may be too many
+            folder = pending.pop()
+            try:
+                status = os.stat(folder)
+                if (status.st_dev, status.st_ino) in folders_seen:
+                    continue
+                folders_seen.add((status.st_dev, status.st_ino))
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            except OSError:
+                unreadable.append(folder)
                 continue
-            folders_seen.add(real)
-            subfolders[:] = sorted(s for s in subfolders if not s.startswith(".") and s != DOUBTFUL_NAME)
-            below = Path(folder).relative_to(top).parts
-            for file in sorted(files):
-                hidden = file.startswith(".") or file == SHEET_NAME
-                if file.lower().endswith(suffixes) and not hidden:
-                    add(Path(folder) / file, above, below)
-        for error in unreadable:
-            add(Path(error.filename), ())
+            entries = [entry for entry in entries if not entry.name.startswith(".")]
+            subfolders = [entry for entry in entries if _is_folder(entry)]
+            pending += [folder / s.name for s in reversed(subfolders) if s.name != DOUBTFUL_NAME]
+            below = folder.parts[len(top.parts) :]
+            for entry in entries:
+                if entry.name.lower().endswith(suffixes) and entry.name != SHEET_NAME:
+                    if entry not in subfolders:
+                        add(folder / entry.name, above, below)
+        for folder in unreadable:
+            add(folder, ())
     return found
+
+
+def _is_folder(entry):
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def describe_image(path, folder_names):
@@ -194,12 +215,11 @@ def read_image(path):
     if not stat.S_ISREG(kind):
         raise ValueError("not a regular file")  # opening a pipe would wait for ever
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=IMAGE_FORMATS) as opened:
             width, height = opened.size
             if min(width, height) < SMALLEST_FACE:
                 raise ValueError(f"{width}x{height} pixels, wanted at least {SMALLEST_FACE} both ways")
-            if width * height > LARGEST_IMAGE:
-                raise ValueError(f"{width}x{height} pixels, wanted at most {LARGEST_IMAGE:,} in all")
+            check_size(width, height)
             if opened.mode == "F":
                 raise ValueError("float pixels, of unknown range: save the image with 8 bits")
             image = ImageOps.exif_transpose(opened)
@@ -211,8 +231,16 @@ def read_image(path):
     except Image.UnidentifiedImageError:
         empty = os.path.getsize(path) == 0
         raise ValueError("empty file" if empty else "not an image") from None
-    except (Image.DecompressionBombError, SyntaxError, EOFError, IndexError, KeyError) as error:
-        raise ValueError(f"damaged image ({error})") from error
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises whatever a damaged file makes its decoders do
+        raise ValueError(f"damaged image ({describe_error(error)})") from error
+
+
+def check_size(width, height):
+    """Raise ValueError when an image of so many pixels would fill the memory."""
+    if width * height > LARGEST_IMAGE:
+        raise ValueError(f"{width}x{height} pixels, wanted at most {LARGEST_IMAGE:,} in all")
 
 
 def resize_face(image, resampling, side=IMAGE_SIZE):
@@ -314,11 +342,12 @@ def read_frames(path, count=30, start=0.0, end=None, keyframes=False, every=0, t
         timeline = read_timeline(path)
         wanted = _choose_frames(timeline, count, start, np.inf if end is None else end, keyframes, every)
         decoded = 0
-        with av.open(os.path.abspath(path)) as container:
+        with open_video(path) as container:
             stream = choose_stream(container)
             stream.thread_type, stream.thread_count = "SLICE" if keyframes else "FRAME", threads
             decode = _decode_alone if keyframes else _decode_forward
             for index, frame in decode(container, stream, timeline, wanted):
+                check_size(frame.width, frame.height)  # it may change on the way
                 image = frame.to_ndarray(format="rgb24")
                 image = np.rot90(image, round(frame.rotation / 90))  # as the phone was held
                 # rows without padding: dlib misreads others
@@ -347,6 +376,14 @@ def _choose_frames(timeline, count, start, end, keyframes, every):
     return wanted[np.linspace(0, len(wanted) - 1, min(count, len(wanted))).round().astype(int)].tolist()
 
 
+def open_video(path):
+    """Return the PyAV container of a file, which alone is read: no playlist, nothing from a network."""
+    import av
+
+    # an absolute path has no "protocol:" in front
+    return av.open(os.path.abspath(path), options={"format_whitelist": VIDEO_FORMATS})
+
+
 def choose_stream(container):
     """Return the video stream of an open container. Raises ValueError when it has none of use."""
     import av
@@ -358,16 +395,13 @@ def choose_stream(container):
     context = streams[0].codec_context
     if context is None:
         raise ValueError("no video that can be read (unknown codec)")
-    if context.width * context.height > LARGEST_IMAGE:
-        raise ValueError(f"{context.width}x{context.height} pixels, wanted at most {LARGEST_IMAGE:,} in all")
+    check_size(context.width, context.height)
     return streams[0]
 
 
 def read_timeline(path):
     """Return the Timeline of a video from its packets, without decoding. Raises as `read_frames`."""
-    import av
-
-    with av.open(os.path.abspath(path)) as container:
+    with open_video(path) as container:
         stream = choose_stream(container)
         # without the packets' content, which may be larger than the memory
         packets = [
@@ -824,7 +858,7 @@ def check_extraction(folder, record):
         if not differing:
             return found["found"]
         reason = f"faces of another video or by other settings ({', '.join(differing)})"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         reason = "something else"
     raise FileExistsError(f"{folder} holds {reason}: --force to replace it, or another --output")
 
@@ -958,7 +992,7 @@ def run_jobs(function, calls, options, jobs=1, dask=None):
             client.upload_file(__file__)
             client.upload_file(os.path.join(os.path.dirname(__file__), "classifiers.py"), load=False)
             stack.enter_context(parallel_config("dask", n_jobs=-1))
-        elif jobs > 1:
+        elif (jobs := max(1, min(jobs, len(calls)))) > 1:
             options = options | {"threads": max(1, os.cpu_count() // jobs)}
         parallel = Parallel(n_jobs=None if dask else jobs, batch_size=1, return_as="generator")
         try:
@@ -996,10 +1030,12 @@ def find_weights(name, endings=(".tflite", ".weights.h5", ".h5")):
         digest = card["sha256"][path.name]
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: its card {card_path.name} is missing: copy it along") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{card_path}: not a card of {path.name} ({error!r}): get both again") from error
     if weights.resampling not in RESAMPLING:
         raise ValueError(f"{card_path}: resampling {weights.resampling!r}, wanted one of {[*RESAMPLING]}")
+    if not 0 <= weights.threshold <= 1:
+        raise ValueError(f"{card_path}: threshold {weights.threshold:g}, wanted 0 to 1")
     if compute_sha256(path) != digest:
         raise ValueError(f"{path}: damaged, or not the file of {card_path.name}: get both again")
     return weights
@@ -1361,7 +1397,7 @@ def read_scores(path):
                 image = ImageFile(Path(row["path"]), row["label"], "", "")
                 frames = int(row.get("frames") or 0)
                 scores[row["path"]] = Score(image, score, row["verdict"], row["error"], row["kind"], frames)
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         raise ValueError(f"{path}: no table of scores ({error!r})") from error
     return scores, settings
 
@@ -1590,8 +1626,8 @@ def _annotate_video(score, label, path, threshold, sampled):
     faces = {index: [] for index in sampled}
     for face in score.faces:
         faces[face.frame].append(face)
-    original, copy = os.path.abspath(score.image.path), os.path.abspath(path)
-    with av.open(original) as source, av.open(copy, "w", format="mp4") as target:
+    original, copy = score.image.path, os.path.abspath(path)
+    with open_video(original) as source, av.open(copy, "w", format="mp4") as target:
         video = target.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, TICKS)

@@ -80,6 +80,12 @@ def parse_arguments():
         metavar="N",
         help=f"keep the weights of the first N of the four blocks {shown}",
     )
+    network.add_argument(
+        "--imitate",
+        metavar="FILE",
+        help="learn to give what the first three blocks of these weights give, and take over the rest: a "
+        "quick way from one network to the other, before training it on labels",
+    )
 
     recipe = parser.add_argument_group("recipe")
     length = recipe.add_mutually_exclusive_group()

@@ -16,6 +16,7 @@ import numpy as np
 import pipeline
 from classifiers import PIXEL_SCALE
 
+SIDE = pipeline.IMAGE_SIZE
 IN_MEMORY = 0.25  # of the memory may hold a set of decoded faces; a larger set lies on disk
 # the authors' augmentation, their ImageDataGenerator's arguments
 ZOOM = 0.2
@@ -166,10 +167,10 @@ def weigh_faces(images):
 
 
 def draw_epoch(images, batch_size, balance, seed, epoch):
-    """Return (which faces, int (steps, batch_size); how to change them, float32 (steps, batch_size, 6)).
+    """Return (which faces, int (steps, batch_size); how to change them, float32 (steps, batch_size, 8)).
 
     Without `balance` every face once, a few twice to fill the last batch; with it, as many draws by
-    `weigh_faces`. The six numbers are uniform in [-1, 1]; see `augment`.
+    `weigh_faces`. The eight numbers are uniform in [-1, 1]; see `augment`.
     """
     random = np.random.default_rng((seed, epoch))
     steps = -(-len(images) // batch_size)
@@ -178,12 +179,12 @@ def draw_epoch(images, batch_size, balance, seed, epoch):
         order = random.choice(len(images), size, p=weigh_faces(images))
     else:
         order = np.resize(random.permutation(len(images)), size)
-    changes = random.uniform(-1, 1, (steps, batch_size, 6)).astype(np.float32)
+    changes = random.uniform(-1, 1, (steps, batch_size, 8)).astype(np.float32)
     return order.reshape(steps, batch_size), changes
 
 
-def make_batches(face_set, order, changes, replicas=1, mine=slice(0, 1)):
-    """Return a tf.data.Dataset of (faces float32 (n, 256, 256, 3) in [0, 1], labels float32 (n, 1)).
+def make_batches(face_set, order, changes, replicas=1, mine=slice(0, 1), side=SIDE):
+    """Return a tf.data.Dataset of (faces float32 (n, side, side, 3) in [0, 1], labels float32 (n, 1)).
 
     Each row of `order` is a batch, cut into as many parts as there are replicas; delivered, one
     after the other, are the parts of the replicas `mine`. Gathering and augmenting run in parallel,
@@ -203,7 +204,7 @@ def make_batches(face_set, order, changes, replicas=1, mine=slice(0, 1)):
     def load(chosen, change):
         batch = tf.numpy_function(lambda i: face_set.faces[i], [chosen], tf.uint8)
         batch = tf.ensure_shape(batch, (part, pipeline.IMAGE_SIZE, pipeline.IMAGE_SIZE, 3))
-        return change_faces(batch, change), tf.gather(face_set.labels, chosen)
+        return change_faces(batch, change, side), tf.gather(face_set.labels, chosen)
 
     batches = tf.data.Dataset.from_tensor_slices((take_mine(order), take_mine(changes)))
     # augmenting is quick: more threads would take the network's (measured on 2 cores)
@@ -211,17 +212,18 @@ def make_batches(face_set, order, changes, replicas=1, mine=slice(0, 1)):
     return batches.map(load, num_parallel_calls=threads, deterministic=True).prefetch(1)
 
 
-def augment(faces, changes):
+def augment(faces, changes, side=SIDE):
     """Return uint8 faces (N, 256, 256, 3) changed as the authors' training does: float32 in [0, 1].
 
-    `changes`, float32 (N, 6) in [-1, 1]: rotation to 15 degrees; zoom to 0.2, across and along;
+    `changes`, float32 (N, 8) in [-1, 1]: rotation to 15 degrees; zoom to 0.2, across and along;
     flip where the fourth is negative; channel shift to 30 of 255, one for all channels; brightness
-    times 0.8 to 1.2. Bilinear; where a face does not fill its square any more, its edge is repeated.
+    times 0.8 to 1.2; and, where `side` is less than 256, which window (N, side, side, 3) is given.
+    Bilinear; where a face does not fill its square any more, its edge is repeated.
     Changes of 0 give the pixels of `classifiers.scale_pixels`, bit for bit.
     """
     import tensorflow as tf
 
-    rotation, zoom_x, zoom_y, flip, shift, brightness = (
+    rotation, zoom_x, zoom_y, flip, shift, brightness, across, down = (
         changes[:, i, None, None] for i in range(changes.shape[1])
     )
     zoom_x, zoom_y = 1 + ZOOM * zoom_x, 1 + ZOOM * zoom_y
@@ -229,21 +231,22 @@ def augment(faces, changes):
     angle = rotation * np.float32(np.radians(ROTATION))
     cos, sin = tf.cos(angle), tf.sin(angle)
     # (x, y): where in the face the output pixel (column, row) looks
-    size, last = pipeline.IMAGE_SIZE, pipeline.IMAGE_SIZE - 1
-    column = (tf.range(size, dtype=tf.float32) - last / 2)[None, None]
-    row = tf.transpose(column, (0, 2, 1))
+    last = SIDE - 1
+    middle = (tf.range(side, dtype=tf.float32) - (side - 1) / 2)[None, None]
+    column = middle + tf.round(across * (SIDE - side) / 2)
+    row = tf.transpose(middle, (0, 2, 1)) + tf.round(down * (SIDE - side) / 2)
     x = tf.clip_by_value(cos * zoom_x * column - sin * zoom_y * row + last / 2, 0, last)
     y = tf.clip_by_value(sin * zoom_x * column + cos * zoom_y * row + last / 2, 0, last)
     left, top = tf.minimum(tf.floor(x), last - 1), tf.minimum(tf.floor(y), last - 1)
-    corner = tf.cast(top, tf.int32) * size + tf.cast(left, tf.int32)
-    pixels = tf.reshape(faces, (-1, size * size, 3))
+    corner = tf.cast(top, tf.int32) * SIDE + tf.cast(left, tf.int32)
+    pixels = tf.reshape(faces, (-1, SIDE * SIDE, 3))
 
     def look(offset):
         return tf.cast(tf.gather(pixels, corner + offset, batch_dims=1), tf.float32)
 
-    right, down = (x - left)[..., None], (y - top)[..., None]
-    upper = look(0) * (1 - right) + look(1) * right
-    lower = look(size) * (1 - right) + look(size + 1) * right
-    values = (upper * (1 - down) + lower * down) * PIXEL_SCALE
+    x, y = (x - left)[..., None], (y - top)[..., None]
+    upper = look(0) * (1 - x) + look(1) * x
+    lower = look(SIDE) * (1 - x) + look(SIDE + 1) * x
+    values = (upper * (1 - y) + lower * y) * PIXEL_SCALE
     values = tf.clip_by_value(values + CHANNEL_SHIFT * shift[..., None], 0.0, 1.0)
     return tf.clip_by_value(values * (1 + BRIGHTNESS * brightness[..., None]), 0.0, 1.0)

@@ -23,7 +23,7 @@ from training import faces, figures, trainer
 def train(arguments):
     output, stem = arguments.output, arguments.output / arguments.name
     training, validation = find_data(arguments)
-    weights = find_start(arguments)
+    weights = find_h5(arguments.weights) if arguments.weights else None
     resample = arguments.resample or (weights.resampling if weights else "nearest")
     checkpoints = trainer.find_checkpoints(output)
     if checkpoints and not arguments.resume:
@@ -52,6 +52,7 @@ def train(arguments):
         resample=resample,
         weights=str(weights.path) if weights else "",
         freeze=arguments.freeze,
+        imitate=str(find_h5(arguments.imitate).path) if arguments.imitate else "",
         name=arguments.name,
         faces=faces.fingerprint(training.images),
     )
@@ -169,10 +170,8 @@ def load_data(images, resample, scratch, name, say):
     return face_set
 
 
-def find_start(arguments):
-    if not arguments.weights:
-        return None
-    return pipeline.find_weights(arguments.weights, (".weights.h5", ".h5"))
+def find_h5(name):
+    return pipeline.find_weights(name, (".weights.h5", ".h5"))
 
 
 def restore_last(run, checkpoints):

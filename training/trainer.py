@@ -23,6 +23,8 @@ from training import faces
 
 PLATEAU_PATIENCE = 3  # epochs without improvement before the plateau schedule divides the rate by 10
 LOWEST_RATE = 1e-6
+IMITATED_BLOCKS = 3
+IMITATION_WINDOW = 64  # pixels: blocks see no further than that, and it costs a sixteenth of a face
 ADVICE = "lower the learning rate, or look at the faces"
 
 
@@ -45,6 +47,7 @@ class Recipe(NamedTuple):
     resample: str = "nearest"
     weights: str = ""  # file to start from
     freeze: int = 0  # blocks that keep their weights
+    imitate: str = ""  # weights of the other network, to give what its first blocks give
     name: str = "Meso4"  # of the weights files
     faces: str = ""  # fingerprint of the list of faces, so that a training is resumed on its own
 
@@ -95,6 +98,8 @@ class Trainer:
             self.model = classifiers.MODELS[recipe.model].build()
             self.model.set_weights(self.scorer.model.get_weights())
             freeze_blocks(self.model, recipe.freeze)
+            if recipe.imitate:
+                self._teach(classifiers.load_classifier(recipe.imitate).model)
             for layer in self.model.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.synchronized = replicas > 1  # statistics of the whole batch, as on one device
@@ -102,8 +107,20 @@ class Trainer:
             self.optimizer.build(self.model.trainable_variables)
         self._step = tf.function(self._run_step)
 
+    def _teach(self, teacher):
+        """Have the first blocks imitate the teacher's (Romero et al., "FitNets: Hints for Thin Deep Nets").
+
+        Their outputs are thousands of numbers to learn from in each face, a label is one. The layers
+        after them are of one shape in all networks: they are taken over.
+        """
+        for layer, taught in zip(*(list_head(model) for model in (self.model, teacher)), strict=True):
+            layer.set_weights(taught.get_weights())
+            layer.trainable = False
+        self._student, self._teacher = (cut_blocks(m, IMITATED_BLOCKS) for m in (self.model, teacher))
+
     def _run_step(self, batch):
-        per_replica = self.strategy.run(self._train_replica, args=batch)
+        train_replica = self._imitate_replica if self.recipe.imitate else self._train_replica
+        per_replica = self.strategy.run(train_replica, args=batch)
         return [self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in per_replica]
 
     def _train_replica(self, batch, labels):
@@ -116,6 +133,17 @@ class Trainer:
         self.optimizer.apply(gradients, self.model.trainable_variables)
         right = tf.cast((scores >= 0.5) == (labels >= 0.5), tf.float32)
         return loss, tf.reduce_sum(right) / self.recipe.batch_size
+
+    def _imitate_replica(self, batch, _):
+        """Return the mean squared error, and the share of the teacher's variance explained."""
+        share = len(batch) / self.recipe.batch_size
+        wanted = self._teacher.call(batch, training=False)
+        with tf.GradientTape() as tape:
+            # `call`, since the input of these models is declared as large as a face
+            loss = share * tf.reduce_mean((self._student.call(batch, training=True) - wanted) ** 2)
+        gradients = tape.gradient(loss, [v.value for v in self.model.trainable_variables])
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        return loss, share - loss / tf.math.reduce_variance(wanted)
 
     @property
     def steps_done(self):
@@ -141,7 +169,8 @@ class Trainer:
             replicas = self.strategy.num_replicas_in_sync
             local = replicas // context.num_input_pipelines
             first = context.input_pipeline_id * local
-            return faces.make_batches(face_set, order, changes, replicas, slice(first, first + local))
+            mine, side = slice(first, first + local), IMITATION_WINDOW if recipe.imitate else faces.SIDE
+            return faces.make_batches(face_set, order, changes, replicas, mine, side)
 
         sums = np.zeros(2)
         batches = iter(self.strategy.distribute_datasets_from_function(make_batches))
@@ -233,11 +262,27 @@ def make_schedule(recipe):
 
 def freeze_blocks(model, count):
     """Let the first `count` blocks, each up to its max-pooling, keep their weights."""
-    blocks = [i for i, layer in enumerate(model.layers) if isinstance(layer, keras.layers.MaxPooling2D)]
-    if not 0 <= count <= len(blocks):
-        raise ValueError(f"freeze {count}: {model.name} has {len(blocks)} blocks")
-    for layer in model.layers[: blocks[count - 1] + 1 if count else 0]:
-        layer.trainable = False
+    if not 0 <= count <= len(list_pools(model)):
+        raise ValueError(f"freeze {count}: {model.name} has {len(list_pools(model))} blocks")
+    if count:
+        for layer in cut_blocks(model, count).layers:
+            layer.trainable = False
+
+
+def list_pools(model):
+    """Return the layers with which the blocks of a network end."""
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.MaxPooling2D)]
+
+
+def cut_blocks(model, count):
+    """Return the first `count` blocks of a network as one of its own, with the same variables."""
+    return keras.Model(model.inputs, list_pools(model)[count - 1].output)
+
+
+def list_head(model):
+    """Return the layers with weights that come after the blocks to imitate."""
+    blocks = cut_blocks(model, IMITATED_BLOCKS).layers
+    return [layer for layer in model.layers if layer.weights and layer not in blocks]
 
 
 def train(trainer, training, validation, folder, keep_best, progress=None, watch=iter):
