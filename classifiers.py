@@ -7,14 +7,17 @@ P(real) for each: 1 = real, 0 = forged (deepfake or Face2Face). Label order: ("d
 
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for GPUs, aloud
 
 import h5py
 import keras
 import numpy as np
-from keras import layers
+from keras import KerasTensor, layers
+from numpy.typing import ArrayLike
 
 IMAGE_SIZE = 256  # pixels, both ways
 PIXEL_SCALE = np.float32(1 / 255)  # from uint8 to the networks' [0, 1]
@@ -30,7 +33,7 @@ class BatchNormalization(layers.BatchNormalization):
     weights under class names: either layer reads the other's files.
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if not (training and self.trainable and self._is_ours()) or inputs.shape[-1] % 4:
             return super().call(inputs, training=training, mask=mask)
         from tensorflow.compat.v1.nn import fused_batch_norm
@@ -43,7 +46,7 @@ class BatchNormalization(layers.BatchNormalization):
             moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
         return outputs
 
-    def _moments(self, inputs, mask):
+    def _moments(self, inputs: Any, mask: Any) -> tuple[Any, Any]:
         if not self._is_ours():
             return super()._moments(inputs, mask)
         pixels = keras.ops.reshape(inputs, (-1, inputs.shape[-1]))
@@ -54,20 +57,20 @@ class BatchNormalization(layers.BatchNormalization):
         )
         return mean, keras.ops.maximum(square - keras.ops.square(mean), 0.0)
 
-    def _is_ours(self):
+    def _is_ours(self) -> bool:
         return keras.backend.backend() == "tensorflow" and not self.synchronized
 
 
-def _normalize_and_pool(x, pool):
+def _normalize_and_pool(x: KerasTensor, pool: int) -> KerasTensor:
     x = BatchNormalization()(x)
     return layers.MaxPooling2D(pool, padding="same")(x)
 
 
-def _convolve(x, filters, kernel, dilation=1):
+def _convolve(x: KerasTensor, filters: int, kernel: int, dilation: int = 1) -> KerasTensor:
     return layers.Conv2D(filters, kernel, dilation_rate=dilation, padding="same", activation="relu")(x)
 
 
-def _inception(x, widths):
+def _inception(x: KerasTensor, widths: tuple[int, int, int, int]) -> KerasTensor:
     """Four branches side by side (paper, section 3.2): 1x1, then 3x3 at dilation 1, 2 and 3."""
     a, b, c, d = widths
     # The authors' files are read by order, and branches b and c have the same shapes: keep this one.
@@ -81,7 +84,7 @@ def _inception(x, widths):
     )
 
 
-def _classify(x):
+def _classify(x: KerasTensor) -> KerasTensor:
     x = layers.Flatten()(x)  # 8 x 8 x 16 = 1024
     x = layers.Dropout(0.5)(x)
     x = layers.Dense(16)(x)
@@ -90,7 +93,7 @@ def _classify(x):
     return layers.Dense(1, activation="sigmoid")(x)
 
 
-def build_meso4():
+def build_meso4() -> keras.Model:
     """Meso4 (paper, figure 4): 27,977 trainable parameters. (N, 256, 256, 3) -> P(real) (N, 1)."""
     x = inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
     for filters, kernel, pool in ((8, 3, 2), (8, 5, 2), (16, 5, 2), (16, 5, 4)):
@@ -98,7 +101,7 @@ def build_meso4():
     return keras.Model(inputs, _classify(x), name="Meso4")
 
 
-def build_meso_inception4():
+def build_meso_inception4() -> keras.Model:
     """MesoInception4 (paper, figure 5): 28,615 trainable parameters, same shapes as Meso4."""
     x = inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
     for widths in ((1, 4, 4, 2), (2, 4, 4, 2)):
@@ -108,7 +111,7 @@ def build_meso_inception4():
     return keras.Model(inputs, _classify(x), name="MesoInception4")
 
 
-def scale_pixels(x):
+def scale_pixels(x: np.ndarray) -> np.ndarray:
     """Return faces as the networks take them: float32 (N, 256, 256, 3) in [0, 1].
 
     The dtype carries the unit: uint8 is 0-255 and is brought to [0, 1] by PIXEL_SCALE; floats must
@@ -127,7 +130,7 @@ def scale_pixels(x):
     return x.astype(np.float32)
 
 
-def _check_shape(x):
+def _check_shape(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x)
     if x.ndim != 4 or x.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3):
         raise ValueError(
@@ -142,15 +145,15 @@ class Classifier:
     `.model` is the plain keras.Model, compiled as published: Adam, mean squared error, accuracy.
     """
 
-    build = None
+    build: ClassVar[Callable[[], keras.Model]]
 
-    def __init__(self, learning_rate=0.001):
+    def __init__(self, learning_rate: float = 0.001) -> None:
         self.model = type(self).build()
         self.model.compile(
             optimizer=keras.optimizers.Adam(learning_rate), loss="mean_squared_error", metrics=["accuracy"]
         )
 
-    def predict(self, x, batch_size=32):
+    def predict(self, x: np.ndarray, batch_size: int = 32) -> np.ndarray:
         """Return P(real), float32 (N, 1), of faces as `scale_pixels` takes them (and raises)."""
         x = _check_shape(x)
         scores = [np.empty((0, 1), np.float32)]
@@ -158,17 +161,17 @@ class Classifier:
             scores.append(self.model.predict_on_batch(scale_pixels(x[start : start + batch_size])))
         return np.concatenate(scores)
 
-    def fit(self, x, y):
+    def fit(self, x: np.ndarray, y: ArrayLike) -> list[float]:
         """Train one step on faces x and labels y (1 = real, 0 = forged). Returns [loss, accuracy]."""
         self.model.reset_metrics()  # Keras 3 would report the running mean of all calls so far
         return self.model.train_on_batch(scale_pixels(x), np.asarray(y))
 
-    def get_accuracy(self, x, y):
+    def get_accuracy(self, x: np.ndarray, y: ArrayLike) -> list[float]:
         """Return [loss, accuracy] on faces x and labels y (1 = real, 0 = forged), as published."""
         self.model.reset_metrics()
         return self.model.test_on_batch(scale_pixels(x), np.asarray(y))
 
-    def compute_logits(self, x, batch_size=32):
+    def compute_logits(self, x: np.ndarray, batch_size: int = 32) -> np.ndarray:
         """Return the logits of P(real), float32 (N,), of faces as `predict` takes them: score = sigmoid."""
         kernel, bias = self.model.layers[-1].get_weights()
         x = _check_shape(x)
@@ -178,20 +181,22 @@ class Classifier:
         ]
         return np.concatenate([np.empty(0, np.float32), *parts])
 
-    def average_activations(self, x, batch_size=32):
+    def average_activations(self, x: np.ndarray, batch_size: int = 32) -> tuple[np.ndarray, ...]:
         """Return the mean outputs of the first and of the last convolutional block over faces x.
 
         Float32 (height, width, channels) each; section 4.4 of the paper. x: (N, 256, 256, 3), N > 0.
         """
         pools = [layer for layer in self.model.layers if isinstance(layer, layers.MaxPooling2D)]
         blocks = keras.Model(self.model.inputs, [pools[0].input, pools[-1].input])
-        sums = [0.0, 0.0]
+        sums: list[Any] = [0.0, 0.0]
         for i in range(0, len(x), batch_size):
             outputs = blocks.predict_on_batch(scale_pixels(x[i : i + batch_size]))
             sums = [total + output.sum(axis=0) for total, output in zip(sums, outputs, strict=True)]
         return tuple(total / len(x) for total in sums)
 
-    def excite_units(self, steps=60, rate=0.02, seed=0):
+    def excite_units(
+        self, steps: int = 60, rate: float = 0.02, seed: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return (faces, weights): what excites each of the 16 hidden units most, its weight in the score.
 
         Uint8 (16, 256, 256, 3) and float32 (16,). Activation maximisation, section 4.4 of the paper:
@@ -201,11 +206,11 @@ class Classifier:
 
         last = self.model.layers[-1]
         units = last.input.shape[-1]
-        images = np.random.default_rng(seed).normal(0.5, 0.02, (units, IMAGE_SIZE, IMAGE_SIZE, 3))
-        images = tf.Variable(images.astype(np.float32))
+        noise = np.random.default_rng(seed).normal(0.5, 0.02, (units, IMAGE_SIZE, IMAGE_SIZE, 3))
+        images = tf.Variable(noise.astype(np.float32))
 
         @tf.function
-        def ascend():
+        def ascend() -> None:
             with tf.GradientTape() as tape:
                 total = tf.reduce_sum(tf.linalg.diag_part(self._hidden(images, training=False)))
             gradient = tape.gradient(total, images)
@@ -218,7 +223,7 @@ class Classifier:
             ascend()
         return (images.numpy() * 255).round().astype(np.uint8), last.get_weights()[0][:, 0]
 
-    def load(self, path):
+    def load(self, path: str | Path) -> None:
         """Read weights: `.weights.h5` (Keras 3) or `.h5` (Keras 2, the authors' files included).
 
         A path without suffix stands for the file that is there. Raises FileNotFoundError when there
@@ -240,7 +245,7 @@ class Classifier:
         if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
             raise ValueError(f"{path}: holds weights that are no numbers: get the file again")
 
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Write the weights (no optimiser state) to `path`, which ends in `.weights.h5` or gets it."""
         path = Path(path)
         if not path.name.endswith(".h5"):
@@ -249,18 +254,18 @@ class Classifier:
             raise ValueError(f"{path}: Keras 3 writes weights as .weights.h5: end the name so")
         self._bare_model().save_weights(path)
 
-    def export(self, path):
+    def export(self, path: str | Path) -> None:
         """Write the network for LiteRT, as `.tflite`: uint8 (N, 256, 256, 3) in, P(real) (N, 1) out."""
         faces = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), dtype="uint8")
         scores = self.model(layers.Rescaling(float(PIXEL_SCALE))(faces))
         keras.Model(faces, scores).export(path, format="litert", verbose=False)
 
     @functools.cached_property
-    def _hidden(self):
+    def _hidden(self) -> keras.Model:
         """The network up to its hidden layer of 16 units."""
         return keras.Model(self.model.inputs, self.model.layers[-1].input)
 
-    def _bare_model(self):
+    def _bare_model(self) -> keras.Model:
         return keras.Model(self.model.inputs, self.model.outputs)  # the same layers, no optimiser
 
 
@@ -275,7 +280,7 @@ class MesoInception4(Classifier):
 MODELS = {"Meso4": Meso4, "MesoInception4": MesoInception4}
 
 
-def load_classifier(path):
+def load_classifier(path: str | Path) -> Classifier:
     """Return the Meso4 or MesoInception4 whose weights `path` holds. Raises as `Classifier.load`."""
     path = _find_h5(path)
     classifier = MODELS[identify_network(path)]()
@@ -283,7 +288,7 @@ def load_classifier(path):
     return classifier
 
 
-def identify_network(path):
+def identify_network(path: str | Path) -> str:
     """Return the key of MODELS whose kernels have the shapes found in the HDF5 file `path`.
 
     Raises ValueError when the file is not HDF5, is damaged, or fits neither network.
@@ -308,7 +313,7 @@ def identify_network(path):
     )
 
 
-def _find_h5(path):
+def _find_h5(path: str | Path) -> Path:
     path = Path(path)
     candidates = [path] if path.suffix == ".h5" else [Path(f"{path}{s}") for s in (".weights.h5", ".h5")]
     for candidate in candidates:
@@ -318,7 +323,7 @@ def _find_h5(path):
     raise FileNotFoundError(f"{names}: no such file: weights/README.md says where to get weights")
 
 
-def _describe_damage(path):
+def _describe_damage(path: str | Path) -> str:
     head = Path(path).read_bytes()[:256]
     if not head:
         return "empty file"

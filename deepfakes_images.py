@@ -11,15 +11,26 @@ Exit status: 0 all scored, 1 some were not (unreadable, or no face), 2 nothing t
 """
 
 import argparse
+import functools
+import io
 import os
 import sys
 import time
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
 import pipeline
+from pipeline import ImageFile, Score, Weights
+
+if TYPE_CHECKING:
+    from classifiers import Classifier
+
+Files = list[tuple[ImageFile, str]]  # see pipeline.find_media
 
 FEW = 50  # images: up to so many get a row each
 SAVE_EVERY = 10  # seconds, while videos are scored
@@ -28,9 +39,9 @@ MEANING = "A score is the probability that a face is real: 1 = natural, 0 = deep
 BAR = {"disable": None, "leave": False, "delay": 1}
 
 
-def main():
+def main() -> int:
     arguments = parse_arguments()
-    if sys.stdout:
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     files = pipeline.find_media(arguments.paths)
     if not any(os.path.lexists(item.path) for item, _ in files):
@@ -60,48 +71,48 @@ def main():
         score_videos(arguments, searched, weights, scores, save)
         if arguments.annotate:
             annotate_images(arguments.annotate, files, scores, weights.threshold)
-        if arguments.explain:
+        if explainer:
             explain(arguments.explain, files, scores, weights, explainer)
         if arguments.plot:
             plot = pipeline.plot_videos if searched else pipeline.plot_scores
             plot([scores[path] for path in order], weights.threshold, arguments.plot)
     except (OSError, ValueError, ImportError) as error:
         status = fail(1, pipeline.describe_error(error))
-    scores = [scores[path] for path in order if path in scores]
-    summary = summarize(arguments, scores, weights)
+    scored = [scores[path] for path in order if path in scores]
+    summary = summarize(arguments, scored, weights)
     try:
         save(now=True)
     except OSError as error:
         status = fail(1, f"cannot write: {error}")
-    print_report(scores, summary)
-    return status or int(any(s.score is None or s.error for s in scores))
+    print_report(scored, summary)
+    return status or int(any(s.score is None or s.error for s in scored))
 
 
-def make_absolute(weights):
+def make_absolute(weights: Weights) -> Weights:
     """Return the Weights as other processes, wherever they run, find them."""
     return weights._replace(path=Path(os.path.abspath(weights.path)))
 
 
-def load_keras(path):
+def load_keras(path: Path) -> "Classifier":
     with pipeline.hush_native():
         from classifiers import load_classifier  # imports TensorFlow: seconds
 
     return load_classifier(path)
 
 
-def load_explainer(name):
+def load_explainer(name: str) -> "Classifier":
     """Return the Keras classifier of the weights called `name`: `.tflite` cannot tell of its layers."""
     name = name.removesuffix(".tflite")
     return load_keras(pipeline.find_weights(name, (".weights.h5", ".h5")).path)
 
 
-def list_targets(arguments, files):
+def list_targets(arguments: Namespace, files: Files) -> list[Path]:
     """Return the files that --annotate and --explain are going to write."""
     copies = [name_copy(arguments.annotate, item, name) for item, name in files if arguments.annotate]
     return copies + [arguments.explain / f"{name}.png" for _, name in files if arguments.explain]
 
 
-def read_known(arguments, weights, files):
+def read_known(arguments: Namespace, weights: Weights, files: Files) -> dict[str, Score]:
     """Return {path: Score} of what the run to --resume has scored."""
     table = arguments.json or arguments.csv
     if not arguments.resume or not os.path.exists(table):
@@ -126,18 +137,20 @@ def read_known(arguments, weights, files):
     return known
 
 
-def describe_settings(arguments, weights):
+def describe_settings(arguments: Namespace, weights: Weights) -> str:
     """Return what the scores depend on, in one line."""
     names = ("align", "frames", "every", "everyone", "min_size")
     search = ", ".join(f"{name} {getattr(arguments, name)}" for name in names)
     return f"{weights.path.name}, {weights.resampling}, threshold {weights.threshold:g}, {search}"
 
 
-def make_saver(arguments, weights, scores, order):
+def make_saver(
+    arguments: Namespace, weights: Weights, scores: dict[str, Score], order: list[str]
+) -> Callable[..., None]:
     """Return the function that writes --csv and --json now and then, for --resume, or right now."""
     saved = time.monotonic()
 
-    def save(now=False):
+    def save(now: bool = False) -> None:
         nonlocal saved
         if not now and time.monotonic() - saved < SAVE_EVERY:
             return
@@ -151,7 +164,14 @@ def make_saver(arguments, weights, scores, order):
     return save
 
 
-def score_images(arguments, images, weights, predict, scores, save):
+def score_images(
+    arguments: Namespace,
+    images: list[ImageFile],
+    weights: Weights,
+    predict: pipeline.Predict,
+    scores: dict[str, Score],
+    save: Callable[[], None],
+) -> None:
     todo = [item for item in images if str(item.path) not in scores]
     found = pipeline.score_images(todo, predict, weights.resampling, weights.threshold, arguments.batch_size)
     for s in tqdm(found, total=len(todo), unit="image", **BAR):
@@ -168,7 +188,13 @@ def score_images(arguments, images, weights, predict, scores, save):
         )
 
 
-def score_videos(arguments, searched, weights, scores, save):
+def score_videos(
+    arguments: Namespace,
+    searched: Files,
+    weights: Weights,
+    scores: dict[str, Score],
+    save: Callable[[], None],
+) -> None:
     """Score what faces are to be found in first, a row each as it gets ready."""
     if not searched:
         return
@@ -202,22 +228,24 @@ def score_videos(arguments, searched, weights, scores, save):
     print()
 
 
-def name_copy(folder, item, name):
+def name_copy(folder: Path, item: ImageFile, name: str) -> Path:
     """Return where the annotated copy of a file belongs."""
     return folder / f"{name}{'.mp4' if pipeline.is_video(item.path) else '.png'}"
 
 
-def annotate_images(folder, files, scores, threshold):
+def annotate_images(folder: Path, files: Files, scores: dict[str, Score], threshold: float) -> None:
     for item, name in files:
         s = scores[str(item.path)]
         if s.kind == "image" and s.score is not None:
             target = name_copy(folder, item, name)
-            pipeline.write_whole(target, lambda part, s=s: pipeline.annotate(s, part, threshold))
+            pipeline.write_whole(target, functools.partial(pipeline.annotate, s, threshold=threshold))
 
 
-def explain(folder, files, scores, weights, classifier):
+def explain(
+    folder: Path, files: Files, scores: dict[str, Score], weights: Weights, classifier: "Classifier"
+) -> None:
     """Write the maps of evidence of every image and of every video's lowest face, and figures of the set."""
-    groups = {}
+    groups: dict[str, list[np.ndarray]] = {}
     for item, name in tqdm(files, unit="map", **BAR):
         s = scores[str(item.path)]
         if s.score is None:
@@ -228,7 +256,7 @@ def explain(folder, files, scores, weights, classifier):
             continue
         score = lowest.score if lowest else s.score
         verdict = pipeline.judge(score, weights.threshold)
-        when = f", at {lowest.time:.2f} s" if s.kind == "video" else ""
+        when = f", at {lowest.time:.2f} s" if lowest and s.kind == "video" else ""
         title = f"{pipeline.show(item.path.name)}{when}: {score:.3f}, {verdict}"
         evidence = pipeline.map_evidence(face, classifier.compute_logits)
         pipeline.plot_evidence(face, evidence, title, folder / f"{name}.png")
@@ -241,7 +269,7 @@ def explain(folder, files, scores, weights, classifier):
         pipeline.plot_units(*classifier.excite_units(), folder / "network-units.png")
 
 
-def summarize(arguments, scores, weights):
+def summarize(arguments: Namespace, scores: list[Score], weights: Weights) -> dict[str, Any]:
     """Return what --json holds beside the scores."""
     images = [s for s in scores if s.kind == "image"]
     searched = [s for s in scores if s.kind != "image"]
@@ -263,7 +291,7 @@ def summarize(arguments, scores, weights):
     return summary
 
 
-def print_report(scores, summary):
+def print_report(scores: list[Score], summary: dict[str, Any]) -> None:
     images = [s for s in scores if s.kind == "image"]
     if images and len(images) <= FEW:
         print(" score  verdict   image")
@@ -296,7 +324,7 @@ def print_report(scores, summary):
     )
 
 
-def print_summary(found, noun):
+def print_summary(found: dict[str, Any], noun: str) -> None:
     if found["scored"]:
         print(f"Average score: {found['average_score']:.4f}")
         deepfakes = round(found["deepfake_percent"] * found["scored"] / 100)
@@ -310,7 +338,7 @@ def print_summary(found, noun):
         print(f"Skipped: {found['skipped']} of {found['images']} {noun} could not be scored")
 
 
-def format_video(s, threshold):
+def format_video(s: Score, threshold: float) -> str:
     """Return the row of a video or photograph, with one more for each person where there are several."""
     people = pipeline.average_people(s.faces)
     forged = sum(face.score < threshold for face in s.faces)
@@ -324,28 +352,28 @@ def format_video(s, threshold):
     return "\n".join(rows)
 
 
-def format_score(score):
+def format_score(score: float | None) -> str:
     return f"{'-' if score is None else format(score, '.4f'):>6}"
 
 
-def format_found(found):
+def format_found(found: dict[str, Any]) -> str:
     if not found["scored"]:
         return f"{'-':>7}  {'-':>9}  {found['verdict']:<8}"
     return f"{found['average_score']:>7.4f}  {found['deepfake_percent']:>9.1f}  {found['verdict']:<8}"
 
 
-def format_accuracy(found):
+def format_accuracy(found: dict[str, float]) -> str:
     names = {"accuracy": "all", "accuracy_df": "df", "accuracy_real": "real"}
     names |= {"balanced_accuracy": "balanced", "auc": "AUC"}
     return ", ".join(f"{name} {found[key]:.3f}" for key, name in names.items() if key in found)
 
 
-def fail(status, reason):
+def fail(status: int, reason: object) -> int:
     print(f"deepfakes_images.py: {reason}", file=sys.stderr)
     return status
 
 
-def parse_arguments():
+def parse_arguments() -> Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -430,21 +458,21 @@ def parse_arguments():
     return arguments
 
 
-def read_fraction(text):
+def read_fraction(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text}: wanted 0 to 1")
     return value
 
 
-def read_count(text):
+def read_count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: wanted 1 or more")
     return value
 
 
-def read_target(text):
+def read_target(text: str) -> Path:
     """Refuse a file that cannot be written before the work is done, not after."""
     path = Path(text)
     special = os.path.exists(path) and not os.path.isfile(path)
@@ -453,7 +481,7 @@ def read_target(text):
     return path
 
 
-def read_folder(text):
+def read_folder(text: str) -> Path:
     """Refuse a folder that cannot be written to before the work is done, not after."""
     path = Path(text)
     try:
@@ -465,7 +493,7 @@ def read_folder(text):
     return path
 
 
-def read_figure_target(text):
+def read_figure_target(text: str) -> Path:
     if not text.lower().endswith(FIGURE_SUFFIXES):
         raise argparse.ArgumentTypeError(f"{text}: wanted a name in {', '.join(FIGURE_SUFFIXES)}")
     return read_target(text)

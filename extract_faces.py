@@ -18,7 +18,7 @@ from tqdm import tqdm
 import pipeline
 
 
-def main():
+def main() -> int:
     arguments = parse_arguments()
     videos = pipeline.find_videos(arguments.videos)
     if not any(os.path.exists(path) for path, _ in videos):
@@ -56,7 +56,7 @@ def main():
     return 1 if failed else 0
 
 
-def describe(extraction):
+def describe(extraction: pipeline.Extraction) -> str:
     """Return what came of a video, in one line."""
     if extraction.error:
         return extraction.error
@@ -73,16 +73,16 @@ def describe(extraction):
     return ", ".join(parts) + (" (done before)" if extraction.before else "")
 
 
-def count(number, noun):
+def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def fail(status, reason):
+def fail(status: int, reason: object) -> int:
     print(f"extract_faces.py: {reason}", file=sys.stderr)
     return status
 
 
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -158,14 +158,14 @@ def parse_arguments():
     return arguments
 
 
-def read_count(text):
+def read_count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: wanted 1 or more")
     return value
 
 
-def read_quality(text):
+def read_quality(text: str) -> int:
     value = read_count(text)
     if value > 100:
         raise argparse.ArgumentTypeError(f"{text}: wanted 1 to 100")

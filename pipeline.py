@@ -18,14 +18,29 @@ import tempfile
 import threading
 import warnings
 from collections import Counter, defaultdict, deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL import ImageFile as PillowFile
+
+if TYPE_CHECKING:
+    from av import AudioStream, Packet, VideoFrame, VideoStream
+    from av.container import InputContainer, OutputContainer
+    from matplotlib.axes import Axes
+
+T = TypeVar("T")
+FoundFile = tuple[Path, tuple[str, ...], tuple[str, ...]]  # see find_files
+Box = tuple[int, ...]  # left, top, right, bottom, whole pixels
+Watch = Callable[[Iterable[T]], Iterable[T]]  # wraps an iterator: a progress bar
+Predict = Callable[[np.ndarray], np.ndarray]  # uint8 faces (N, 256, 256, 3) -> a float32 each (N,)
+LoadKeras = Callable[[Path], Any]  # gives a classifiers.Classifier
 
 LABELS = ("df", "real")  # the order is the meaning: score 0 and score 1
 LABEL_ALIASES = {
@@ -93,20 +108,20 @@ class Score(NamedTuple):
     error: str  # the reason, or ""
     kind: str = "image"  # or "video" or "photo"
     frames: int = 0  # sampled
-    faces: tuple = ()  # of FaceScores
+    faces: tuple["FaceScore", ...] = ()
 
 
 # --- images ---------------------------------------------------------------------------------------
 
 
-def find_images(arguments):
+def find_images(arguments: Iterable[str | Path]) -> list[ImageFile]:
     """Return the ImageFiles among files and folders (see `find_files`)."""
     return [
         describe_image(path, (*above, *below)) for path, above, below in find_files(arguments, IMAGE_SUFFIXES)
     ]
 
 
-def find_media(arguments):
+def find_media(arguments: Iterable[str | Path]) -> list[tuple[ImageFile, str]]:
     """Return [(ImageFile, name for what comes of it)] of the images and videos (see `find_files`)."""
     files = find_files(arguments, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
     return [
@@ -115,11 +130,11 @@ def find_media(arguments):
     ]
 
 
-def is_video(path):
+def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def is_square(path):
+def is_square(path: Path) -> bool:
     """Return whether an image is about as wide as high, as face crops are; True when it cannot be read."""
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
@@ -128,7 +143,7 @@ def is_square(path):
         return True
 
 
-def find_files(arguments, suffixes):
+def find_files(arguments: Iterable[str | Path], suffixes: tuple[str, ...]) -> list[FoundFile]:
     """Return [(path, names of the folders up to the argument, of those below it)]: sorted, each file once.
 
     A file named as such is taken whatever its suffix. In folders, subfolders included, other suffixes
@@ -136,9 +151,10 @@ def find_files(arguments, suffixes):
     keep. Links are followed, a folder is entered once. What does not exist, and a folder that cannot
     be entered, is returned too, so that reading it reports it.
     """
-    found, files_seen, folders_seen = [], set(), set()
+    found: list[FoundFile] = []
+    files_seen, folders_seen = set(), set()
 
-    def add(path, above, below=()):
+    def add(path: Path, above: tuple[str, ...], below: tuple[str, ...] = ()) -> None:
         real = os.path.realpath(path)
         if real not in files_seen:
             files_seen.add(real)
@@ -150,7 +166,7 @@ def find_files(arguments, suffixes):
             add(top, top.parts[:-1])
             continue
         above = top.parts or (top.resolve().name,)
-        pending, unreadable = [top], []
+        pending, unreadable = [top], list[Path]()
         while pending:  # os.walk would call itself for each level, of which there may be too many
             folder = pending.pop()
             try:
@@ -167,22 +183,22 @@ def find_files(arguments, suffixes):
             pending += [folder / s.name for s in reversed(subfolders) if s.name != DOUBTFUL_NAME]
             below = folder.parts[len(top.parts) :]
             for entry in entries:
-                if entry.name.lower().endswith(suffixes) and entry.name != SHEET_NAME:
-                    if entry not in subfolders:
-                        add(folder / entry.name, above, below)
+                wanted = entry.name.lower().endswith(suffixes) and entry.name != SHEET_NAME
+                if wanted and entry not in subfolders:
+                    add(folder / entry.name, above, below)
         for folder in unreadable:
             add(folder, ())
     return found
 
 
-def _is_folder(entry):
+def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
 
 
-def describe_image(path, folder_names):
+def describe_image(path: Path, folder_names: Sequence[str]) -> ImageFile:
     """Return the ImageFile of `path`, its label read from the names of the folders it lies in.
 
     The video is the subfolder below the label's folder, or else the first part of a name like
@@ -203,7 +219,7 @@ def describe_image(path, folder_names):
     return ImageFile(path, label, "", str(path))
 
 
-def read_image(path):
+def read_image(path: Path) -> np.ndarray:
     """Return the image as uint8 (height, width, 3) RGB, upright (EXIF), of an animation the first frame.
 
     16-bit grey is scaled to 8, alpha dropped. Raises OSError or ValueError, in one line, when the
@@ -237,37 +253,39 @@ def read_image(path):
         raise ValueError(f"damaged image ({describe_error(error)})") from error
 
 
-def check_size(width, height):
+def check_size(width: int, height: int) -> None:
     """Raise ValueError when an image of so many pixels would fill the memory."""
     if width * height > LARGEST_IMAGE:
         raise ValueError(f"{width}x{height} pixels, wanted at most {LARGEST_IMAGE:,} in all")
 
 
-def resize_face(image, resampling, side=IMAGE_SIZE):
+def resize_face(image: np.ndarray, resampling: str, side: int = IMAGE_SIZE) -> np.ndarray:
     """Return `image` as uint8 (side, side, 3), resampled by the filter named (a key of RESAMPLING)."""
     if image.shape[:2] == (side, side):
         return image
     return np.asarray(Image.fromarray(image).resize((side, side), RESAMPLING[resampling]))
 
 
-def load_face(path, resampling):
+def load_face(path: Path, resampling: str) -> np.ndarray:
     """Return the face crop in a file as uint8 (256, 256, 3) RGB: what is scored and trained on."""
     return resize_face(read_image(path), resampling)
 
 
-def load_faces(images, resampling, ahead=64):
+def load_faces(
+    images: Iterable[ImageFile], resampling: str, ahead: int = 64
+) -> Iterator[np.ndarray | Exception]:
     """Yield for each ImageFile, in order, its face (see `load_face`) or the error that it raised.
 
     Files are decoded in threads, at most `ahead` beyond what has been taken.
     """
 
-    def load(image):
+    def load(image: ImageFile) -> np.ndarray | Exception:
         try:
             return load_face(image.path, resampling)
         except (OSError, ValueError, MemoryError) as error:
             return error
 
-    pending = deque()
+    pending: deque[Future[np.ndarray | Exception]] = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for image in images:
             pending.append(pool.submit(load, image))
@@ -283,7 +301,7 @@ def load_faces(images, resampling, ahead=64):
 class Frame(NamedTuple):
     """A frame of a video."""
 
-    index: int  # from 0, in the order shown
+    index: int  # type: ignore[assignment]  # hides tuple.index; from 0, in the order shown
     time: float  # seconds since the first frame
     image: np.ndarray  # uint8 (height, width, 3) RGB, upright
 
@@ -297,7 +315,7 @@ class Timeline(NamedTuple):
     stamped: bool  # whether the file has stamps
 
 
-def find_videos(arguments):
+def find_videos(arguments: Iterable[str | Path]) -> list[tuple[Path, str]]:
     """Return [(path, name)] of the videos among files and folders: recursive, sorted, each file once.
 
     A file named as such is taken whatever its suffix. For the names see `name_outputs`.
@@ -306,7 +324,7 @@ def find_videos(arguments):
     return [(path, name) for (path, _, _), name in zip(files, name_outputs(files), strict=True)]
 
 
-def name_outputs(files):
+def name_outputs(files: Iterable[FoundFile]) -> list[str]:
     """Return a name for what comes of each of the files, which are as `find_files` returns them.
 
     The path below the argument, without suffix where that is enough for no two names to be alike,
@@ -316,7 +334,7 @@ def name_outputs(files):
     short = [name.removesuffix(path.suffix) for name, (path, _, _) in zip(full, files, strict=True)]
     # how many files use a name, as theirs or as a folder of it
     uses = Counter(use for name in short for use in (name, *map(str, PurePosixPath(name).parents)))
-    names = {}
+    names: dict[str, None] = {}
     for with_suffix, without in zip(full, short, strict=True):
         wanted = without if uses[without] == 1 else with_suffix
         numbered = (f"{wanted}-{number}" for number in itertools.count(2))
@@ -324,7 +342,15 @@ def name_outputs(files):
     return list(names)
 
 
-def read_frames(path, count=30, start=0.0, end=None, keyframes=False, every=0, threads=0):
+def read_frames(
+    path: str | Path,
+    count: int = 30,
+    start: float = 0.0,
+    end: float | None = None,
+    keyframes: bool = False,
+    every: int = 0,
+    threads: int = 0,
+) -> Iterator[Frame]:
     """Yield the Frames of a video: `count` of them, evenly spread, or all where there are fewer.
 
     With `every` instead each so manieth, 1 for all. Taken between the times `start` and `end`, in
@@ -359,7 +385,9 @@ def read_frames(path, count=30, start=0.0, end=None, keyframes=False, every=0, t
         raise ValueError(f"no video that can be read ({describe_error(error)})") from error
 
 
-def _choose_frames(timeline, count, start, end, keyframes, every):
+def _choose_frames(
+    timeline: Timeline, count: int, start: float, end: float, keyframes: bool, every: int
+) -> list[int]:
     times = np.array(timeline.times)
     if not len(times):
         raise ValueError("no frame in it")
@@ -376,7 +404,7 @@ def _choose_frames(timeline, count, start, end, keyframes, every):
     return wanted[np.linspace(0, len(wanted) - 1, min(count, len(wanted))).round().astype(int)].tolist()
 
 
-def open_video(path):
+def open_video(path: str | Path) -> "InputContainer":
     """Return the PyAV container of a file, which alone is read: no playlist, nothing from a network."""
     import av
 
@@ -384,7 +412,7 @@ def open_video(path):
     return av.open(os.path.abspath(path), options={"format_whitelist": VIDEO_FORMATS})
 
 
-def choose_stream(container):
+def choose_stream(container: "InputContainer") -> "VideoStream":
     """Return the video stream of an open container. Raises ValueError when it has none of use."""
     import av
 
@@ -399,7 +427,7 @@ def choose_stream(container):
     return streams[0]
 
 
-def read_timeline(path):
+def read_timeline(path: str | Path) -> Timeline:
     """Return the Timeline of a video from its packets, without decoding. Raises as `read_frames`."""
     with open_video(path) as container:
         stream = choose_stream(container)
@@ -410,6 +438,7 @@ def read_timeline(path):
         ]
         shown = [(pts, dts, is_key) for pts, dts, is_key, trimmed in packets if not trimmed]
         stamps = sorted({pts for pts, _, _ in shown if pts is not None})
+        unit = stream.time_base or 1  # seconds
         # AVI files say when frames are decoded only, raw streams nothing
         if container.format.name == "avi" or len(stamps) < len(shown):
             numbers = list(range(len(shown)))
@@ -418,13 +447,15 @@ def read_timeline(path):
             if len(clock) < len(shown):
                 rate = float(stream.average_rate or 25)
                 return Timeline(numbers, [number / rate for number in numbers], keys, False)
-            return Timeline(numbers, [float((t - clock[0]) * stream.time_base) for t in clock], keys, False)
-        times = [float((stamp - stamps[0]) * stream.time_base) for stamp in stamps]
-        starts = [(pts, pts if dts is None else dts) for pts, dts, is_key, _ in packets if is_key]
+            return Timeline(numbers, [float((t - clock[0]) * unit) for t in clock], keys, False)
+        times = [float((stamp - stamps[0]) * unit) for stamp in stamps]
+        starts = [
+            (pts, pts if dts is None else dts) for pts, dts, key, _ in packets if key and pts is not None
+        ]
         return Timeline(stamps, times, sorted(starts), True)
 
 
-def _demux(container, stream):
+def _demux(container: "InputContainer", stream: "VideoStream") -> Iterator["Packet"]:
     """Yield the packets up to where the file is cut off, those trimmed off included: others build on them."""
     import av
 
@@ -434,7 +465,7 @@ def _demux(container, stream):
                 yield packet
 
 
-def _decode(stream, packets):
+def _decode(stream: "VideoStream", packets: Iterable["Packet"]) -> Iterator["VideoFrame"]:
     """Yield the frames of packets, in the order shown, passing over what is damaged."""
     import av
 
@@ -449,13 +480,15 @@ def _decode(stream, packets):
 SEEK_FROM = 24  # frames not needed: to skip fewer saves less than the seek costs
 
 
-def _decode_forward(container, stream, timeline, wanted):
+def _decode_forward(
+    container: "InputContainer", stream: "VideoStream", timeline: Timeline, wanted: list[int]
+) -> Iterator[tuple[int, "VideoFrame"]]:
     """Yield (index, frame) of the frames `wanted`, skipping to the last key frame before each."""
     stamps, keys, can_seek = timeline.stamps, timeline.keys, timeline.stamped and bool(timeline.keys)
     frames, frame, position = _decode(stream, _demux(container, stream)), None, -1
     for index, following in zip(wanted, [*wanted[1:], len(stamps)], strict=True):
         key = keys[max(0, bisect.bisect_right(keys, (stamps[index], np.inf)) - 1)] if can_seek else None
-        if can_seek and bisect.bisect_left(stamps, key[0]) - position > SEEK_FROM:
+        if key and bisect.bisect_left(stamps, key[0]) - position > SEEK_FROM:
             packets = _seek(container, stream, key)
             if packets is None:  # from the start, and all through
                 can_seek, position, packets = False, -1, _seek(container, stream, keys[0])
@@ -464,12 +497,15 @@ def _decode_forward(container, stream, timeline, wanted):
             frame = next(frames, None)
             if frame is None:
                 return
-            position = bisect.bisect_left(stamps, frame.pts) if timeline.stamped else position + 1
-        if position < following:  # else this one was damaged, and all up to the next
+            stamp = frame.pts if timeline.stamped else None
+            position = position + 1 if stamp is None else bisect.bisect_left(stamps, stamp)
+        if frame and position < following:  # else this one was damaged, and all up to the next
             yield position, frame
 
 
-def _seek(container, stream, key):
+def _seek(
+    container: "InputContainer", stream: "VideoStream", key: tuple[int, int]
+) -> Iterator["Packet"] | None:
     """Return the packets from a key frame on, or from one before; None where that fails.
 
     Some formats seek by when a frame is shown, others by when it is decoded.
@@ -483,20 +519,23 @@ def _seek(container, stream, key):
     return None
 
 
-def _decode_alone(container, stream, timeline, wanted):
+def _decode_alone(
+    container: "InputContainer", stream: "VideoStream", timeline: Timeline, wanted: list[int]
+) -> Iterator[tuple[int, "VideoFrame"]]:
     """Yield (index, frame) of the key frames `wanted`, decoding nothing else."""
-    wanted = {timeline.stamps[index]: index for index in wanted}
+    indices: dict[int | None, int] = {timeline.stamps[index]: index for index in wanted}
     for number, packet in enumerate(_demux(container, stream)):
-        index = wanted.get(packet.pts if timeline.stamped else number)
+        index = indices.get(packet.pts if timeline.stamped else number)
         if index is not None:
             for frame in _decode(stream, [packet]):
                 yield index, frame
             stream.codec_context.flush_buffers()
 
 
-def work_ahead(iterable, ahead=2):
+def work_ahead(iterable: Iterable[T], ahead: int = 2) -> Iterator[T]:
     """Yield the items of `iterable`, which runs in a thread beside, at most `ahead` items before."""
-    iterator, end = iter(iterable), object()
+    iterator = iter(iterable)
+    end: Any = object()
     with ThreadPoolExecutor(1) as pool:
         pending = deque(pool.submit(next, iterator, end) for _ in range(ahead))
         while (item := pending.popleft().result()) is not end:
@@ -528,7 +567,7 @@ class Face(NamedTuple):
 
     frame: int  # index of its frame
     time: float  # of its frame, seconds
-    box: tuple  # left, top, right, bottom, whole pixels: the detector's
+    box: Box  # the detector's
     pose: Pose
     sharpness: float  # see measure_sharpness
     person: int  # from 1, in order of appearance
@@ -549,12 +588,15 @@ class Search(NamedTuple):
     min_sharpness: float = 0.0  # likewise, see measure_sharpness
 
 
-def sample_frames(path, search, threads=0):
+FoundFaces = tuple[Frame, list[Face], int]  # see find_faces
+
+
+def sample_frames(path: Path, search: Search, threads: int = 0) -> Iterator[Frame]:
     """Yield the Frames of a video that a Search asks for (see `read_frames`)."""
     return read_frames(path, search.frames, search.start, search.end, search.keyframes, search.every, threads)
 
 
-def find_faces(frames, search):
+def find_faces(frames: Iterable[Frame], search: Search) -> Iterator[FoundFaces]:
     """Yield for each Frame (Frame, its Faces, how many more were too small or too blurred).
 
     Decoding, finding and telling persons apart run side by side.
@@ -565,12 +607,12 @@ def find_faces(frames, search):
         yield frame, kept, len(faces) - len(kept)
 
 
-def locate_faces(frames, search):
+def locate_faces(frames: Iterable[Frame], search: Search) -> Iterator[tuple[Frame, list[Face]]]:
     """Yield (Frame, its Faces, largest first, of person 0) for each of a video's Frames.
 
     The largest face is looked for near the last one first, then in the whole frame.
     """
-    last = None
+    last: Pose | None = None
     for frame in frames:
         near = None
         if last and not search.everyone:
@@ -583,7 +625,7 @@ def locate_faces(frames, search):
         yield frame, faces
 
 
-def locate_near(image, pose, detector):
+def locate_near(image: np.ndarray, pose: Pose, detector: str) -> tuple[Box, Pose] | None:
     """Return (box, Pose) of the face nearest to where one was, or None.
 
     Searched is a zone around it, scaled and turned upright, so that faces smaller than the detector
@@ -613,7 +655,7 @@ def locate_near(image, pose, detector):
     return found
 
 
-def locate_anywhere(image, search):
+def locate_anywhere(image: np.ndarray, search: Search) -> list[tuple[Box, Pose]]:
     """Return [(box, Pose)] of a frame's largest face, or of all, largest first.
 
     The largest is looked for in the frame made small, then at ever larger scale: what is found
@@ -632,20 +674,21 @@ def locate_anywhere(image, search):
     for box in boxes if search.everyone else boxes[:1]:
         pose = measure_pose(find_landmarks(image, box))
         near = locate_near(image, pose, search.detector)
-        # in the zone another face may lie nearer
-        same = near and np.hypot(near[1].x - pose.x, near[1].y - pose.y) < pose.size / 2
-        faces.append(near if same else (box, pose))
+        if near and np.hypot(near[1].x - pose.x, near[1].y - pose.y) >= pose.size / 2:
+            near = None  # another face, which lies nearer in the zone
+        faces.append(near or (box, pose))
     return faces
 
 
-def recognize_people(located):
+def recognize_people(located: Iterable[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, list[Face]]]:
     """Yield (Frame, its Faces) for each (Frame, Faces) of a video, with the person set, counted from 1.
 
     Who looks the same as in the frame before is not encoded anew: that takes longer than all else.
     """
-    people, last = [], []  # each person's encodings; Faces of the last frame that had some
+    people: list[list[np.ndarray]] = []  # each person's encodings
+    last: list[Face] = []  # of the last frame that had some
 
-    def recognize(face, others):
+    def recognize(face: Face, others: set[int]) -> int:
         for known in last:
             near = np.hypot(face.pose.x - known.pose.x, face.pose.y - known.pose.y) < known.pose.size
             if near and known.person not in others and correlate_crops(face.crop, known.crop) > SAME_LOOK:
@@ -660,14 +703,16 @@ def recognize_people(located):
         return len(people)
 
     for frame, unknown in located:
-        faces = []
+        faces: list[Face] = []
         for face in unknown:  # nobody is in a frame twice
             faces.append(face._replace(person=recognize(face, {f.person for f in faces})))
         last = faces or last
         yield frame, faces
 
 
-def detect_faces(image, detector="hog", reduction=1, upsample=0):
+def detect_faces(
+    image: np.ndarray, detector: str = "hog", reduction: int = 1, upsample: int = 0
+) -> list[Box]:
     """Return the boxes (left, top, right, bottom) of the faces in a uint8 RGB image, in its pixels.
 
     Looked for in the image made `reduction` times smaller, then doubled `upsample` times.
@@ -678,13 +723,13 @@ def detect_faces(image, detector="hog", reduction=1, upsample=0):
             for top, right, bottom, left in boxes]  # fmt: skip
 
 
-def find_landmarks(image, box):
+def find_landmarks(image: np.ndarray, box: Box) -> dict[str, list[tuple[int, int]]]:
     """Return the 68 landmarks of the face in a box of a uint8 RGB image: {feature: (x, y)s}."""
     left, top, right, bottom = box
     return _import_face_recognition().face_landmarks(image, [(top, right, bottom, left)])[0]
 
 
-def encode_face(crop):
+def encode_face(crop: np.ndarray) -> np.ndarray:
     """Return the encoding of an aligned crop's face, float64 (128,): within 0.6 of the same person's."""
     side = crop.shape[0]
     edge = round(side * (1 - 1 / CROP_ZOOM) / 2)
@@ -692,7 +737,7 @@ def encode_face(crop):
     return _import_face_recognition().face_encodings(crop, [box])[0]
 
 
-def correlate_crops(first, second):
+def correlate_crops(first: np.ndarray, second: np.ndarray) -> float:
     """Return the correlation of two aligned crops, at 24x24 grey pixels without the border, in [-1, 1]."""
     grey = [_reduce_grey(crop, 32)[4:-4, 4:-4].ravel() for crop in (first, second)]
     deviations = [g - g.mean() for g in grey]
@@ -700,18 +745,18 @@ def correlate_crops(first, second):
     return float(deviations[0] @ deviations[1] / max(norms[0] * norms[1], 1e-9))
 
 
-def measure_sharpness(crop):
+def measure_sharpness(crop: np.ndarray) -> float:
     """Return the variance of the Laplacian of a crop at 128x128 grey pixels in 0-255: low is blurred."""
     grey = _reduce_grey(crop, 128)
     laplacian = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]
     return float(laplacian.var())
 
 
-def _reduce_grey(crop, side):
+def _reduce_grey(crop: np.ndarray, side: int) -> np.ndarray:
     return resize_face(crop, "bilinear", side) @ (0.299, 0.587, 0.114)
 
 
-def _import_face_recognition():
+def _import_face_recognition() -> ModuleType:
     tolerant = PillowFile.LOAD_TRUNCATED_IMAGES
     try:
         with warnings.catch_warnings():
@@ -728,7 +773,7 @@ def _import_face_recognition():
     return face_recognition
 
 
-def measure_pose(landmarks):
+def measure_pose(landmarks: Mapping[str, np.ndarray | list[tuple[int, int]]]) -> Pose:
     """Return the Pose of a face from its 68 landmarks, as face_recognition names them: {feature: (x, y)s}.
 
     As the authors' code measures it, but over the full circle: theirs has no angle past 90 degrees.
@@ -743,7 +788,7 @@ def measure_pose(landmarks):
     return Pose(float(x), float(y), float(size), float(np.degrees(np.arctan2(down[0], down[1]))))
 
 
-def align_face(frame, pose, zoom=CROP_ZOOM):
+def align_face(frame: np.ndarray, pose: Pose, zoom: float = CROP_ZOOM) -> np.ndarray:
     """Cut the face out upright: uint8 (side, side, 3) RGB, side = zoom x size, mirrored beyond the frame.
 
     At native resolution, in one bicubic resampling.
@@ -751,7 +796,7 @@ def align_face(frame, pose, zoom=CROP_ZOOM):
     return cut_square(frame, pose, max(1, round(zoom * pose.size)))
 
 
-def cut_square(frame, pose, side, scale=1.0):
+def cut_square(frame: np.ndarray, pose: Pose, side: int, scale: float = 1.0) -> np.ndarray:
     """Cut an upright square around the pose: uint8 (side, side, 3), each pixel `scale` of the frame's.
 
     What lies beyond the frame is mirrored.
@@ -771,7 +816,7 @@ def cut_square(frame, pose, side, scale=1.0):
     return np.asarray(square)
 
 
-def map_square(pose, side, scale=1.0):
+def map_square(pose: Pose, side: int, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Return (turn, shift), float (2, 2) and (2,): where turn @ (x, y) + shift of a square lies in its frame.
 
     In continuous coordinates: the centre of a pixel is half a pixel from its edge.
@@ -781,7 +826,7 @@ def map_square(pose, side, scale=1.0):
     return turn, np.array([pose.x + 0.5, pose.y + 0.5]) - turn @ (side / 2, side / 2)
 
 
-def _mirror(first, last, length):
+def _mirror(first: int, last: int, length: int) -> slice | np.ndarray:
     """Return which of `length` rows to take for those from `first` to before `last`."""
     if first >= 0 and last <= length:
         return slice(first, last)
@@ -792,8 +837,8 @@ def _mirror(first, last, length):
 
 # --- faces of videos, as files ---------------------------------------------------------------------
 
-FACE_COLUMNS = ("frame", "time", "person", "left", "top", "right", "bottom", "x", "y", "size", "angle")
-FACE_COLUMNS += ("sharpness", "doubt", "file")
+FACE_COLUMNS = ("frame", "time", "person", "left", "top", "right", "bottom", "x", "y", "size", "angle",
+                "sharpness", "doubt", "file")  # fmt: skip
 
 
 class Extraction(NamedTuple):
@@ -811,7 +856,16 @@ class Extraction(NamedTuple):
     error: str = ""
 
 
-def extract_video(path, folder, search, jpeg=None, drop_doubtful=False, force=False, threads=0, watch=iter):
+def extract_video(
+    path: str | Path,
+    folder: str | Path,
+    search: Search,
+    jpeg: int | None = None,
+    drop_doubtful: bool = False,
+    force: bool = False,
+    threads: int = 0,
+    watch: Watch[FoundFaces] = iter,
+) -> Extraction:
     """Write a video's faces to a folder of their own; return the Extraction, errors included.
 
     In the folder: `<video>-<frame index>.png`, or .jpg of quality `jpeg`, of everyone in a subfolder for
@@ -843,7 +897,7 @@ def extract_video(path, folder, search, jpeg=None, drop_doubtful=False, force=Fa
         shutil.rmtree(part, ignore_errors=True)
 
 
-def check_extraction(folder, record):
+def check_extraction(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Return what an extraction by these settings found in this video before, {} if there was none.
 
     Raises FileExistsError when the folder holds anything else.
@@ -863,7 +917,7 @@ def check_extraction(folder, record):
     raise FileExistsError(f"{folder} holds {reason}: --force to replace it, or another --output")
 
 
-def check_replaceable(folder):
+def check_replaceable(folder: Path) -> None:
     """Raise FileExistsError unless the folder holds an extraction and nothing else, or nothing at all."""
     entries = list(folder.iterdir()) if folder.is_dir() else []
     own = any(entry.name == RECORD_NAME for entry in entries)
@@ -875,7 +929,15 @@ def check_replaceable(folder):
             raise FileExistsError(f"{folder} holds {entry.name}, which is no face: name another --output")
 
 
-def _write_faces(path, folder, search, jpeg, drop_doubtful, threads, watch):
+def _write_faces(
+    path: Path,
+    folder: Path,
+    search: Search,
+    jpeg: int | None,
+    drop_doubtful: bool,
+    threads: int,
+    watch: Watch[FoundFaces],
+) -> dict[str, Any]:
     """Write what belongs into an extraction's folder; return the counts of its Extraction."""
     faces, frames, empty, refused = [], 0, 0, 0
     for _, found, passed_over in watch(find_faces(sample_frames(path, search, threads), search)):
@@ -908,19 +970,20 @@ def _write_faces(path, folder, search, jpeg, drop_doubtful, threads, watch):
             "people": people, "doubtful": doubtful}  # fmt: skip
 
 
-def name_face(path, face, everyone, jpeg):
+def name_face(path: Path, face: Face, everyone: bool, jpeg: int | None) -> PurePosixPath:
     """Return the relative path of a face's file."""
     name = f"{path.stem}-{face.frame:06}{'.jpg' if jpeg else '.png'}"
     return PurePosixPath(f"person{face.person}", name) if everyone else PurePosixPath(name)  # PERSON_NAME
 
 
-def write_face(face, path, jpeg):
+def write_face(face: Face, path: Path, jpeg: int | None) -> None:
     path.parent.mkdir(exist_ok=True)
     # full colour resolution: the networks look at just such traces
-    Image.fromarray(face.crop).save(path, **({"quality": jpeg, "subsampling": 0} if jpeg else {}))
+    options: dict[str, Any] = {"quality": jpeg, "subsampling": 0} if jpeg else {}
+    Image.fromarray(face.crop).save(path, **options)
 
 
-def find_doubts(faces, everyone=False):
+def find_doubts(faces: Sequence[Face], everyone: bool = False) -> list[str]:
     """Return why each of a video's Faces may be no good: "", or some of these, joined by ", ".
 
     "blurred" or "small" beside the median of the others, at an unusual "position", of another "identity"
@@ -949,7 +1012,7 @@ def find_doubts(faces, everyone=False):
 THUMBNAIL = 112  # pixels
 
 
-def draw_contact_sheet(faces, doubts):
+def draw_contact_sheet(faces: Sequence[Face], doubts: Sequence[str]) -> Image.Image:
     """Return a Pillow image of the Faces in order, their crops made THUMBNAIL wide; the doubtful in red."""
     columns = min(10, len(faces))
     rows = -(-len(faces) // columns)
@@ -971,7 +1034,13 @@ def draw_contact_sheet(faces, doubts):
 # --- many at once -----------------------------------------------------------------------------------
 
 
-def run_jobs(function, calls, options, jobs=1, dask=None):
+def run_jobs(
+    function: Callable[..., T],
+    calls: Sequence[tuple],
+    options: dict[str, Any],
+    jobs: int = 1,
+    dask: str | None = None,
+) -> Iterator[T]:
     """Yield function(*call, **options) for each of `calls`, in order, as they get ready.
 
     In `jobs` processes of this machine, the cores shared out as their option `threads`, or on the Dask
@@ -993,7 +1062,7 @@ def run_jobs(function, calls, options, jobs=1, dask=None):
             client.upload_file(os.path.join(os.path.dirname(__file__), "classifiers.py"), load=False)
             stack.enter_context(parallel_config("dask", n_jobs=-1))
         elif (jobs := max(1, min(jobs, len(calls)))) > 1:
-            options = options | {"threads": max(1, os.cpu_count() // jobs)}
+            options = options | {"threads": max(1, (os.cpu_count() or 1) // jobs)}
         parallel = Parallel(n_jobs=None if dask else jobs, batch_size=1, return_as="generator")
         try:
             yield from parallel(delayed(function)(*call, **options) for call in calls)
@@ -1004,7 +1073,7 @@ def run_jobs(function, calls, options, jobs=1, dask=None):
 # --- weights --------------------------------------------------------------------------------------
 
 
-def find_weights(name, endings=(".tflite", ".weights.h5", ".h5")):
+def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weights.h5", ".h5")) -> Weights:
     """Return the Weights called `name`: a file, here or in weights/, its suffix given or not.
 
     Without suffix, the first of `endings` that is there. The card beside the first two
@@ -1041,16 +1110,17 @@ def find_weights(name, endings=(".tflite", ".weights.h5", ".h5")):
     return weights
 
 
-def name_card(path):
+def name_card(path: Path) -> Path:
     """Return where the card of a weights file is."""
     return path.with_name(re.sub(r"\.(tflite|weights\.h5)$", "", path.name) + ".json")
 
 
-_predictor = {}  # the last one loaded: who scores many videos loads weights once
+# the last one loaded: who scores many videos loads weights once
+_predictor: dict[tuple[Path, int], Predict] = {}
 _one_at_a_time = threading.RLock()  # LiteRT is not for several threads, such as a Dask worker's
 
 
-def load_predictor(weights, load_keras, threads=0):
+def load_predictor(weights: Weights, load_keras: LoadKeras, threads: int = 0) -> Predict:
     """Return the function that scores faces: uint8 (N, 256, 256, 3) -> P(real), float32 (N,).
 
     `.tflite` runs in LiteRT, by `threads` threads (0: one per core); for other files `load_keras(path)`
@@ -1068,7 +1138,7 @@ def load_predictor(weights, load_keras, threads=0):
         return _predictor[key]
 
 
-def _load_litert(path, threads):
+def _load_litert(path: Path, threads: int | None) -> Predict:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path), num_threads=threads)
@@ -1076,7 +1146,7 @@ def _load_litert(path, threads):
     scores_out = interpreter.get_output_details()[0]["index"]
     shape = None
 
-    def predict(faces):
+    def predict(faces: np.ndarray) -> np.ndarray:
         nonlocal shape
         if not len(faces):
             return np.empty(0, np.float32)
@@ -1093,7 +1163,7 @@ def _load_litert(path, threads):
     return predict
 
 
-def write_weights(classifier, stem, card):
+def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> dict[str, Any]:
     """Write a set of weights: `stem`.weights.h5, `stem`.tflite and `stem`.json. Returns the card.
 
     The first is for Keras, to train on; the second for LiteRT, to score with. The third says how
@@ -1118,7 +1188,7 @@ def write_weights(classifier, stem, card):
 
 
 @contextlib.contextmanager
-def hush_native():
+def hush_native() -> Iterator[None]:
     """Hold back what native code writes to stderr: TensorFlow and LiteRT greet at every start.
 
     Setting TF_CPP_MIN_LOG_LEVEL, which TensorFlow 2.21 heeds too late itself, lets all through.
@@ -1141,11 +1211,11 @@ def hush_native():
         os.close(sink)
 
 
-def compute_sha256(path):
+def compute_sha256(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def check_room(folder):
+def check_room(folder: Path) -> None:
     """Raise OSError when a megabyte cannot be written to `folder`: HDF5 would crash the process."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -1155,7 +1225,7 @@ def check_room(folder):
         raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
-def write_whole(path, write):
+def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call write(temporary path of the same name), then rename it: a kill leaves no half file."""
     path = Path(os.path.realpath(path))  # a link stays a link
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -1168,11 +1238,14 @@ def write_whole(path, write):
 # --- scores ---------------------------------------------------------------------------------------
 
 
-def score_images(images, predict, resampling, threshold, batch_size=32):
+def score_images(
+    images: Sequence[ImageFile], predict: Predict, resampling: str, threshold: float, batch_size: int = 32
+) -> Iterator[Score]:
     """Yield the Score of each ImageFile, in order; decoding runs in threads beside the network."""
-    waiting, faces = [], []
+    waiting: list[tuple[ImageFile, str]] = []
+    faces: list[np.ndarray] = []
 
-    def score_waiting():
+    def score_waiting() -> Iterator[Score]:
         scores = iter(predict(np.stack(faces)) if faces else ())
         for image, reason in waiting:
             score = None if reason else float(next(scores))
@@ -1200,12 +1273,20 @@ class FaceScore(NamedTuple):
     frame: int
     time: float
     person: int
-    box: tuple
+    box: Box
     pose: Pose
     score: float  # P(real)
 
 
-def score_file(item, annotated, weights, search, load_keras, batch_size=32, threads=0):
+def score_file(
+    item: ImageFile,
+    annotated: Path | None,
+    weights: Weights,
+    search: Search,
+    load_keras: LoadKeras,
+    batch_size: int = 32,
+    threads: int = 0,
+) -> Score:
     """Return the Score of a video's faces, or of all in a photograph: those that `extract_faces.py` writes.
 
     `item` is its ImageFile. An annotated copy is written to the path `annotated` if there is one. What
@@ -1214,7 +1295,7 @@ def score_file(item, annotated, weights, search, load_keras, batch_size=32, thre
     kind = "video" if is_video(item.path) else "photo"
     try:
         if kind == "video":
-            frames = sample_frames(item.path, search, threads)
+            frames: Iterable[Frame] = sample_frames(item.path, search, threads)
         else:
             search = search._replace(everyone=True)
             frames = [Frame(0, 0.0, read_image(item.path))]
@@ -1230,7 +1311,7 @@ def score_file(item, annotated, weights, search, load_keras, batch_size=32, thre
         return Score(item, None, "error", describe_error(error), kind)
 
 
-def _try_annotating(score, path, threshold, sampled):
+def _try_annotating(score: Score, path: Path, threshold: float, sampled: list[int]) -> str:
     """Return why no annotated copy could be written, or ""."""
     import av
 
@@ -1241,11 +1322,14 @@ def _try_annotating(score, path, threshold, sampled):
         return f"no annotated copy: {describe_error(error)}"
 
 
-def score_faces(found, predict, resampling, batch_size=32):
+def score_faces(
+    found: Iterable[FoundFaces], predict: Predict, resampling: str, batch_size: int = 32
+) -> tuple[list[int], tuple[FaceScore, ...]]:
     """Return (indices of the frames, tuple of FaceScores) of what `find_faces` yields, scoring meanwhile."""
-    sampled, waiting, scored = [], [], []
+    sampled, scored = [], []
+    waiting: list[Face] = []
 
-    def score_waiting():
+    def score_waiting() -> None:
         scores = predict(np.stack([resize_face(face.crop, resampling) for face in waiting]))
         if not np.isfinite(scores).all():
             raise ValueError("the network gave no number: these weights are no good")
@@ -1266,7 +1350,7 @@ def score_faces(found, predict, resampling, batch_size=32):
 FEW_FACES = 3  # a person seen in fewer frames of a video decides nothing
 
 
-def average_people(faces):
+def average_people(faces: Iterable[FaceScore]) -> dict[int, tuple[float, int]]:
     """Return {person: (mean score, faces)} of FaceScores: the paper's aggregation, per person."""
     people = defaultdict(list)
     for face in faces:
@@ -1274,31 +1358,31 @@ def average_people(faces):
     return {person: (float(np.mean(scores)), len(scores)) for person, scores in sorted(people.items())}
 
 
-def find_worst(people):
+def find_worst(people: dict[int, tuple[float, int]]) -> float | None:
     """Return the lowest mean score of the people seen often enough, None where there are none."""
     often = {person: found for person, found in people.items() if found[1] >= FEW_FACES}
     return min((score for score, _ in (often or people).values()), default=None)
 
 
-def judge(score, threshold):
+def judge(score: float | None, threshold: float) -> str:
     """Return the verdict on a score: "deepfake" below the threshold, else "real"; "error" on None."""
     if score is None:
         return "error"
     return "deepfake" if score < threshold else "real"
 
 
-def show(path):
+def show(path: str | Path) -> str:
     """Return a path on one line, whatever its name."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))
 
 
-def describe_error(error):
+def describe_error(error: BaseException) -> str:
     """Return why a file could not be used, in one line without its name."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(reason.split())
 
 
-def summarize(scores, threshold):
+def summarize(scores: Sequence[Score], threshold: float) -> dict[str, Any]:
     """Return the outcome of many Scores: a dict of their number, how many of them were scored, skipped
     and without a face, and, where some were scored, average_score in [0, 1], deepfake_percent and the
     verdict on the average."""
@@ -1317,7 +1401,7 @@ def summarize(scores, threshold):
     }
 
 
-def group_by_folder(scores):
+def group_by_folder(scores: Iterable[Score]) -> dict[str, list[Score]]:
     """Return {folder: its Scores}, in order of appearance; the folder as in the images' paths."""
     folders = defaultdict(list)
     for score in scores:
@@ -1327,11 +1411,11 @@ def group_by_folder(scores):
 
 # --- scores as tables ------------------------------------------------------------------------------
 
-SCORE_COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "frame", "time", "person")
-SCORE_COLUMNS += ("left", "top", "right", "bottom", "x", "y", "size", "angle", "settings")
+SCORE_COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "frame", "time", "person",
+                 "left", "top", "right", "bottom", "x", "y", "size", "angle", "settings")  # fmt: skip
 
 
-def list_rows(scores):
+def list_rows(scores: Iterable[Score]) -> Iterator[dict[str, Any]]:
     """Yield a dict per Score and, after a video's or photograph's, one per face: kind "face"."""
     for s in scores:
         score = None if s.score is None else round(s.score, 6)
@@ -1351,10 +1435,10 @@ def list_rows(scores):
             }
 
 
-def write_csv(path, scores, settings):
+def write_csv(path: Path, scores: Iterable[Score], settings: str) -> None:
     """Write a row per Score and face (see `list_rows`), each with how it came about, in words."""
 
-    def write(part):
+    def write(part: Path) -> None:
         with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.DictWriter(file, SCORE_COLUMNS)
             writer.writeheader()
@@ -1363,13 +1447,13 @@ def write_csv(path, scores, settings):
     write_whole(path, write)
 
 
-def write_json(path, scores, summary):
+def write_json(path: Path, scores: Iterable[Score], summary: dict[str, Any]) -> None:
     """Write the summary, which holds the settings, and the rows of `list_rows`."""
     content = {"summary": summary, "items": list(list_rows(scores))}
     write_whole(path, lambda part: part.write_text(json.dumps(content, indent=1) + "\n"))
 
 
-def read_scores(path):
+def read_scores(path: Path) -> tuple[dict[str, Score], str]:
     """Return ({path: Score}, the settings) of what `write_csv` or `write_json` wrote.
 
     Raises ValueError when it is something else.
@@ -1383,7 +1467,7 @@ def read_scores(path):
                 file.seek(0)
                 rows = list(csv.DictReader(file))
                 settings = rows[0]["settings"] if rows else ""
-        scores = {}
+        scores: dict[str, Score] = {}
         for row in rows:
             if row["kind"] == "face":
                 box = tuple(int(row[name]) for name in ("left", "top", "right", "bottom"))
@@ -1405,7 +1489,9 @@ def read_scores(path):
 # --- figures of merit -----------------------------------------------------------------------------
 
 
-def evaluate(labels, scores, threshold):
+def evaluate(
+    labels: Sequence[str], scores: Sequence[float] | np.ndarray, threshold: float
+) -> dict[str, float]:
     """Return how well scores tell "real" from "df": a dict of fractions in [0, 1].
 
     `labels` are "df" or "real", `scores` P(real). Accuracy for each class and overall, balanced
@@ -1429,25 +1515,25 @@ def evaluate(labels, scores, threshold):
     return found
 
 
-def evaluate_scores(scores, threshold):
+def evaluate_scores(scores: Iterable[Score], threshold: float) -> dict[str, dict[str, float]]:
     """Return {"image": figures, "video": figures} of the labelled Scores (see `evaluate`), or {}."""
     levels = collect_labelled(scores)
     return {level: evaluate(labels, values, threshold) for level, (labels, values) in levels.items()}
 
 
-def collect_labelled(scores):
+def collect_labelled(scores: Iterable[Score]) -> dict[str, tuple[list[str], list[float]]]:
     """Return {"image": (labels, scores), "video": (labels, scores)} of the labelled Scores.
 
     A video's score is the mean of its images' scores. Empty when no image has label and score.
     """
-    known = [s for s in scores if s.image.label and s.score is not None]
+    known = [(s.image, s.score) for s in scores if s.image.label and s.score is not None]
     videos = defaultdict(list)
-    for s in known:
-        videos[s.image.label, s.image.video].append(s.score)
+    for image, score in known:
+        videos[image.label, image.video].append(score)
     if not known:
         return {}
     return {
-        "image": ([s.image.label for s in known], [s.score for s in known]),
+        "image": ([image.label for image, _ in known], [score for _, score in known]),
         "video": ([label for label, _ in videos], [float(np.mean(v)) for v in videos.values()]),
     }
 
@@ -1458,7 +1544,7 @@ VERDICT_COLORS = {"real": "tab:blue", "deepfake": "tab:red", "no face": "tab:gra
 MOST_FACES = 32  # in a figure
 
 
-def plot_scores(scores, threshold, path):
+def plot_scores(scores: Iterable[Score], threshold: float, path: Path) -> None:
     """Draw the Scores: faces in order of score, histogram and, where labels exist, the ROC curve.
 
     Of more than 32 faces, as many are shown, evenly spaced in the order. Raises ValueError when
@@ -1466,14 +1552,14 @@ def plot_scores(scores, threshold, path):
     """
     from matplotlib.figure import Figure
 
-    ranked = sorted((s for s in scores if s.score is not None), key=lambda s: s.score)
+    ranked = sorted((s for s in scores if s.score is not None), key=attrgetter("score"))
     if not ranked:
         raise ValueError("no score to draw")
     shown = [ranked[i] for i in np.linspace(0, len(ranked) - 1, min(len(ranked), MOST_FACES)).astype(int)]
     columns = min(8, max(4, len(shown)))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(1.45 * columns, 1.75 * rows + 3.6), layout="constrained")
-    upper, lower = figure.subfigures(2, height_ratios=(1.75 * rows, 3.6))
+    upper, lower = figure.subfigures(2, squeeze=False, height_ratios=(1.75 * rows, 3.6)).flat
     few = "" if len(shown) == len(ranked) else f" ({len(shown)} of {len(ranked)} faces)"
     upper.suptitle(f"From forged (0) to real (1){few}", fontsize=11)
     cells = list(upper.subplots(rows, columns, squeeze=False).flat)
@@ -1486,7 +1572,7 @@ def plot_scores(scores, threshold, path):
     write_whole(path, lambda part: figure.savefig(part, dpi=120))
 
 
-def draw_faces(cells, scores):
+def draw_faces(cells: Sequence["Axes"], scores: Sequence[Score]) -> None:
     """Draw the face, score and verdict of each Score into an axes of its own; leave the rest empty."""
     for cell in cells[len(scores) :]:
         cell.axis("off")
@@ -1495,7 +1581,7 @@ def draw_faces(cells, scores):
         draw_face(cell, score, face)
 
 
-def draw_face(cell, score, face):
+def draw_face(cell: "Axes", score: Score, face: np.ndarray | Exception | None) -> None:
     color = VERDICT_COLORS[score.verdict]
     cell.set(xticks=[], yticks=[])
     for spine in cell.spines.values():
@@ -1507,20 +1593,20 @@ def draw_face(cell, score, face):
         cell.imshow(face)
 
 
-def draw_histogram(panel, scores, threshold):
-    groups = defaultdict(list)
+def draw_histogram(panel: "Axes", scores: Iterable[Score], threshold: float) -> None:
+    groups: dict[str, list[Any]] = defaultdict(list)
     for s in scores:
         groups[s.image.label or s.verdict].append(s.score)
     labelled = any(s.image.label for s in scores)
     names = sorted(groups)
-    colors = [VERDICT_COLORS.get({"df": "deepfake"}.get(name, name)) for name in names]
+    colors = [VERDICT_COLORS[{"df": "deepfake"}.get(name, name)] for name in names]
     panel.hist([groups[n] for n in names], bins=20, range=(0, 1), stacked=True, color=colors, label=names)
     panel.axvline(threshold, color="black", linestyle=":", label=f"threshold {threshold:g}")
     panel.set(xlabel="score: 0 = deepfake/f2f, 1 = real", ylabel="images", title="Scores")
     panel.legend(title="label" if labelled else "verdict", fontsize=8)
 
 
-def draw_roc(panel, scores):
+def draw_roc(panel: "Axes", scores: Iterable[Score]) -> None:
     """Draw the ROC curves of the labelled Scores, per image and, where that differs, per video."""
     from sklearn import metrics
 
@@ -1539,14 +1625,14 @@ def draw_roc(panel, scores):
 MOST_VIDEOS = 6  # in a figure
 
 
-def plot_videos(scores, threshold, path):
+def plot_videos(scores: Iterable[Score], threshold: float, path: Path) -> None:
     """Draw the scores of videos over time, with the lowest and the highest face of each.
 
     Of more than six videos those of the lowest scores are shown. Raises as `plot_scores`.
     """
     from matplotlib.figure import Figure
 
-    ranked = sorted((s for s in scores if s.faces), key=lambda s: s.score)
+    ranked = sorted((s for s in scores if s.faces), key=attrgetter("score"))
     if not ranked:
         raise ValueError("no score to draw")
     shown = ranked[:MOST_VIDEOS]
@@ -1566,7 +1652,7 @@ def plot_videos(scores, threshold, path):
     write_whole(path, lambda part: figure.savefig(part, dpi=100))
 
 
-def draw_timeline(panel, score, threshold):
+def draw_timeline(panel: "Axes", score: Score, threshold: float) -> None:
     """Draw a video's scores over time, a line for each person."""
     for person, (mean, _) in average_people(score.faces).items():
         own = [face for face in score.faces if face.person == person]
@@ -1581,13 +1667,13 @@ def draw_timeline(panel, score, threshold):
     panel.legend(fontsize=8)
 
 
-def load_scored_face(score, face, resampling):
+def load_scored_face(score: Score, face: FaceScore | None, resampling: str) -> np.ndarray | None:
     """Return what the network saw, uint8 (256, 256, 3), None when the file cannot be read any more.
 
     Of a video or photograph the FaceScore says which face; of a face crop it is None.
     """
     try:
-        if score.kind == "video":
+        if face and score.kind == "video":
             near = (face.time - 5e-4, face.time + 5e-4)
             crop = align_face(next(read_frames(score.image.path, 1, *near)).image, face.pose)
         else:
@@ -1604,7 +1690,7 @@ COPIED_SOUND = ("aac", "ac3", "eac3", "opus", "flac", "alac")  # what MP4 takes 
 TICKS = 90_000  # a second, of an annotated video
 
 
-def annotate(score, path, threshold, sampled=()):
+def annotate(score: Score, path: Path, threshold: float, sampled: Sequence[int] = ()) -> None:
     """Write a copy of a Score's video, photograph or face crop with its verdicts drawn on it.
 
     A video becomes an MP4 (H.264) with its sound; its scores hold from one of the frames `sampled`,
@@ -1620,10 +1706,10 @@ def annotate(score, path, threshold, sampled=()):
     image.save(path, "png")
 
 
-def _annotate_video(score, label, path, threshold, sampled):
+def _annotate_video(score: Score, label: str, path: Path, threshold: float, sampled: Sequence[int]) -> None:
     import av
 
-    faces = {index: [] for index in sampled}
+    faces: dict[int, list[FaceScore]] = {index: [] for index in sampled}
     for face in score.faces:
         faces[face.frame].append(face)
     original, copy = score.image.path, os.path.abspath(path)
@@ -1647,7 +1733,7 @@ def _annotate_video(score, label, path, threshold, sampled):
             _copy_sound(source, target, sound)
 
 
-def _add_sound(source, target):
+def _add_sound(source: "InputContainer", target: "OutputContainer") -> "AudioStream | None":
     """Return the stream of `target` for the sound of `source`, None where it has none that can be kept."""
     stream = next(iter(source.streams.audio), None)
     if stream is None or stream.codec_context is None:
@@ -1657,34 +1743,36 @@ def _add_sound(source, target):
     return target.add_stream("aac", rate=min(stream.codec_context.sample_rate, 48_000))
 
 
-def _copy_sound(source, target, sound):
+def _copy_sound(source: "InputContainer", target: "OutputContainer", sound: "AudioStream") -> None:
     """Copy the sound, encoding it anew only where MP4 does not take it, up to where it is damaged."""
     import av
 
     stream, video = source.streams.audio[0], choose_stream(source)
     # times count from the first frame
-    start = float((video.start_time or 0) * video.time_base)
+    start = float((video.start_time or 0) * (video.time_base or 1))
     resampler = av.AudioResampler("fltp", "stereo", sound.codec_context.sample_rate)
     copied = sound.codec_context.name == stream.codec_context.name
     with contextlib.suppress(av.error.FFmpegError):
         for packet in source.demux(stream):
-            if copied and None not in (packet.pts, packet.dts):
-                shift = round(start / stream.time_base)
+            if copied and packet.pts is not None and packet.dts is not None:
+                shift = round(start / (stream.time_base or 1))
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                 packet.stream = sound
                 target.mux(packet)
             for frame in () if copied else packet.decode():
                 for samples in resampler.resample(frame):
                     rate = samples.sample_rate
-                    if samples.pts is not None:
-                        samples.pts = round((float(samples.pts * samples.time_base) - start) * rate)
+                    if samples.time is not None:
+                        samples.pts = round((samples.time - start) * rate)
                         samples.time_base = Fraction(1, rate)
                     target.mux(sound.encode(samples))
         if not copied:
             target.mux(sound.encode())
 
 
-def interpolate_faces(faces, sampled, index):
+def interpolate_faces(
+    faces: dict[int, list[FaceScore]], sampled: Sequence[int], index: int
+) -> list[FaceScore]:
     """Return the FaceScores to draw on a frame, given {index: FaceScores} of those `sampled`, ascending.
 
     Scores are those of the last frame sampled; boxes lie on the way to the same person's next.
@@ -1702,7 +1790,7 @@ def interpolate_faces(faces, sampled, index):
     return drawn
 
 
-def draw_verdicts(image, faces, threshold):
+def draw_verdicts(image: Image.Image, faces: Iterable[FaceScore], threshold: float) -> None:
     """Draw the boxes, scores and verdicts of FaceScores on a Pillow image."""
     draw = ImageDraw.Draw(image)
     for face in faces:
@@ -1714,7 +1802,7 @@ def draw_verdicts(image, faces, threshold):
 VERDICT_INKS = {"real": "#1f77b4", "deepfake": "#d62728", "no face": "#7f7f7f", "error": "#7f7f7f"}
 
 
-def draw_label(image, corner, text, verdict):
+def draw_label(image: Image.Image, corner: tuple[int, int], text: str, verdict: str) -> None:
     """Write white on the verdict's colour, the upper left corner at `corner` or as near as fits."""
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(max(11, image.height // 28))
@@ -1730,7 +1818,7 @@ def draw_label(image, corner, text, verdict):
 PATCH, STRIDE = 32, 16  # pixels of a 256x256 face
 
 
-def map_evidence(face, compute_logits):
+def map_evidence(face: np.ndarray, compute_logits: Predict) -> np.ndarray:
     """Return how much each pixel of a face speaks for "forged": float32 (256, 256), in logits.
 
     Occlusion: patches are replaced by the face's own pixels in disorder, and each pixel gets by how
@@ -1752,7 +1840,7 @@ def map_evidence(face, compute_logits):
     return total / covers
 
 
-def plot_evidence(face, evidence, title, path):
+def plot_evidence(face: np.ndarray, evidence: np.ndarray, title: str, path: Path) -> None:
     """Draw a face beside itself with its map of evidence (see `map_evidence`) laid over."""
     from matplotlib.figure import Figure
 
@@ -1769,7 +1857,7 @@ def plot_evidence(face, evidence, title, path):
     write_whole(path, lambda part: figure.savefig(part, dpi=100))
 
 
-def plot_activations(means, path):
+def plot_activations(means: dict[str, tuple[np.ndarray, ...]], path: Path) -> None:
     """Draw mean activations, {"real": (first, last), "df": (first, last)}: maps (height, width, channels)."""
     from matplotlib.figure import Figure
 
@@ -1790,7 +1878,7 @@ def plot_activations(means, path):
     write_whole(path, lambda part: figure.savefig(part, dpi=100))
 
 
-def plot_units(images, weights, path):
+def plot_units(images: np.ndarray, weights: np.ndarray, path: Path) -> None:
     """Draw what excites each hidden unit most, uint8 (units, 256, 256, 3), those for "forged" first.
 
     `weights`, float (units,): of the units in the score.

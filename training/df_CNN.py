@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's
 import pipeline
 
 
-def main():
+def main() -> int:
     arguments = parse_arguments()
     with pipeline.hush_native():
         from training import run  # imports TensorFlow: seconds
@@ -33,12 +33,12 @@ def main():
     return 0
 
 
-def fail(status, reason):
+def fail(status: int, reason: object) -> int:
     print(f"df_CNN.py: {reason}", file=sys.stderr)
     return status
 
 
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -148,7 +148,7 @@ def parse_arguments():
     return arguments
 
 
-def read_count(text):
+def read_count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: wanted 1 or more")

@@ -8,13 +8,15 @@ import collections
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import pipeline
 from classifiers import PIXEL_SCALE
+from pipeline import ImageFile
 
 SIDE = pipeline.IMAGE_SIZE
 IN_MEMORY = 0.25  # of the memory may hold a set of decoded faces; a larger set lies on disk
@@ -28,12 +30,12 @@ CHANNEL_SHIFT = 30 / 255
 class FaceSet(NamedTuple):
     """Decoded faces. The three are parallel."""
 
-    images: list[pipeline.ImageFile]
+    images: list[ImageFile]
     faces: np.ndarray  # uint8 (N, 256, 256, 3) RGB, in memory or mapped from disk
     labels: np.ndarray  # float32 (N, 1): 1 = real, 0 = forged
 
 
-def find_faces(folder):
+def find_faces(folder: str | Path) -> tuple[list[ImageFile], dict[str, str]]:
     """Return (ImageFiles of `folder`/<df,real>, {folder name: label} where the name is an alias).
 
     A video is a subfolder of its class, or the first part of names `<source>-<video>-<frame>`.
@@ -68,16 +70,18 @@ def find_faces(folder):
     return images, aliases
 
 
-def find_leaks(training, validation):
+def find_leaks(training: Iterable[ImageFile], validation: Iterable[ImageFile]) -> list[str]:
     """Return the names of videos that have images in both lists, sorted."""
 
-    def named(images):
+    def named(images: Iterable[ImageFile]) -> set[str]:
         return {image.video for image in images if image.video != str(image.path)}
 
     return sorted(named(training) & named(validation))
 
 
-def split_by_video(images, fraction, seed):
+def split_by_video(
+    images: Sequence[ImageFile], fraction: float, seed: int
+) -> tuple[list[ImageFile], list[ImageFile]]:
     """Return (training, validation): whole videos, about `fraction` of each source's into the second.
 
     Videos of one name stay together, whatever their class. Raises ValueError when a class of either
@@ -104,7 +108,9 @@ def split_by_video(images, fraction, seed):
     return training, validation
 
 
-def load_faces(images, resampling, scratch, watch=iter):
+def load_faces(
+    images: Sequence[ImageFile], resampling: str, scratch: str | Path, watch: pipeline.Watch[ImageFile] = iter
+) -> tuple[FaceSet, list[tuple[Path, str]]]:
     """Return (FaceSet of the images that can be read, [(path, reason)] of the others).
 
     Decoded once, as `pipeline.load_face` does for scoring. Kept in memory, or, when they would take
@@ -117,7 +123,8 @@ def load_faces(images, resampling, scratch, watch=iter):
     else:
         with tempfile.TemporaryFile(dir=scratch) as file:  # gone when the process is, killed or not
             faces = np.memmap(file, np.uint8, "w+", shape=shape)
-    kept, failed = [], []
+    kept: list[ImageFile] = []
+    failed: list[tuple[Path, str]] = []
     for image, face in zip(watch(images), pipeline.load_faces(images, resampling), strict=True):
         if isinstance(face, Exception):
             failed.append((image.path, pipeline.describe_error(face)))
@@ -128,7 +135,7 @@ def load_faces(images, resampling, scratch, watch=iter):
     return FaceSet(kept, faces[: len(kept)], labels), failed
 
 
-def measure_memory():
+def measure_memory() -> int:
     """Return the bytes of memory that this process may use: the machine's, or its container's."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
@@ -137,23 +144,21 @@ def measure_memory():
         return machine
 
 
-def count_faces(images):
+def count_faces(images: Iterable[ImageFile]) -> dict[str, dict[str, int]]:
     """Return {"source label": {"images": n, "videos": m}}, sorted; a set without sources has "" there."""
-    counts = collections.defaultdict(lambda: [0, set()])
+    videos = collections.defaultdict(list)  # of each image
     for image in images:
-        entry = counts[f"{image.source} {image.label}".strip()]
-        entry[0] += 1
-        entry[1].add(image.video)
-    return {name: {"images": n, "videos": len(videos)} for name, (n, videos) in sorted(counts.items())}
+        videos[f"{image.source} {image.label}".strip()].append(image.video)
+    return {name: {"images": len(v), "videos": len(set(v))} for name, v in sorted(videos.items())}
 
 
-def fingerprint(images):
+def fingerprint(images: Iterable[ImageFile]) -> str:
     """Return a short digest of which faces these are: classes, videos and file names, in order."""
     names = "\n".join(f"{i.label}/{i.video}/{i.path.name}" for i in images)
     return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-def weigh_faces(images):
+def weigh_faces(images: Sequence[ImageFile]) -> np.ndarray:
     """Return each image's chance to be drawn, float64 (N,), summing to 1.
 
     Even over the classes, within a class over its sources, within a source over its videos.
@@ -166,7 +171,9 @@ def weigh_faces(images):
     return chances / chances.sum()
 
 
-def draw_epoch(images, batch_size, balance, seed, epoch):
+def draw_epoch(
+    images: Sequence[ImageFile], batch_size: int, balance: bool, seed: int, epoch: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (which faces, int (steps, batch_size); how to change them, float32 (steps, batch_size, 8)).
 
     Without `balance` every face once, a few twice to fill the last batch; with it, as many draws by
@@ -183,7 +190,14 @@ def draw_epoch(images, batch_size, balance, seed, epoch):
     return order.reshape(steps, batch_size), changes
 
 
-def make_batches(face_set, order, changes, replicas=1, mine=slice(0, 1), side=SIDE):
+def make_batches(
+    face_set: FaceSet,
+    order: np.ndarray,
+    changes: np.ndarray,
+    replicas: int = 1,
+    mine: slice = slice(0, 1),
+    side: int = SIDE,
+) -> Any:
     """Return a tf.data.Dataset of (faces float32 (n, side, side, 3) in [0, 1], labels float32 (n, 1)).
 
     Each row of `order` is a batch, cut into as many parts as there are replicas; delivered, one
@@ -195,24 +209,24 @@ def make_batches(face_set, order, changes, replicas=1, mine=slice(0, 1), side=SI
     steps, batch_size = order.shape
     part = batch_size // replicas
 
-    def take_mine(array):
+    def take_mine(array: np.ndarray) -> np.ndarray:
         parts = array.reshape(steps, replicas, part, *array.shape[2:])[:, mine]
         return parts.reshape(-1, part, *array.shape[2:])
 
     change_faces = tf.function(augment, jit_compile=True)  # one fused loop: five times as fast
 
-    def load(chosen, change):
+    def load(chosen: Any, change: Any) -> tuple[Any, Any]:
         batch = tf.numpy_function(lambda i: face_set.faces[i], [chosen], tf.uint8)
         batch = tf.ensure_shape(batch, (part, pipeline.IMAGE_SIZE, pipeline.IMAGE_SIZE, 3))
         return change_faces(batch, change, side), tf.gather(face_set.labels, chosen)
 
     batches = tf.data.Dataset.from_tensor_slices((take_mine(order), take_mine(changes)))
     # augmenting is quick: more threads would take the network's (measured on 2 cores)
-    threads = max(1, os.cpu_count() // 4)
+    threads = max(1, (os.cpu_count() or 1) // 4)
     return batches.map(load, num_parallel_calls=threads, deterministic=True).prefetch(1)
 
 
-def augment(faces, changes, side=SIDE):
+def augment(faces: Any, changes: Any, side: int = SIDE) -> Any:
     """Return uint8 faces (N, 256, 256, 3) changed as the authors' training does: float32 in [0, 1].
 
     `changes`, float32 (N, 8) in [-1, 1]: rotation to 15 degrees; zoom to 0.2, across and along;
@@ -241,7 +255,7 @@ def augment(faces, changes, side=SIDE):
     corner = tf.cast(top, tf.int32) * SIDE + tf.cast(left, tf.int32)
     pixels = tf.reshape(faces, (-1, SIDE * SIDE, 3))
 
-    def look(offset):
+    def look(offset: int) -> Any:
         return tf.cast(tf.gather(pixels, corner + offset, batch_dims=1), tf.float32)
 
     x, y = (x - left)[..., None], (y - top)[..., None]

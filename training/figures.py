@@ -1,6 +1,11 @@
 """Figures of a training: its curves, and what the trained network gets right and wrong."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import pipeline
@@ -8,7 +13,7 @@ import pipeline
 WORST = 16  # most wrongly classified faces to show
 
 
-def draw_curves(history, path):
+def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw the epochs' figures (dicts as in history.csv): loss, accuracy, AUC, learning rate."""
     figure = Figure(figsize=(10, 7), layout="constrained")
     epochs = [row["epoch"] for row in history]
@@ -38,10 +43,10 @@ def draw_curves(history, path):
     pipeline.write_whole(path, lambda part: figure.savefig(part, dpi=110))
 
 
-def draw_evaluation(scores, threshold, path):
+def draw_evaluation(scores: Sequence[pipeline.Score], threshold: float, path: Path) -> None:
     """Draw labelled pipeline.Scores: ROC, histogram, confusion per image and per video, worst faces."""
     figure = Figure(figsize=(12, 9.5), layout="constrained")
-    upper, lower = figure.subfigures(2, height_ratios=(4, 5))
+    upper, lower = figure.subfigures(2, squeeze=False, height_ratios=(4, 5)).flat
     roc, histogram, by_image, by_video = upper.subplots(1, 4)
     pipeline.draw_roc(roc, scores)
     pipeline.draw_histogram(histogram, scores, threshold)
@@ -49,7 +54,8 @@ def draw_evaluation(scores, threshold, path):
     for panel, (level, (labels, values)) in zip((by_image, by_video), levels.items(), strict=True):
         _draw_confusion(panel, level, labels, values, threshold)
     # how far on the wrong side of the threshold
-    wrongness = [(threshold - s.score) * (1 if s.image.label == "real" else -1) for s in scores]
+    sides = [1 if s.image.label == "real" else -1 for s in scores]
+    wrongness = (threshold - np.array([s.score for s in scores])) * sides
     order = np.argsort(wrongness)[::-1][:WORST]
     worst = [scores[i] for i in order if wrongness[i] > 0]
     lower.suptitle("Most wrongly classified" if worst else "None wrongly classified", fontsize=11)
@@ -57,7 +63,9 @@ def draw_evaluation(scores, threshold, path):
     pipeline.write_whole(path, lambda part: figure.savefig(part, dpi=110))
 
 
-def _draw_confusion(panel, level, labels, values, threshold):
+def _draw_confusion(
+    panel: Axes, level: str, labels: Sequence[str], values: Sequence[float], threshold: float
+) -> None:
     called_real = np.asarray(values) >= threshold
     is_real = np.array([label == "real" for label in labels])
     counts = np.array(

@@ -8,6 +8,10 @@ import shlex
 import shutil
 import sys
 import time
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,12 +21,13 @@ from tqdm import tqdm
 
 import pipeline
 from classifiers import load_classifier
+from pipeline import ImageFile
 from training import faces, figures, trainer
 
 
-def train(arguments):
+def train(arguments: Namespace) -> None:
     output, stem = arguments.output, arguments.output / arguments.name
-    training, validation = find_data(arguments)
+    training_images, validation_images = find_data(arguments)
     weights = find_h5(arguments.weights) if arguments.weights else None
     resample = arguments.resample or (weights.resampling if weights else "nearest")
     checkpoints = trainer.find_checkpoints(output)
@@ -36,8 +41,8 @@ def train(arguments):
         for unfinished in output.glob(".writing-*"):  # by a process that was killed
             shutil.rmtree(unfinished, ignore_errors=True)
     say = print if chief else lambda *_, **__: None
-    training = load_data(training, resample, output, "training", say)
-    validation = load_data(validation, resample, output, "validation", say)
+    training = load_data(training_images, resample, output, "training", say)
+    validation = load_data(validation_images, resample, output, "validation", say)
     per_epoch = -(-len(training.images) // arguments.batch_size)
     recipe = trainer.Recipe(
         model=arguments.model,
@@ -68,13 +73,13 @@ def train(arguments):
         )
     board = open_board(output) if arguments.tensorboard and chief else None
 
-    def keep_best(epoch, scores):
+    def keep_best(epoch: int, scores: np.ndarray) -> None:
         card = make_card(recipe, training, validation)
         judged = trainer.judge_faces(validation.images, scores, card["threshold"])
         card |= {"best_epoch": epoch, "validation": trainer.evaluate_by_source(judged, card["threshold"])}
         pipeline.write_weights(run.scorer, stem, card)
 
-    def watch(steps):
+    def watch(steps: Iterable[int]) -> Iterable[int]:
         return tqdm(steps, unit="step", disable=None if chief else True, leave=False)
 
     history, started = list(progress.history), time.monotonic()
@@ -97,7 +102,7 @@ def train(arguments):
     print(f"wrote {stem}.tflite, .weights.h5 and .json, history.csv, curves.png and evaluation.png")
 
 
-def evaluate(arguments):
+def evaluate(arguments: Namespace) -> None:
     weights = pipeline.find_weights(arguments.weights)
     resample = arguments.resample or weights.resampling
     if arguments.split_by_video:
@@ -116,7 +121,7 @@ def evaluate(arguments):
     print(f"wrote {figure}")
 
 
-def calibrate(path, images, scores):
+def calibrate(path: Path, images: Sequence[ImageFile], scores: np.ndarray) -> float:
     """Store in the card beside weights the threshold that does best on labelled faces; return it."""
     card_path = pipeline.name_card(path)
     card = json.loads(card_path.read_bytes()) if card_path.is_file() else {"sha256": {}}
@@ -131,7 +136,7 @@ def calibrate(path, images, scores):
     return threshold
 
 
-def find_data(arguments):
+def find_data(arguments: Namespace) -> tuple[list[ImageFile], list[ImageFile]]:
     """Return the ImageFiles of training and validation; tell of aliases, splits and leaks."""
     training, aliases = faces.find_faces(arguments.data / "training")
     if not (arguments.data / "validation").is_dir():
@@ -155,7 +160,9 @@ def find_data(arguments):
     return training, validation
 
 
-def load_data(images, resample, scratch, name, say):
+def load_data(
+    images: Sequence[ImageFile], resample: str, scratch: Path, name: str, say: Callable[..., None]
+) -> faces.FaceSet:
     """Return the FaceSet of the images that can be read; tell of the others, and count."""
     watch = functools.partial(tqdm, desc=f"reading {name}", unit="image", disable=None, delay=1, leave=False)
     face_set, failed = faces.load_faces(images, resample, scratch, watch)
@@ -170,11 +177,11 @@ def load_data(images, resample, scratch, name, say):
     return face_set
 
 
-def find_h5(name):
+def find_h5(name: str) -> pipeline.Weights:
     return pipeline.find_weights(name, (".weights.h5", ".h5"))
 
 
-def restore_last(run, checkpoints):
+def restore_last(run: trainer.Trainer, checkpoints: Sequence[Path]) -> trainer.Progress:
     """Take up the newest checkpoint that is whole; return its Progress, or that of a beginning."""
     for path in reversed(checkpoints):
         try:
@@ -186,7 +193,7 @@ def restore_last(run, checkpoints):
     return trainer.Progress()
 
 
-def make_card(recipe, training, validation):
+def make_card(recipe: trainer.Recipe, training: faces.FaceSet, validation: faces.FaceSet) -> dict[str, Any]:
     return {
         "resampling": recipe.resample,
         "threshold": 0.5,
@@ -204,7 +211,7 @@ def make_card(recipe, training, validation):
     }
 
 
-def format_epoch(row, epochs, speed, better):
+def format_epoch(row: dict[str, Any], epochs: int, speed: float, better: bool) -> str:
     return (
         f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.3f}; "
         f"validation: loss {row['validation_loss']:.4f}, accuracy {row['validation_accuracy']:.3f}, "
@@ -213,7 +220,7 @@ def format_epoch(row, epochs, speed, better):
     )
 
 
-def report(scores, threshold, figure):
+def report(scores: Sequence[pipeline.Score], threshold: float, figure: Path) -> None:
     """Print the figures per source, image and video level, and draw them."""
     columns = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc", "eer")
     print("source      level  count  df right  real right  balanced    AUC    EER")
@@ -228,7 +235,7 @@ def report(scores, threshold, figure):
     figures.draw_evaluation(scores, threshold, figure)
 
 
-def open_board(output):
+def open_board(output: Path) -> Any:
     try:
         import tensorboard  # noqa: F401
     except ImportError:
@@ -236,7 +243,7 @@ def open_board(output):
     return tensorflow.summary.create_file_writer(str(output / "logs"))
 
 
-def write_board(board, row):
+def write_board(board: Any, row: dict[str, Any]) -> None:
     with board.as_default():
         for name, value in row.items():
             if name not in ("epoch", "step"):
@@ -244,5 +251,5 @@ def write_board(board, row):
     board.flush()
 
 
-def warn(text):
+def warn(text: object) -> None:
     print(f"df_CNN.py: warning: {text}", file=sys.stderr)

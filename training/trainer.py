@@ -10,8 +10,9 @@ import json
 import os
 import zipfile
 import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -58,11 +59,11 @@ class Progress(NamedTuple):
     epoch: int = 0  # completed
     best: float = -1.0  # best validation AUC
     best_epoch: int = 0
-    history: tuple = ()  # a dict for each epoch
+    history: tuple[dict[str, Any], ...] = ()  # of each epoch
     finished: bool = False
 
 
-def choose_strategy():
+def choose_strategy() -> tf.distribute.Strategy:
     """Return the tf.distribute strategy of this machine: TF_CONFIG's workers, all GPUs, or neither."""
     if os.environ.get("TF_CONFIG"):
         return tf.distribute.MultiWorkerMirroredStrategy()
@@ -71,7 +72,7 @@ def choose_strategy():
     return tf.distribute.get_strategy()
 
 
-def is_chief(strategy):
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Return whether this process is the one that validates, writes and prints."""
     resolver = strategy.cluster_resolver
     return (
@@ -84,7 +85,7 @@ def is_chief(strategy):
 class Trainer:
     """A network in training: its variables, its optimiser, and the compiled step."""
 
-    def __init__(self, recipe, strategy):
+    def __init__(self, recipe: Recipe, strategy: tf.distribute.Strategy) -> None:
         replicas = strategy.num_replicas_in_sync
         if recipe.batch_size % replicas:
             raise ValueError(f"batch size {recipe.batch_size}: wanted a multiple of {replicas} replicas")
@@ -107,7 +108,7 @@ class Trainer:
             self.optimizer.build(self.model.trainable_variables)
         self._step = tf.function(self._run_step)
 
-    def _teach(self, teacher):
+    def _teach(self, teacher: keras.Model) -> None:
         """Have the first blocks imitate the teacher's (Romero et al., "FitNets: Hints for Thin Deep Nets").
 
         Their outputs are thousands of numbers to learn from in each face, a label is one. The layers
@@ -118,12 +119,12 @@ class Trainer:
             layer.trainable = False
         self._student, self._teacher = (cut_blocks(m, IMITATED_BLOCKS) for m in (self.model, teacher))
 
-    def _run_step(self, batch):
+    def _run_step(self, batch: tuple[tf.Tensor, tf.Tensor]) -> list[tf.Tensor]:
         train_replica = self._imitate_replica if self.recipe.imitate else self._train_replica
         per_replica = self.strategy.run(train_replica, args=batch)
         return [self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in per_replica]
 
-    def _train_replica(self, batch, labels):
+    def _train_replica(self, batch: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         loss_of = {"mse": keras.losses.mean_squared_error, "bce": keras.losses.binary_crossentropy}
         with tf.GradientTape() as tape:
             scores = self.model(batch, training=True)
@@ -134,7 +135,7 @@ class Trainer:
         right = tf.cast((scores >= 0.5) == (labels >= 0.5), tf.float32)
         return loss, tf.reduce_sum(right) / self.recipe.batch_size
 
-    def _imitate_replica(self, batch, _):
+    def _imitate_replica(self, batch: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the mean squared error, and the share of the teacher's variance explained."""
         share = len(batch) / self.recipe.batch_size
         wanted = self._teacher.call(batch, training=False)
@@ -146,14 +147,16 @@ class Trainer:
         return loss, share - loss / tf.math.reduce_variance(wanted)
 
     @property
-    def steps_done(self):
+    def steps_done(self) -> int:
         return int(self.optimizer.iterations.numpy())
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> float:
         return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
 
-    def train_epoch(self, face_set, epoch, watch=iter):
+    def train_epoch(
+        self, face_set: faces.FaceSet, epoch: int, watch: pipeline.Watch[int] = iter
+    ) -> np.ndarray:
         """Train one epoch; return its mean (loss, accuracy). Raises ArithmeticError when a loss is no number.
 
         `watch` wraps the iterator over steps: a progress bar.
@@ -165,7 +168,7 @@ class Trainer:
         done = self.steps_done
         order, changes = order[: recipe.steps - done], changes[: recipe.steps - done]
 
-        def make_batches(context):
+        def make_batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
             replicas = self.strategy.num_replicas_in_sync
             local = replicas // context.num_input_pipelines
             first = context.input_pipeline_id * local
@@ -183,35 +186,35 @@ class Trainer:
             sums += values
         return sums / len(order)
 
-    def score(self, face_set, batch_size=75):
+    def score(self, face_set: faces.FaceSet, batch_size: int = 75) -> np.ndarray:
         """Return P(real) of the faces, float32 (N,), by the weights as they are now."""
         self.scorer.model.set_weights(self.model.get_weights())
         return self.scorer.predict(face_set.faces, batch_size)[:, 0]
 
-    def agree(self, value):
+    def agree(self, value: float) -> float:
         """Return the chief's `value` on every worker, so that all take the same decisions."""
         if not isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return value
         mine = tf.constant(value if is_chief(self.strategy) else 0.0, tf.float64)
 
         @tf.function
-        def reduce_sum():
+        def reduce_sum() -> tf.Tensor:
             return self.strategy.run(
                 lambda: tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, mine)
             )
 
         return float(self.strategy.experimental_local_results(reduce_sum())[0])
 
-    def lower_rate(self):
+    def lower_rate(self) -> None:
         """Divide the learning rate by ten, down to 1e-6: the plateau schedule."""
         rate = min(self.learning_rate, max(self.learning_rate / 10, LOWEST_RATE))
         self.optimizer.learning_rate.assign(rate)
 
-    def _variables(self):
+    def _variables(self) -> list[keras.Variable]:
         # the seed states of the dropout layers are among the model's variables
         return [*self.model.variables, *self.optimizer.variables]
 
-    def save(self, folder, progress):
+    def save(self, folder: Path, progress: Progress) -> None:
         """Write the checkpoint of an epoch; the two last are kept."""
         arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(self._variables())}
         state = {"recipe": self.recipe._asdict(), "progress": progress._asdict()}
@@ -220,7 +223,7 @@ class Trainer:
         for old in find_checkpoints(folder)[:-2]:
             old.unlink()
 
-    def restore(self, path):
+    def restore(self, path: Path) -> Progress:
         """Take up a checkpoint; return its Progress.
 
         Raises DamagedCheckpointError, with nothing changed, when it cannot be read, ValueError when
@@ -244,12 +247,12 @@ class Trainer:
         return Progress(**{**state["progress"], "history": tuple(state["progress"]["history"])})
 
 
-def find_checkpoints(folder):
+def find_checkpoints(folder: str | Path) -> list[Path]:
     """Return the checkpoints in a folder, oldest first."""
     return sorted(Path(folder).glob("checkpoint-*.npz"))
 
 
-def make_schedule(recipe):
+def make_schedule(recipe: Recipe) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """Return the learning rate by steps, for Keras' optimisers; for "plateau" where it starts."""
     rate, schedules = recipe.learning_rate, keras.optimizers.schedules
     if recipe.schedule == "cosine":
@@ -260,7 +263,7 @@ def make_schedule(recipe):
     return rate
 
 
-def freeze_blocks(model, count):
+def freeze_blocks(model: keras.Model, count: int) -> None:
     """Let the first `count` blocks, each up to its max-pooling, keep their weights."""
     if not 0 <= count <= len(list_pools(model)):
         raise ValueError(f"freeze {count}: {model.name} has {len(list_pools(model))} blocks")
@@ -269,23 +272,31 @@ def freeze_blocks(model, count):
             layer.trainable = False
 
 
-def list_pools(model):
+def list_pools(model: keras.Model) -> list[keras.layers.Layer]:
     """Return the layers with which the blocks of a network end."""
     return [layer for layer in model.layers if isinstance(layer, keras.layers.MaxPooling2D)]
 
 
-def cut_blocks(model, count):
+def cut_blocks(model: keras.Model, count: int) -> keras.Model:
     """Return the first `count` blocks of a network as one of its own, with the same variables."""
     return keras.Model(model.inputs, list_pools(model)[count - 1].output)
 
 
-def list_head(model):
+def list_head(model: keras.Model) -> list[keras.layers.Layer]:
     """Return the layers with weights that come after the blocks to imitate."""
     blocks = cut_blocks(model, IMITATED_BLOCKS).layers
     return [layer for layer in model.layers if layer.weights and layer not in blocks]
 
 
-def train(trainer, training, validation, folder, keep_best, progress=None, watch=iter):
+def train(
+    trainer: Trainer,
+    training: faces.FaceSet,
+    validation: faces.FaceSet,
+    folder: Path,
+    keep_best: Callable[[int, np.ndarray], None],
+    progress: Progress | None = None,
+    watch: pipeline.Watch[int] = iter,
+) -> Iterator[tuple[dict[str, Any], bool]]:
     """Train epoch after epoch; yield (figures of the epoch, whether it is the best so far).
 
     After each, the chief writes history.csv and a checkpoint to `folder`, and calls
@@ -328,8 +339,8 @@ def train(trainer, training, validation, folder, keep_best, progress=None, watch
             return
 
 
-def write_history(path, history):
-    def write(part):
+def write_history(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    def write(part: Path) -> None:
         with open(part, "w", newline="") as file:
             writer = csv.DictWriter(file, history[0])
             writer.writeheader()
@@ -338,7 +349,7 @@ def write_history(path, history):
     pipeline.write_whole(path, write)
 
 
-def measure(face_set, scores, loss):
+def measure(face_set: faces.FaceSet, scores: np.ndarray, loss: str) -> dict[str, float]:
     """Return the figures of an epoch's validation: loss, accuracy, balanced accuracy and AUC per image.
 
     The last two are means over the sources that have both classes, so that the largest does not
@@ -359,7 +370,9 @@ def measure(face_set, scores, loss):
     }
 
 
-def judge_faces(images, scores, threshold):
+def judge_faces(
+    images: Iterable[pipeline.ImageFile], scores: Iterable[float], threshold: float
+) -> list[pipeline.Score]:
     """Return the pipeline.Scores of ImageFiles and their scores."""
     return [
         pipeline.Score(image, float(score), pipeline.judge(score, threshold), "")
@@ -367,7 +380,9 @@ def judge_faces(images, scores, threshold):
     ]
 
 
-def evaluate_by_source(scores, threshold):
+def evaluate_by_source(
+    scores: Sequence[pipeline.Score], threshold: float
+) -> dict[str, dict[str, dict[str, float]]]:
     """Return {source: {"image": figures, "video": figures}} with the sources "all" and "mean" added.
 
     For the figures see `pipeline.evaluate`. "mean" has AUC and balanced accuracy, averaged over the
@@ -391,16 +406,16 @@ def evaluate_by_source(scores, threshold):
     }  # fmt: skip
 
 
-def choose_threshold(images, scores):
+def choose_threshold(images: Sequence[pipeline.ImageFile], scores: np.ndarray) -> float:
     """Return the threshold, a multiple of 0.05 from 0.3 to 0.7, of the highest balanced accuracy.
 
     Of equals the nearest to 0.5. Averaged over the sources, and over images and videos; coarse, so
     that it holds elsewhere too.
     """
 
-    def measure_at(threshold):
+    def measure_at(threshold: float) -> float:
         means = evaluate_by_source(judge_faces(images, scores, threshold), threshold)["mean"]
-        return round(np.mean([level["balanced_accuracy"] for level in means.values()]), 6)
+        return float(round(np.mean([level["balanced_accuracy"] for level in means.values()]), 6))
 
     candidates = [round(0.3 + 0.05 * i, 2) for i in range(9)]
     return max(candidates, key=lambda threshold: (measure_at(threshold), -abs(threshold - 0.5)))

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's
 import pipeline
 
 
-def main():
+def main() -> int:
     arguments = parse_arguments()
     stem = arguments.output / re.sub(r"(\.weights)?\.h5$", "", arguments.file.name)
     for path in (Path(f"{stem}{end}") for end in (".json", ".weights.h5", ".tflite")):
@@ -38,7 +38,7 @@ def main():
     return 0
 
 
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

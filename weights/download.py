@@ -6,6 +6,7 @@ Four Keras files (Apache-2.0, Darius Afchar and Vincent Nozick) from github.com/
 """
 
 import argparse
+import functools
 import hashlib
 import http.client
 import sys
@@ -28,7 +29,7 @@ LARGEST = 1_000_000  # bytes: five times what the files have
 PATIENCE = 30  # seconds without an answer
 
 
-def main():
+def main() -> int:
     arguments = parse_arguments()
     failures = 0
     for name, digest in SHA256.items():
@@ -38,7 +39,7 @@ def main():
             continue
         try:
             content = fetch(f"{arguments.address}/{name}", digest)
-            pipeline.write_whole(target, lambda path, content=content: path.write_bytes(content))
+            pipeline.write_whole(target, functools.partial(Path.write_bytes, data=content))
             print(f"{target}: downloaded, SHA-256 as expected")
         except (OSError, ValueError, http.client.HTTPException) as error:
             print(f"download.py: {name}: {error}", file=sys.stderr)
@@ -46,7 +47,7 @@ def main():
     return 1 if failures else 0
 
 
-def fetch(url, digest):
+def fetch(url: str, digest: str) -> bytes:
     """Return the bytes at `url`. Raises OSError, HTTPException or, for a wrong SHA-256, ValueError."""
     try:
         with urllib.request.urlopen(url, timeout=PATIENCE) as response:
@@ -64,7 +65,7 @@ def fetch(url, digest):
     return content
 
 
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
