@@ -9,6 +9,7 @@ Exit status: 0 every video gave faces, 1 some did not, 2 nothing to do or wrong 
 """
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ import pipeline
 
 def main() -> int:
     arguments = parse_arguments()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     videos = pipeline.find_videos(arguments.videos)
     if not any(os.path.exists(path) for path, _ in videos):
         return fail(2, f"no video in {', '.join(map(pipeline.show, arguments.videos))}")

@@ -1141,9 +1141,14 @@ def load_predictor(weights: Weights, load_keras: LoadKeras, threads: int = 0) ->
 def _load_litert(path: Path, threads: int | None) -> Predict:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_path=str(path), num_threads=threads)
-    faces_in = interpreter.get_input_details()[0]["index"]
-    scores_out = interpreter.get_output_details()[0]["index"]
+    try:
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        (faces_in,), (scores_out,) = interpreter.get_input_details(), interpreter.get_output_details()
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: LiteRT cannot read it ({describe_error(error)}): get it again") from error
+    found = np.dtype(faces_in["dtype"]).name, faces_in["shape"][1:].tolist(), len(scores_out["shape"])
+    if found != ("uint8", [IMAGE_SIZE, IMAGE_SIZE, 3], 2):
+        raise ValueError(f"{path}: takes faces as {found[0]} {found[1]}, wanted uint8 [256, 256, 3]")
     shape = None
 
     def predict(faces: np.ndarray) -> np.ndarray:
@@ -1151,14 +1156,17 @@ def _load_litert(path: Path, threads: int | None) -> Predict:
         if not len(faces):
             return np.empty(0, np.float32)
         with _one_at_a_time:
-            if faces.shape != shape:
-                shape = faces.shape
-                interpreter.resize_tensor_input(faces_in, shape)
-                with hush_native():
-                    interpreter.allocate_tensors()
-            interpreter.set_tensor(faces_in, faces)
-            interpreter.invoke()
-            return interpreter.get_tensor(scores_out)[:, 0]
+            try:
+                if faces.shape != shape:
+                    interpreter.resize_tensor_input(faces_in["index"], faces.shape)
+                    with hush_native():
+                        interpreter.allocate_tensors()
+                    shape = faces.shape
+                interpreter.set_tensor(faces_in["index"], faces)
+                interpreter.invoke()
+            except RuntimeError as error:
+                raise ValueError(f"{path}: LiteRT cannot run it ({describe_error(error)})") from error
+            return interpreter.get_tensor(scores_out["index"])[:, 0]
 
     return predict
 

@@ -21,7 +21,7 @@ from conftest import ROOT, run_script
 from PIL import Image
 
 import pipeline
-from classifiers import scale_pixels
+from classifiers import load_classifier, scale_pixels
 from training import faces, trainer
 
 SCRIPT = "training/df_CNN.py"
@@ -135,7 +135,7 @@ def test_an_epoch_is_drawn_from_seed_and_number_alone(data):
     images, _ = faces.find_faces(data / "training")
     order, changes = faces.draw_epoch(images, 8, False, 1, 0)
     assert order.shape == (5, 8)
-    assert changes.shape == (5, 8, 6)
+    assert changes.shape == (5, 8, 8)
     assert sorted(set(order.ravel())) == list(range(36))  # every face, and four again
     again = faces.draw_epoch(images, 8, False, 1, 0)
     np.testing.assert_array_equal(order, again[0])
@@ -154,7 +154,7 @@ def test_training_sees_the_pixels_that_scoring_sees(data):
         list(pipeline.score_images(images, lambda x: seen.append(x) or np.zeros(len(x)), resample, 0.5, 10))  # noqa: B023
         np.testing.assert_array_equal(face_set.faces, np.concatenate(seen))
         order = np.arange(36).reshape(3, 12)
-        batches = faces.make_batches(face_set, order, np.zeros((3, 12, 6), np.float32))
+        batches = faces.make_batches(face_set, order, np.zeros((3, 12, 8), np.float32))
         for row, (batch, labels) in zip(order, batches, strict=True):
             np.testing.assert_array_equal(batch, scale_pixels(face_set.faces[row]))
             np.testing.assert_array_equal(labels[:, 0], [images[i].label == "real" for i in row])
@@ -164,7 +164,7 @@ def test_each_replica_gets_its_part_of_every_batch(data):
     images, _ = faces.find_faces(data / "training")
     face_set, _ = faces.load_faces(images, "nearest", data)
     order = np.arange(36).reshape(3, 12)
-    changes = np.zeros((3, 12, 6), np.float32)
+    changes = np.zeros((3, 12, 8), np.float32)
     parts = order.reshape(3, 4, 3)  # steps, replicas, faces
     for mine, rows in ((slice(1, 2), parts[:, 1]), (slice(2, 4), parts[:, 2:].reshape(6, 3))):
         batches = list(faces.make_batches(face_set, order, changes, 4, mine))
@@ -191,9 +191,9 @@ def portrait():
 
 
 def augment(portrait, **values):
-    names = ("rotation", "zoom_x", "zoom_y", "flip", "shift", "brightness")
+    names = ("rotation", "zoom_x", "zoom_y", "flip", "shift", "brightness", "across", "down")
     changes = tf.constant([[values.get(name, 0) for name in names]], tf.float32)
-    return faces.augment(tf.constant(portrait[None]), changes).numpy()[0]
+    return faces.augment(tf.constant(portrait[None]), changes, values.get("side", 256)).numpy()[0]
 
 
 def test_augmentations_do_what_the_authors_did(portrait):
@@ -203,6 +203,14 @@ def test_augmentations_do_what_the_authors_did(portrait):
     np.testing.assert_allclose(augment(portrait, brightness=0.5), np.clip(plain * 1.1, 0, 1), atol=1e-6)
     np.testing.assert_allclose(augment(portrait, shift=-1), np.clip(plain - 30 / 255, 0, 1), atol=1e-6)
     assert augment(portrait, shift=1, brightness=1).max() == 1.0
+
+
+def test_a_window_is_a_part_of_the_augmented_face(portrait):
+    changes = {"rotation": 0.7, "zoom_x": -0.4, "flip": -1, "shift": 0.2}
+    whole = augment(portrait, **changes)
+    for across, down, left, top in ((-1, -1, 0, 0), (1, 1, 192, 192), (0, 0.5, 96, 144)):
+        window = augment(portrait, **changes, across=across, down=down, side=64)
+        np.testing.assert_allclose(window, whole[top : top + 64, left : left + 64], atol=1e-5)
 
 
 def test_rotation_is_fifteen_degrees_and_zoom_a_fifth(portrait):
@@ -219,7 +227,7 @@ def test_rotation_is_fifteen_degrees_and_zoom_a_fifth(portrait):
 
 
 def test_augmentation_is_tensorflows_own_projective_transform(portrait):
-    changes = np.random.default_rng(0).uniform(-1, 1, (8, 6)).astype(np.float32)
+    changes = np.random.default_rng(0).uniform(-1, 1, (8, 8)).astype(np.float32)
     changes[:, 4:] = 0
     angle = np.radians(15) * changes[:, 0]
     zoom_x, zoom_y = (1 + 0.2 * changes[:, 1]) * np.where(changes[:, 3] < 0, -1, 1), 1 + 0.2 * changes[:, 2]
@@ -285,6 +293,28 @@ def test_frozen_blocks_keep_their_weights(data, name, kept):
     assert all(changed[frozen:])
     with pytest.raises(ValueError, match="has 4 blocks"):
         trainer.freeze_blocks(run.model, 5)
+
+
+def test_blocks_are_imitated_and_the_head_is_taken_over():
+    teacher = load_classifier(ROOT / "weights/Meso4_DF")
+    images = pipeline.find_images([ROOT / "test_images"])
+    face_set, _ = faces.load_faces(images * 16, "bilinear", ".")
+    recipe = trainer.Recipe("MesoInception4", steps=200, batch_size=8, learning_rate=3e-3,
+                            imitate=str(ROOT / "weights/Meso4_DF.weights.h5"))  # fmt: skip
+    run = trainer.Trainer(recipe, trainer.choose_strategy())
+    losses, explained = zip(*(run.train_epoch(face_set, epoch) for epoch in range(12)), strict=True)
+    assert losses[-1] < losses[0] / 2
+    assert explained[-1] > 0.6 > explained[0]
+    heads = (trainer.list_head(model) for model in (run.model, teacher.model))
+    for layer, taught in zip(*heads, strict=True):
+        for weights, wanted in zip(layer.get_weights(), taught.get_weights(), strict=True):
+            np.testing.assert_array_equal(weights, wanted)
+    # learnt on windows, it holds on whole faces
+    whole = scale_pixels(face_set.faces[: len(images)])
+    # by the batch's own statistics: the moving ones need longer
+    found = trainer.cut_blocks(run.model, 3)(whole, training=True).numpy()
+    wanted = trainer.cut_blocks(teacher.model, 3)(whole, training=False).numpy()
+    assert 1 - np.mean((found - wanted) ** 2) / wanted.var() > 0.5
 
 
 # --- the script -----------------------------------------------------------------------------------

@@ -1,0 +1,238 @@
+"""What holds for all inputs, not only for those thought of: the geometry, the input contract, the tables."""
+
+import string
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import pipeline
+from classifiers import PIXEL_SCALE, scale_pixels
+
+settings.register_profile(
+    "ours",
+    deadline=None,  # the machine may be busy
+    derandomize=True,  # the same cases in every run
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("ours")
+
+FEATURES = {"left_eye": 6, "right_eye": 6, "nose_bridge": 4, "nose_tip": 5, "top_lip": 12, "bottom_lip": 12}
+coordinates = st.floats(-2000, 4000)
+angles = st.floats(-180, 180)
+poses = st.builds(pipeline.Pose, coordinates, coordinates, st.floats(1, 900), angles)
+scores = st.floats(0, 1)
+# every name that a file can have, bytes that are no UTF-8 (as surrogates) included
+names = st.text(st.characters(exclude_characters="/\0", max_codepoint=0x2FFF), min_size=1, max_size=30)
+names |= st.binary(min_size=1, max_size=30).map(lambda b: b.replace(b"/", b"").replace(b"\0", b"")).filter(
+    bool
+).map(lambda b: b.decode(errors="surrogateescape"))  # fmt: skip
+names = names.filter(lambda name: name not in (".", ".."))
+
+
+def turn(points, angle, scale, shift):
+    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    return scale * np.asarray(points) @ np.array([[cos, sin], [-sin, cos]]) + shift
+
+
+# --- geometry -------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**32 - 1), angles, st.floats(0.05, 20), coordinates, coordinates)
+def test_the_pose_moves_with_the_landmarks(seed, angle, scale, x, y):
+    random = np.random.default_rng(seed)
+    landmarks = {name: random.uniform(0, 100, (count, 2)) for name, count in FEATURES.items()}
+    before = pipeline.measure_pose(landmarks)
+    after = pipeline.measure_pose({n: turn(p, angle, scale, (x, y)) for n, p in landmarks.items()})
+    np.testing.assert_allclose(after[:2], turn(before[:2], angle, scale, (x, y)), atol=1e-6 * scale + 1e-8)
+    assert after.size == pytest.approx(before.size * scale)
+    # clockwise in an image, whose y points down, is what turns the head back
+    assert (after.angle - before.angle + angle + 180) % 360 - 180 == pytest.approx(0, abs=1e-4)
+
+
+@given(poses, st.integers(1, 600), st.floats(0.1, 10))
+def test_a_square_is_mapped_without_distortion(pose, side, scale):
+    matrix, shift = pipeline.map_square(pose, side, scale)
+    np.testing.assert_allclose(matrix @ matrix.T, scale**2 * np.eye(2), atol=1e-9 * scale**2)
+    assert np.linalg.det(matrix) > 0  # never mirrored
+    centre = matrix @ (side / 2, side / 2) + shift
+    np.testing.assert_allclose(centre, (pose.x + 0.5, pose.y + 0.5), atol=1e-6)
+
+
+@given(st.integers(1, 90), st.integers(1, 90), poses.map(lambda p: p._replace(size=min(p.size, 120))))
+@settings(max_examples=60)
+def test_any_face_can_be_cut_out_of_any_frame(height, width, pose):
+    """Far outside, larger than the frame, in frames of a pixel: a square of the frame's own colours."""
+    frame = np.empty((height, width, 3), np.uint8)
+    frame[:] = (200, 100, 50)
+    crop = pipeline.align_face(frame, pose)
+    side = max(1, round(1.3 * pose.size))
+    assert crop.shape == (side, side, 3)
+    assert crop.dtype == np.uint8
+    assert (crop == (200, 100, 50)).all()
+
+
+@given(st.integers(-3000, 3000), st.integers(1, 200), st.integers(1, 50))
+def test_mirroring_only_takes_rows_that_are_there(first, count, length):
+    rows = np.arange(length)[pipeline._mirror(first, first + count, length)]
+    assert len(rows) == count
+    for wanted, row in zip(range(first, first + count), rows, strict=True):
+        assert row == wanted or not 0 <= wanted < length
+
+
+@given(
+    st.lists(st.floats(0, 100), min_size=1, max_size=300).map(sorted),
+    st.integers(1, 400),
+    st.integers(0, 50),
+    scores,
+    scores,
+)
+def test_sampled_frames_are_ascending_and_as_many_as_asked(times, count, every, first, last):
+    timeline = pipeline.Timeline(list(range(len(times))), times, [], True)
+    start, end = sorted((first * 100, last * 100))
+    inside = [i for i, time in enumerate(times) if start <= time <= end]
+    if not inside:
+        with pytest.raises(ValueError, match="no frame from"):
+            pipeline._choose_frames(timeline, count, start, end, False, every)
+        return
+    wanted = pipeline._choose_frames(timeline, count, start, end, False, every)
+    assert wanted == sorted(set(wanted))
+    assert set(wanted) <= set(inside)
+    assert len(wanted) == (-(-len(inside) // every) if every else min(count, len(inside)))
+    assert wanted[0] == inside[0]
+
+
+# --- input contract -------------------------------------------------------------------------------
+
+dtypes = st.sampled_from(["u1", "i1", "u2", "i4", "i8", "f2", "f4", "f8", "?", "c8"])
+
+
+@given(dtypes, st.lists(st.integers(0, 4), max_size=5))
+def test_only_batches_of_faces_are_taken(dtype, shape):
+    with pytest.raises(ValueError, match="faces have shape"):
+        scale_pixels(np.zeros(shape, dtype))
+
+
+@given(dtypes.filter(lambda d: d not in ("u1", "f2", "f4", "f8")))
+def test_only_dtypes_of_known_unit_are_taken(dtype):
+    with pytest.raises(ValueError, match="dtype"):
+        scale_pixels(np.zeros((1, 256, 256, 3), dtype))
+
+
+@given(st.integers(0, 255))
+def test_bytes_are_scaled(value):
+    faces = scale_pixels(np.full((1, 256, 256, 3), value, np.uint8))
+    assert faces.dtype == np.float32
+    assert (faces == value * PIXEL_SCALE).all()
+    assert faces.max() <= 1
+
+
+@given(st.floats(width=32), st.integers(0, 256 * 256 * 3 - 1), st.sampled_from(["f4", "f8"]))
+def test_one_value_out_of_range_is_enough_to_refuse(value, where, dtype):
+    faces = np.zeros((1, 256, 256, 3), dtype)
+    faces.flat[where] = value
+    if 0 <= value <= 1:
+        np.testing.assert_array_equal(scale_pixels(faces), faces)
+    else:  # NaN included
+        with pytest.raises(ValueError, match=r"wanted \[0, 1\]"):
+            scale_pixels(faces)
+
+
+@given(
+    hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3))),
+    st.sampled_from(list(pipeline.RESAMPLING)),
+)
+def test_resizing_invents_no_value(image, resampling):
+    face = pipeline.resize_face(image, resampling)
+    assert face.shape == (256, 256, 3)
+    assert face.dtype == np.uint8
+    if resampling != "bicubic":  # which overshoots, as it should
+        assert face.min() >= image.min()
+        assert face.max() <= image.max()
+
+
+# --- names, scores, tables ------------------------------------------------------------------------
+
+
+@given(st.text(max_size=60))
+def test_what_is_shown_is_one_line(text):
+    assert len(pipeline.show(text).splitlines()) <= 1
+    assert len(pipeline.describe_error(ValueError(text)).splitlines()) <= 1
+
+
+@given(st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=4), min_size=1, max_size=12), st.data())
+def test_no_two_outputs_share_a_name_or_lie_within_another(paths, data):
+    suffixes = data.draw(
+        st.lists(st.sampled_from([".mp4", ".avi", ".png"]), min_size=len(paths), max_size=len(paths))
+    )
+    files = {
+        "/".join(parts) + suffix: tuple(parts[:-1]) for parts, suffix in zip(paths, suffixes, strict=True)
+    }
+    outputs = pipeline.name_outputs([(Path(path), (), below) for path, below in files.items()])
+    assert len(set(outputs)) == len(files)
+    for one in outputs:
+        assert not any(other.startswith(one + "/") for other in outputs)
+
+
+@given(
+    st.lists(
+        st.tuples(names, st.none() | scores, st.sampled_from(["df", "real", ""]), st.text(max_size=20)),
+        max_size=8,
+        unique_by=lambda row: row[0],
+    ),
+    st.text(string.printable, max_size=20),
+)
+def test_tables_give_back_what_was_written(tmp_path, rows, words):
+    face = pipeline.FaceScore(3, 0.12, 1, (1, 2, 3, 4), pipeline.Pose(1.0, 2.0, 3.0, 4.0), 0.5)
+    written = [
+        pipeline.Score(
+            pipeline.ImageFile(Path(name), label, "", ""),
+            score,
+            pipeline.judge(score, 0.5),
+            " ".join(error.split()),
+            "video" if number % 2 else "image",
+            30 if number % 2 else 0,
+            (face,) * (number % 2),
+        )
+        for number, (name, score, label, error) in enumerate(rows)
+    ]
+    settings_line = " ".join(words.split())
+    for file, write in (
+        ("a.csv", lambda path: pipeline.write_csv(path, written, settings_line)),
+        ("a.json", lambda path: pipeline.write_json(path, written, {"settings": settings_line})),
+    ):
+        write(tmp_path / file)
+        read, found = pipeline.read_scores(tmp_path / file)
+        assert found == (settings_line if written or file == "a.json" else "")
+        assert list(read) == [str(score.image.path) for score in written]
+        for score in written:
+            again = read[str(score.image.path)]
+            assert again == score._replace(score=again.score)
+            assert again.score == (None if score.score is None else round(score.score, 6))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["df", "real"]), scores), min_size=1, max_size=40), scores)
+def test_figures_of_merit_are_fractions_and_symmetric(rows, threshold):
+    labels, values = zip(*rows, strict=True)
+    found = pipeline.evaluate(labels, values, threshold)
+    assert all(0 <= value <= 1 for name, value in found.items() if name != "count")
+    if "auc" in found:
+        swapped = pipeline.evaluate(["real" if x == "df" else "df" for x in labels], values, threshold)
+        assert found["auc"] == pytest.approx(1 - swapped["auc"])
+        in_reverse = pipeline.evaluate(labels[::-1], values[::-1], threshold)
+        assert in_reverse == pytest.approx(found)
+
+
+@given(st.lists(st.builds(
+    pipeline.Face, st.integers(0, 999), st.floats(0, 99), st.just((0, 0, 9, 9)), poses, st.floats(0, 1e4),
+    st.integers(1, 4), st.just(np.zeros((2, 2, 3), np.uint8)),
+), max_size=12), st.booleans())  # fmt: skip
+def test_every_face_gets_an_opinion(faces, everyone):
+    doubts = pipeline.find_doubts(faces, everyone)
+    assert len(doubts) == len(faces)
+    # most of a video's faces are as its faces are
+    assert sum("blurred" in doubt for doubt in doubts) <= len(faces) / 2 or everyone
