@@ -220,7 +220,8 @@ def score_videos(
     for item, _ in searched:
         path = str(item.path)
         if path not in scores:
-            scores[path] = next(found)._replace(image=item)
+            died = Score(item, None, "error", pipeline.PROCESS_DIED, "photo" if arguments.align else "video")
+            scores[path] = (next(found) or died)._replace(image=item)
         tqdm.write(format_video(scores[path], weights.threshold))
         bar.update()
         save()

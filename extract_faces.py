@@ -46,7 +46,8 @@ def main() -> int:
     failed = 0
     try:
         watched = tqdm(extractions, total=len(videos), unit="video", **bar | {"disable": single or None})
-        for (path, _), extraction in zip(videos, watched, strict=True):
+        for (path, _), folder, found in zip(videos, folders, watched, strict=True):
+            extraction = found or pipeline.Extraction(path, folder, error=pipeline.PROCESS_DIED)
             failed += not extraction.faces
             tqdm.write(
                 f"{pipeline.show(path)}: {describe(extraction)}",

@@ -7,6 +7,7 @@ Nothing here imports TensorFlow: `.tflite` weights are run by LiteRT.
 import bisect
 import contextlib
 import csv
+import functools
 import hashlib
 import itertools
 import json
@@ -16,6 +17,7 @@ import shutil
 import stat
 import tempfile
 import threading
+import time
 import warnings
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -1034,40 +1036,85 @@ def draw_contact_sheet(faces: Sequence[Face], doubts: Sequence[str]) -> Image.Im
 # --- many at once -----------------------------------------------------------------------------------
 
 
+PROCESS_DIED = "the process that worked on it died, twice: out of memory, or damaged so as to crash it"
+
+
 def run_jobs(
     function: Callable[..., T],
     calls: Sequence[tuple],
     options: dict[str, Any],
     jobs: int = 1,
     dask: str | None = None,
-) -> Iterator[T]:
+) -> Iterator[T | None]:
     """Yield function(*call, **options) for each of `calls`, in order, as they get ready.
 
     In `jobs` processes of this machine, the cores shared out as their option `threads`, or on the Dask
     cluster whose scheduler is at the address `dask` (its workers get this file, and see the same
-    folders). Raises OSError when the cluster cannot be reached or a process dies, ImportError without
-    Dask.
+    folders). None stands for a call whose process died, out of memory or by a fault in a library, in
+    two of two attempts. Raises OSError when the cluster cannot be reached or loses too many workers,
+    ImportError without Dask.
     """
-    from joblib import Parallel, delayed, parallel_config
+    if dask:
+        yield from _run_on_cluster(function, calls, options, dask)
+        return
+    from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    with contextlib.ExitStack() as stack:
-        if dask:
-            try:
-                from distributed import Client
-            except ImportError as error:
-                raise ImportError("--dask needs a package more: pip install distributed") from error
-            client = stack.enter_context(Client(dask, timeout=10))
+    jobs = max(1, min(jobs, len(calls)))
+    if jobs == 1:
+        yield from (function(*call, **options) for call in calls)
+        return
+    work = functools.partial(_work_for, os.getpid(), function, threads=max(1, (os.cpu_count() or 1) // jobs))
+    done = 0
+    while done < len(calls):
+        parallel = Parallel(jobs, batch_size=1, return_as="generator")
+        try:
+            for result in parallel(delayed(work)(*call, **options) for call in calls[done:]):
+                yield result
+                done += 1
+        except TerminatedWorkerError:
+            try:  # it may be another's fault: alone, but in a process of its own
+                (result,) = Parallel(2)([delayed(work)(*calls[done], **options)])
+            except TerminatedWorkerError:
+                result = None
+            yield result
+            done += 1
+
+
+def _run_on_cluster(
+    function: Callable[..., T], calls: Sequence[tuple], options: dict[str, Any], address: str
+) -> Iterator[T]:
+    from joblib import Parallel, delayed, parallel_config
+
+    try:
+        from distributed import Client
+        from distributed.scheduler import KilledWorker
+    except ImportError as error:
+        raise ImportError("--dask needs a package more: pip install distributed") from error
+    try:
+        with Client(address, timeout=10) as client, parallel_config("dask", n_jobs=-1):
             client.upload_file(__file__)
             client.upload_file(os.path.join(os.path.dirname(__file__), "classifiers.py"), load=False)
-            stack.enter_context(parallel_config("dask", n_jobs=-1))
-        elif (jobs := max(1, min(jobs, len(calls)))) > 1:
-            options = options | {"threads": max(1, (os.cpu_count() or 1) // jobs)}
-        parallel = Parallel(n_jobs=None if dask else jobs, batch_size=1, return_as="generator")
-        try:
+            parallel = Parallel(batch_size=1, return_as="generator")
             yield from parallel(delayed(function)(*call, **options) for call in calls)
-        except TerminatedWorkerError as error:
-            raise OSError("a process died, out of memory perhaps: run again to go on") from error
+    except KilledWorker as error:
+        raise OSError("the cluster loses its workers, out of memory perhaps: run again to go on") from error
+
+
+def _work_for(parent: int, function: Callable[..., T], *call: Any, **options: Any) -> T:
+    """Call the function, in a process that ends when its parent was killed."""
+    _watch_parent(parent)
+    return function(*call, **options)
+
+
+@functools.cache
+def _watch_parent(parent: int) -> None:
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 # --- weights --------------------------------------------------------------------------------------

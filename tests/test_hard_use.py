@@ -526,6 +526,37 @@ def test_more_jobs_than_videos_start_no_more_processes(tmp_path):
     run_script("extract_faces.py", "x.mp4", "--jobs", "100000", cwd=tmp_path, status=1)
 
 
+def test_a_file_that_crashes_its_process_costs_itself_alone():
+    def work(number, **_):
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return number
+
+    found = list(pipeline.run_jobs(work, [(number,) for number in range(8)], {}, jobs=2))
+    assert found == [0, 1, 2, None, 4, 5, 6, 7]
+
+
+SLEEP = """
+import os, sys, time; sys.path.insert(0, sys.argv[1])
+import pipeline
+def work(number, **_):
+    print(os.getpid(), flush=True)
+    time.sleep(100)
+list(pipeline.run_jobs(work, [(1,), (2,)], {}, jobs=2))
+"""
+
+
+def test_the_processes_of_a_killed_run_end():
+    process = subprocess.Popen([sys.executable, "-c", SLEEP, ROOT], stdout=subprocess.PIPE, text=True)
+    workers = [int(process.stdout.readline()) for _ in range(2)]
+    process.kill()
+    process.wait()
+    until = time.monotonic() + BOUND
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
 def test_no_file_stays_open(tmp_path, portrait):
     clips.write_clip(tmp_path / "x.mp4", [clips.draw_number(i) for i in range(30)])
     portrait.save(tmp_path / "x.png")
