@@ -156,10 +156,11 @@ class Classifier:
     def predict(self, x: np.ndarray, batch_size: int = 32) -> np.ndarray:
         """Return P(real), float32 (N, 1), of faces as `scale_pixels` takes them (and raises)."""
         x = _check_shape(x)
-        scores = [np.empty((0, 1), np.float32)]
-        for start in range(0, len(x), batch_size):
-            scores.append(self.model.predict_on_batch(scale_pixels(x[start : start + batch_size])))
-        return np.concatenate(scores)
+        parts = [
+            self.model.predict_on_batch(scale_pixels(x[i : i + batch_size]))
+            for i in range(0, len(x), batch_size)
+        ]
+        return np.concatenate([np.empty((0, 1), np.float32), *parts])
 
     def fit(self, x: np.ndarray, y: ArrayLike) -> list[float]:
         """Train one step on faces x and labels y (1 = real, 0 = forged). Returns [loss, accuracy]."""

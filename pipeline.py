@@ -141,7 +141,7 @@ def is_square(path: Path) -> bool:
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             return max(image.size) <= 1.2 * min(image.size)
-    except Exception:  # see read_image
+    except Exception:  # noqa: BLE001  (see read_image)
         return True
 
 

@@ -664,11 +664,8 @@ def test_a_lost_worker_ends_the_other_with_a_line(data, tmp_path):
     assert re.search(r"^df_CNN\.py: .+$", printed, re.MULTILINE)
 
 
-def test_batches_must_divide_over_replicas():
+def test_batches_must_divide_over_replicas(monkeypatch):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    monkeypatch.setattr(type(strategy), "num_replicas_in_sync", property(lambda _: 2))
     with pytest.raises(ValueError, match="batch size 75: wanted a multiple of 2 replicas"):
-        strategy = tf.distribute.MirroredStrategy(["CPU:0"])
-        strategy.__class__.num_replicas_in_sync = property(lambda _: 2)
-        try:
-            trainer.Trainer(trainer.Recipe(), strategy)
-        finally:
-            del strategy.__class__.num_replicas_in_sync
+        trainer.Trainer(trainer.Recipe(), strategy)
