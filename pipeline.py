@@ -54,6 +54,7 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tif
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 SMALLEST_FACE = 16  # pixels: below, nothing is left of a face to score
 LARGEST_IMAGE = 100_000_000  # pixels: 300 MB once decoded
+MOST_SCANS = 100  # of a progressive JPEG, which has about 10: each goes over all pixels
 # what files are taken for, whatever their names: formats that hold what they show, and run nothing (EPS
 # would start Ghostscript, a playlist would fetch and wait)
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
@@ -238,6 +239,8 @@ def read_image(path: Path) -> np.ndarray:
             if min(width, height) < SMALLEST_FACE:
                 raise ValueError(f"{width}x{height} pixels, wanted at least {SMALLEST_FACE} both ways")
             check_size(width, height)
+            if opened.format in ("JPEG", "MPO") and (scans := _count_scans(path)) > MOST_SCANS:
+                raise ValueError(f"JPEG of {scans} scans, wanted at most {MOST_SCANS}")
             if opened.mode == "F":
                 raise ValueError("float pixels, of unknown range: save the image with 8 bits")
             image = ImageOps.exif_transpose(opened)
@@ -253,6 +256,10 @@ def read_image(path: Path) -> np.ndarray:
         raise
     except Exception as error:  # Pillow raises whatever a damaged file makes its decoders do
         raise ValueError(f"damaged image ({describe_error(error)})") from error
+
+
+def _count_scans(path: Path) -> int:
+    return Path(path).read_bytes().count(b"\xff\xda")  # the marker occurs nowhere else in a JPEG's data
 
 
 def check_size(width: int, height: int) -> None:

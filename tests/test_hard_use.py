@@ -121,6 +121,17 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path):
     assert measure_memory() - before < 100
 
 
+def test_a_jpeg_of_endless_scans_is_refused(tmp_path):
+    """Of 140 bytes each, that take as long as the whole picture: a few megabytes would take hours."""
+    written = io.BytesIO()
+    Image.new("L", (600, 600), 128).save(written, "JPEG", progressive=True)
+    whole = written.getvalue()
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    (tmp_path / "x.jpg").write_bytes(whole[:-2] + 1000 * last + whole[-2:])
+    with pytest.raises(ValueError, match="JPEG of 1006 scans, wanted at most 100"):
+        pipeline.read_image(tmp_path / "x.jpg")
+
+
 def test_nothing_is_run_to_read_an_image(tmp_path, portrait):
     """PostScript is a programming language, which Pillow has Ghostscript run."""
     portrait.save(tmp_path / "x.eps")
