@@ -236,15 +236,16 @@ class Classifier:
             raise ValueError(
                 f"{path}: holds weights of {network}, wanted {self.model.name}: load it with {network}()"
             )
+        before, reason = self.model.get_weights(), ""
         try:
             self._bare_model().load_weights(path)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"{path}: Keras cannot read these weights ({reason}): get the file again"
-            ) from error
-        if not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
-            raise ValueError(f"{path}: holds weights that are no numbers: get the file again")
+            reason = " ".join(str(error).split()) or type(error).__name__
+        if not reason and not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
+            reason = "some are no numbers"
+        if reason:
+            self.model.set_weights(before)
+            raise ValueError(f"{path}: Keras cannot read these weights ({reason}): get the file again")
 
     def save(self, path: str | Path) -> None:
         """Write the weights (no optimiser state) to `path`, which ends in `.weights.h5` or gets it."""

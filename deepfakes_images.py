@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Files = list[tuple[ImageFile, str]]  # see pipeline.find_media
 
 FEW = 50  # images: up to so many get a row each
-SAVE_EVERY = 10  # seconds, while videos are scored
+SAVE_EVERY = 10  # seconds
 FIGURE_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 MEANING = "A score is the probability that a face is real: 1 = natural, 0 = deepfake/f2f."
 BAR = {"disable": None, "leave": False, "delay": 1}
@@ -107,16 +107,18 @@ def load_explainer(name: str) -> "Classifier":
 
 
 def list_targets(arguments: Namespace, files: Files) -> list[Path]:
-    """Return the files that --annotate and --explain are going to write."""
+    """Return the files that are going to be written."""
+    tables = [target for target in (arguments.csv, arguments.json, arguments.plot) if target]
     copies = [name_copy(arguments.annotate, item, name) for item, name in files if arguments.annotate]
-    return copies + [arguments.explain / f"{name}.png" for _, name in files if arguments.explain]
+    return tables + copies + [arguments.explain / f"{name}.png" for _, name in files if arguments.explain]
 
 
 def read_known(arguments: Namespace, weights: Weights, files: Files) -> dict[str, Score]:
     """Return {path: Score} of what the run to --resume has scored."""
-    table = arguments.json or arguments.csv
-    if not arguments.resume or not os.path.exists(table):
+    tables = [table for table in (arguments.json, arguments.csv) if table and table.exists()]
+    if not arguments.resume or not tables:
         return {}
+    table = tables[0]
     scores, settings = pipeline.read_scores(table)
     if scores and settings != describe_settings(arguments, weights):
         raise ValueError(
@@ -141,7 +143,8 @@ def describe_settings(arguments: Namespace, weights: Weights) -> str:
     """Return what the scores depend on, in one line."""
     names = ("align", "frames", "every", "everyone", "min_size")
     search = ", ".join(f"{name} {getattr(arguments, name)}" for name in names)
-    return f"{weights.path.name}, {weights.resampling}, threshold {weights.threshold:g}, {search}"
+    digest = pipeline.compute_sha256(weights.path)[:8]
+    return f"{weights.path.name} {digest}, {weights.resampling}, threshold {weights.threshold:g}, {search}"
 
 
 def make_saver(
@@ -344,7 +347,7 @@ def format_video(s: Score, threshold: float) -> str:
     people = pipeline.average_people(s.faces)
     forged = sum(face.score < threshold for face in s.faces)
     share = f"{100 * forged / len(s.faces):.1f}" if s.faces else "-"
-    count = "-" if s.error else len(s.faces)
+    count = "-" if s.score is None and s.error else len(s.faces)
     rows = [f"{format_score(s.score)}  {count:>5}  {share:>9}  {s.verdict:<8}  {pipeline.show(s.image.path)}"]
     for person, (mean, number) in people.items() if len(people) > 1 else ():
         verdict = pipeline.judge(mean, threshold)

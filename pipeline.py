@@ -7,6 +7,7 @@ Nothing here imports TensorFlow: `.tflite` weights are run by LiteRT.
 import bisect
 import contextlib
 import csv
+import fcntl
 import functools
 import hashlib
 import itertools
@@ -55,6 +56,7 @@ VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 SMALLEST_FACE = 16  # pixels: below, nothing is left of a face to score
 LARGEST_IMAGE = 100_000_000  # pixels: 300 MB once decoded
 MOST_SCANS = 100  # of a progressive JPEG, which has about 10: each goes over all pixels
+JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")  # of those with a header, and the end
 # what files are taken for, whatever their names: formats that hold what they show, and run nothing (EPS
 # would start Ghostscript, a playlist would fetch and wait)
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
@@ -71,8 +73,9 @@ warnings.filterwarnings("ignore", module="PIL")  # of bombs and odd tags: read_i
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 # what lies beside the faces of a video
-SHEET_NAME, DOUBTFUL_NAME, RECORD_NAME = "contact_sheet.png", "doubtful", "extraction.json"
-PERSON_NAME = re.compile(r"person\d+")
+TABLE_NAME, SHEET_NAME, RECORD_NAME = "faces.csv", "contact_sheet.png", "extraction.json"
+DOUBTFUL_NAME, PERSON_NAME = "doubtful", re.compile(r"person\d+")
+FACE_NAME = re.compile(r".+-\d{6,}\.(png|jpg)", re.DOTALL)
 # what a face's file name tells of its video: `<video>-000123.png`, as extract_faces.py writes them, or
 # `<source>-<video>-<frame>.jpg`, as in the face sets that the networks are trained on
 FRAME_NAMES = (
@@ -259,7 +262,16 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def _count_scans(path: Path) -> int:
-    return Path(path).read_bytes().count(b"\xff\xda")  # the marker occurs nowhere else in a JPEG's data
+    with open(path, "rb") as file:
+        data = file.read(4 * LARGEST_IMAGE)
+    scans, position = 0, 2
+    while found := JPEG_MARKER.search(data, position):
+        kind, position = found[1][0], found.end()
+        if kind == 0xD9:  # the end: behind it may lie anything, a film say
+            break
+        scans += kind == 0xDA
+        position += int.from_bytes(data[position : position + 2])  # its header; within may lie anything too
+    return scans
 
 
 def check_size(width: int, height: int) -> None:
@@ -343,11 +355,13 @@ def name_outputs(files: Iterable[FoundFile]) -> list[str]:
     short = [name.removesuffix(path.suffix) for name, (path, _, _) in zip(full, files, strict=True)]
     # how many files use a name, as theirs or as a folder of it
     uses = Counter(use for name in short for use in (name, *map(str, PurePosixPath(name).parents)))
+    folders = {str(folder) for name in short for folder in PurePosixPath(name).parents}
     names: dict[str, None] = {}
     for with_suffix, without in zip(full, short, strict=True):
         wanted = without if uses[without] == 1 else with_suffix
         numbered = (f"{wanted}-{number}" for number in itertools.count(2))
-        names[next(n for n in itertools.chain([wanted], numbered) if n not in names)] = None
+        free = (n for n in itertools.chain([wanted], numbered) if n not in names and n not in folders)
+        names[next(free)] = None
     return list(names)
 
 
@@ -765,8 +779,8 @@ def _reduce_grey(crop: np.ndarray, side: int) -> np.ndarray:
     return resize_face(crop, "bilinear", side) @ (0.299, 0.587, 0.114)
 
 
+@functools.cache
 def _import_face_recognition() -> ModuleType:
-    tolerant = PillowFile.LOAD_TRUNCATED_IMAGES
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # its models announce pkg_resources' end
@@ -778,7 +792,7 @@ def _import_face_recognition() -> ModuleType:
         ) from error
     finally:
         # it has Pillow fill truncated images with grey, everywhere; here they are errors
-        PillowFile.LOAD_TRUNCATED_IMAGES = tolerant
+        PillowFile.LOAD_TRUNCATED_IMAGES = False
     return face_recognition
 
 
@@ -892,18 +906,41 @@ def extract_video(
             check_replaceable(folder)
         elif found := check_extraction(folder, record):
             return Extraction(path, folder, **found, before=True)
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        found = _write_faces(path, part, search, jpeg, drop_doubtful, threads, watch)
-        (part / RECORD_NAME).write_text(json.dumps(record | {"found": found}, indent=1) + "\n")
-        if force:
-            shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
+        with _claim(part) as lock:
+            found = _write_faces(path, part, search, jpeg, drop_doubtful, threads, watch)
+            (part / RECORD_NAME).write_text(json.dumps(record | {"found": found}, indent=1) + "\n")
+            if force:
+                shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink()
+            os.replace(part, folder)
         return Extraction(path, folder, **found)
     except (OSError, ValueError, MemoryError) as error:
         return Extraction(path, folder, error=describe_error(error))
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _claim(folder: Path) -> Iterator[Path]:
+    """Make a folder, or clear that of a killed run; yield the file that locks out other runs.
+
+    Raises FileExistsError when another run is at it. The folder is gone when there is an error.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / ".lock"
+    with open(lock, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by a kill, too
+        except BlockingIOError:
+            raise FileExistsError(f"{folder}: another run is writing there") from None
+        try:
+            for entry in folder.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                elif entry != lock:
+                    entry.unlink()
+            yield lock
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def check_extraction(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -929,12 +966,13 @@ def check_extraction(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
 def check_replaceable(folder: Path) -> None:
     """Raise FileExistsError unless the folder holds an extraction and nothing else, or nothing at all."""
     entries = list(folder.iterdir()) if folder.is_dir() else []
-    own = any(entry.name == RECORD_NAME for entry in entries)
+    recorded = any(entry.name == RECORD_NAME for entry in entries)
     for entry in entries:
-        other_folder = (
-            entry.is_dir() and entry.name != DOUBTFUL_NAME and not PERSON_NAME.fullmatch(entry.name)
-        )
-        if not own or other_folder or is_video(entry):
+        if entry.is_dir():
+            own = entry.name == DOUBTFUL_NAME or PERSON_NAME.fullmatch(entry.name)
+        else:
+            own = entry.name in (RECORD_NAME, SHEET_NAME, TABLE_NAME) or FACE_NAME.fullmatch(entry.name)
+        if not (recorded and own):
             raise FileExistsError(f"{folder} holds {entry.name}, which is no face: name another --output")
 
 
@@ -964,7 +1002,7 @@ def _write_faces(
             name = files[i].parent / DOUBTFUL_NAME / files[i].name
             os.renames(folder / files[i], folder / name)
             files[i] = name
-    with open(folder / "faces.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with open(folder / TABLE_NAME, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(FACE_COLUMNS)
         for face, doubt, name in zip(faces, doubts, files, strict=True):
@@ -1043,7 +1081,7 @@ def draw_contact_sheet(faces: Sequence[Face], doubts: Sequence[str]) -> Image.Im
 # --- many at once -----------------------------------------------------------------------------------
 
 
-PROCESS_DIED = "the process that worked on it died, twice: out of memory, or damaged so as to crash it"
+PROCESS_DIED = "the process that worked on it died, again: out of memory, or damaged so as to crash it"
 
 
 def run_jobs(
@@ -1057,8 +1095,8 @@ def run_jobs(
 
     In `jobs` processes of this machine, the cores shared out as their option `threads`, or on the Dask
     cluster whose scheduler is at the address `dask` (its workers get this file, and see the same
-    folders). None stands for a call whose process died, out of memory or by a fault in a library, in
-    two of two attempts. Raises OSError when the cluster cannot be reached or loses too many workers,
+    folders). None stands for a call whose process died, by memory or a library's fault, even when it was
+    alone. Raises OSError when the cluster cannot be reached or loses too many workers,
     ImportError without Dask.
     """
     if dask:
@@ -1188,7 +1226,7 @@ def load_predictor(weights: Weights, load_keras: LoadKeras, threads: int = 0) ->
                 _predictor[key] = _load_litert(weights.path, threads or os.cpu_count())
             else:
                 classifier = load_keras(weights.path)
-                _predictor[key] = lambda faces: classifier.predict(faces)[:, 0]
+                _predictor[key] = lambda faces: classifier.predict(faces, max(1, len(faces)))[:, 0]
         return _predictor[key]
 
 
@@ -1391,21 +1429,22 @@ def score_faces(
     sampled, scored = [], []
     waiting: list[Face] = []
 
-    def score_waiting() -> None:
-        scores = predict(np.stack([resize_face(face.crop, resampling) for face in waiting]))
+    def score_batch() -> None:
+        batch = waiting[:batch_size]
+        scores = predict(np.stack([resize_face(face.crop, resampling) for face in batch]))
         if not np.isfinite(scores).all():
             raise ValueError("the network gave no number: these weights are no good")
-        for face, score in zip(waiting, scores, strict=True):
+        for face, score in zip(batch, scores, strict=True):
             scored.append(FaceScore(face.frame, face.time, face.person, face.box, face.pose, float(score)))
-        waiting.clear()
+        del waiting[:batch_size]
 
     for frame, faces, _ in found:
         sampled.append(frame.index)
         waiting += faces
-        if len(waiting) >= batch_size:
-            score_waiting()
+        while len(waiting) >= batch_size:
+            score_batch()
     if waiting:
-        score_waiting()
+        score_batch()
     return sampled, tuple(scored)
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -135,12 +136,31 @@ def test_mixed_input(mixed, tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == len(items)
     for row, item in zip(rows, items, strict=True):
-        assert row.pop("settings").startswith("Meso4_DF.tflite, bilinear, threshold 0.5, align False")
+        digest = pipeline.compute_sha256(ROOT / "weights/Meso4_DF.tflite")[:8]
+        wanted = f"Meso4_DF.tflite {digest}, bilinear, threshold 0.5, align False"
+        assert row.pop("settings").startswith(wanted)
         assert {k: v for k, v in row.items() if v} == {
             k: str(v) for k, v in item.items() if v not in (None, "")
         }
     assert pipeline.read_scores(tmp_path / "o.csv") == pipeline.read_scores(tmp_path / "o.json")
     assert json.loads((tmp_path / "o.json").read_text())["summary"]["videos"]["no_face"] == 1
+
+
+def test_resume_takes_the_table_that_is_there(tmp_path):
+    shutil.copy(ROOT / "test_images/real/obama.png", tmp_path / "a.png")
+    command = ["deepfakes_images.py", tmp_path / "a.png", "--csv", tmp_path / "s.csv"]
+    run_script(*command)
+    text = (tmp_path / "s.csv").read_text()
+    (tmp_path / "s.csv").write_text(text.replace(",0.99955,", ",0.77,"))
+    done = run_script(*command, "--json", tmp_path / "s.json", "--resume")
+    assert "0.7700" in done.stdout  # as the table had it
+    shutil.copy(ROOT / "weights/Meso4_F2F.tflite", tmp_path / "Meso4_DF.tflite")
+    card = json.loads((ROOT / "weights/Meso4_F2F.json").read_text())
+    card["sha256"] = {"Meso4_DF.tflite": card["sha256"]["Meso4_F2F.tflite"]}
+    card["threshold"] = 0.5
+    (tmp_path / "Meso4_DF.json").write_text(json.dumps(card))
+    done = run_script(*command, "--resume", "--weights", tmp_path / "Meso4_DF.tflite", status=2)
+    assert "was scored with Meso4_DF.tflite" in done.stderr  # of the same name, but others
 
 
 def test_resume_after_a_kill(clips, tmp_path):
@@ -169,7 +189,9 @@ def test_resume_after_a_kill(clips, tmp_path):
         assert len(score.faces) == 16
     for option in (("--threshold", "0.3"), ("--frames", "5"), ("--weights", "Meso4_F2F")):
         other = run_script(*command[1:], "--resume", *option, status=2)
-        assert "o.json: was scored with Meso4_DF.tflite, bilinear, threshold 0.5," in other.stderr
+        assert re.search(
+            r"o\.json: was scored with Meso4_DF\.tflite \w{8}, bilinear, threshold 0\.5,", other.stderr
+        )
     (tmp_path / "o.json").write_text("{}")
     assert "no table of scores" in run_script(*command[1:], "--resume", status=2).stderr
 
@@ -306,6 +328,10 @@ def test_inputs_are_never_overwritten(clips, tmp_path):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for option in ("--annotate", "--explain"):
         done = run_script("deepfakes_images.py", tmp_path, option, tmp_path, status=2)
+        assert "would overwrite what is to be scored" in done.stderr
+    for option in ("--csv", "--json", "--plot"):
+        image = tmp_path / "obama.png"
+        done = run_script("deepfakes_images.py", image, option, image, status=2)
         assert "would overwrite what is to be scored" in done.stderr
     for option in ("--annotate", "--explain"):
         run_script("deepfakes_images.py", tmp_path, option, tmp_path / "a.mp4/x", status=2)

@@ -231,6 +231,29 @@ def test_other_files_are_not_touched(clip, tmp_path):
     assert os.listdir(tmp_path) == ["holiday.png"]
 
 
+def test_force_replaces_an_extraction_and_nothing_else(tmp_path):
+    (tmp_path / "person2").mkdir()
+    for name in ("extraction.json", "faces.csv", "contact_sheet.png", "clip-000012.png"):
+        (tmp_path / name).touch()
+    pipeline.check_replaceable(tmp_path)
+    for name in ("notes.xlsx", "holiday.png", "clip.mp4"):
+        (tmp_path / name).touch()
+        with pytest.raises(FileExistsError, match=f"holds {name}"):
+            pipeline.check_replaceable(tmp_path)
+        (tmp_path / name).unlink()
+
+
+def test_two_runs_do_not_write_to_one_folder(clip, tmp_path):
+    with pipeline._claim(tmp_path / ".writing-x"):
+        found = pipeline.extract_video(clip, tmp_path / "x", pipeline.Search(frames=1))
+        assert "another run is writing there" in found.error
+    assert pipeline.extract_video(clip, tmp_path / "x", pipeline.Search(frames=1)).faces == 1  # let go
+    assert not (tmp_path / ".writing-x").exists()
+    assert sorted(path.name for path in (tmp_path / "x").iterdir())[1:] == [
+        "contact_sheet.png", "extraction.json", "faces.csv",
+    ]  # fmt: skip
+
+
 def test_videos_are_never_mixed(tmp_path):
     names = ["a.mp4", "a.avi", "b.MOV", "sub/a.mp4", "c.mkv", "c/d.webm", ".hidden.mp4", "notes.txt"]
     for name in names:

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -17,11 +16,12 @@ import numpy as np
 import pytest
 from conftest import ROOT, run_script
 from PIL import Image
+from PIL import ImageFile as PillowFile
 
 import classifiers
 import pipeline
 
-MUTANTS = 40  # of each format; a thousand of each were tried once, see the benchmark of that name
+MUTANTS = 40  # of each format
 BOUND = 10  # seconds for any of the files here, on a busy machine
 
 
@@ -57,10 +57,6 @@ def read_or_refuse(read):
     assert len(reason.splitlines()) == 1
     assert time.monotonic() - started < BOUND
     return found
-
-
-def measure_memory():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 # --- hostile images -------------------------------------------------------------------------------
@@ -104,12 +100,12 @@ def test_every_truncation_of_an_image_is_refused(tmp_path, portrait):
             pipeline.read_image(tmp_path / "x.jpg")
 
 
-def test_bombs_are_refused_before_they_are_unpacked(tmp_path):
-    before = measure_memory()
+def test_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
     for form in ("PNG", "TIFF", "GIF"):
         path = tmp_path / f"bomb.{form}"
         Image.new("1" if form != "GIF" else "L", (20_000, 20_000)).save(path, form)
-    before = max(before, measure_memory())  # making them takes some
+    unpacked = []
+    monkeypatch.setattr(PillowFile.ImageFile, "load", unpacked.append)
     for path in tmp_path.iterdir():
         with pytest.raises(ValueError, match="pixels"):
             pipeline.read_image(path)
@@ -118,7 +114,7 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path):
     (tmp_path / "long.ppm").write_bytes(b"P6 " + b"9" * 5000 + b" 1 255\n")
     for name in ("absurd.ppm", "long.ppm"):
         assert read_or_refuse(lambda name=name: pipeline.read_image(tmp_path / name)) is None
-    assert measure_memory() - before < 100
+    assert not unpacked
 
 
 def test_a_jpeg_of_endless_scans_is_refused(tmp_path):
@@ -130,6 +126,11 @@ def test_a_jpeg_of_endless_scans_is_refused(tmp_path):
     (tmp_path / "x.jpg").write_bytes(whole[:-2] + 1000 * last + whole[-2:])
     with pytest.raises(ValueError, match="JPEG of 1006 scans, wanted at most 100"):
         pipeline.read_image(tmp_path / "x.jpg")
+    # what phones put into a photograph's headers and behind its end says nothing
+    tail = np.random.default_rng(0).bytes(8_000_000)
+    comment = b"\xff\xfe\x7f\xff" + 16_382 * b"\xff\xda" + b"x"
+    (tmp_path / "y.jpg").write_bytes(whole[:2] + comment + whole[2:] + tail)
+    assert pipeline.read_image(tmp_path / "y.jpg").shape == (600, 600, 3)
 
 
 def test_nothing_is_run_to_read_an_image(tmp_path, portrait):
@@ -412,8 +413,12 @@ def test_weights_are_loaded_whole_or_not_at_all(tmp_path, change):
     names, shapes = list_datasets(path)
     with h5py.File(path, "r+") as file:
         HOSTILE[change](file, next(n for n, s in zip(names, shapes, strict=True) if len(s) == 1))
+    classifier = classifiers.Meso4()
+    before = classifier.model.get_weights()
     with pytest.raises(ValueError, match=r"x\.weights\.h5: "):
-        classifiers.load_classifier(path)
+        classifier.load(path)
+    for weights, old in zip(classifier.model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weights, old)
 
 
 @pytest.mark.parametrize("source", ["Meso4_DF.weights.h5", "authors"])
@@ -429,27 +434,33 @@ def test_damaged_weights_are_loaded_or_refused(tmp_path, request, source):
         copy.unlink()
 
 
+TRY_WEIGHTS = """
+import sys; sys.path.insert(0, sys.argv[1])
+import numpy as np, pipeline
+for path in sys.argv[2:]:
+    try:
+        predict = pipeline.load_predictor(pipeline.find_weights(path), None)
+        predict(np.zeros((2, 256, 256, 3), np.uint8))
+        print("loaded")
+    except ValueError as error:
+        print("refused", pipeline.describe_error(error))
+"""
+
+
 def test_damaged_litert_weights_crash_nothing(tmp_path):
     """Even where their card vouches for them. In a process of its own, lest a crash end the tests."""
     card = json.loads((ROOT / "weights/Meso4_DF.json").read_text())
     whole, random = (ROOT / "weights/Meso4_DF.tflite").read_bytes(), np.random.default_rng(0)
-    faces = np.zeros((2, 256, 256, 3), np.uint8)
-    import ai_edge_litert.interpreter  # noqa: F401  (once, before the processes part)
-
-    for _ in range(MUTANTS):
-        (tmp_path / "x.tflite").write_bytes(damage(whole, random))
-        card["sha256"] = {"x.tflite": pipeline.compute_sha256(tmp_path / "x.tflite")}
-        (tmp_path / "x.json").write_text(json.dumps(card))
-        process = os.fork()
-        if not process:
-            signal.alarm(BOUND)
-            try:
-                weights = pipeline.find_weights(tmp_path / "x.tflite")
-                read_or_refuse(lambda weights=weights: pipeline.load_predictor(weights, None)(faces))
-                os._exit(0)
-            finally:
-                os._exit(1)
-        assert os.waitpid(process, 0)[1] == 0
+    paths = [tmp_path / f"{number}.tflite" for number in range(MUTANTS)]
+    for path in paths:
+        path.write_bytes(damage(whole, random))
+        card["sha256"] = {path.name: pipeline.compute_sha256(path)}
+        path.with_suffix(".json").write_text(json.dumps(card))
+    command = [sys.executable, "-c", TRY_WEIGHTS, ROOT, *paths]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=True)
+    outcomes = done.stdout.splitlines()
+    assert len(outcomes) == MUTANTS
+    assert {outcome.split()[0] for outcome in outcomes} == {"loaded", "refused"}
 
 
 @pytest.mark.parametrize(
@@ -498,7 +509,7 @@ def read_rows(path):
 
 
 def test_scores_do_not_depend_on_batch_order_or_run(tmp_path):
-    """Bit for bit as written, to six digits; in memory batches differ by the last bit (test_scoring)."""
+    """To a millionth: sums in another order round otherwise."""
     ways = {
         "one": ["test_images", "--batch-size", "1"],
         "three": ["test_images/real", "test_images/df", "--batch-size", "3"],
@@ -509,9 +520,10 @@ def test_scores_do_not_depend_on_batch_order_or_run(tmp_path):
     for name, arguments in ways.items():
         run_script("deepfakes_images.py", *arguments, "--csv", tmp_path / f"{name}.csv")
         rows = read_rows(tmp_path / f"{name}.csv")
-        scores[name] = {Path(path).relative_to(ROOT) if path.startswith("/") else Path(path): row["score"]
-                        for path, row in rows.items()}  # fmt: skip
-    assert scores["one"] == scores["three"] == scores["again"] == scores["all"]
+        scores[name] = {Path(ROOT, path): float(row["score"]) for path, row in rows.items()}
+    assert scores["three"] == scores["again"]
+    for name in ("one", "all"):
+        assert scores[name] == pytest.approx(scores["three"], abs=1.1e-6)
 
 
 def test_videos_do_not_depend_on_jobs_or_order(tmp_path):
@@ -523,7 +535,9 @@ def test_videos_do_not_depend_on_jobs_or_order(tmp_path):
     run_script("deepfakes_images.py", *names, "--csv", "one.csv", cwd=tmp_path)
     run_script("deepfakes_images.py", *names[::-1], "--jobs", "2", "--csv", "two.csv", cwd=tmp_path)
     one, two = (read_rows(tmp_path / f"{name}.csv") for name in ("one", "two"))
-    assert [one[name] for name in names] == [two[name] for name in names]
+    for name in names:
+        assert one[name]["verdict"] == two[name]["verdict"] == "real"
+        assert float(one[name]["score"]) == pytest.approx(float(two[name]["score"]), abs=2e-6)
     for jobs in ("1", "2"):
         run_script("extract_faces.py", *names, "--output", f"out{jobs}", "--jobs", jobs, cwd=tmp_path)
     faces = sorted(path.relative_to(tmp_path / "out1") for path in (tmp_path / "out1").rglob("*.*"))
@@ -557,13 +571,20 @@ list(pipeline.run_jobs(work, [(1,), (2,)], {}, jobs=2))
 """
 
 
+def is_running(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] != "Z"  # a zombie
+    except OSError:
+        return False
+
+
 def test_the_processes_of_a_killed_run_end():
     process = subprocess.Popen([sys.executable, "-c", SLEEP, ROOT], stdout=subprocess.PIPE, text=True)
     workers = [int(process.stdout.readline()) for _ in range(2)]
     process.kill()
     process.wait()
     until = time.monotonic() + BOUND
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+    while any(is_running(worker) for worker in workers):
         assert time.monotonic() < until
         time.sleep(0.1)
 

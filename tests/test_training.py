@@ -295,6 +295,16 @@ def test_frozen_blocks_keep_their_weights(data, name, kept):
         trainer.freeze_blocks(run.model, 5)
 
 
+def test_persons_of_a_video_are_one_video(tmp_path):
+    for person in ("person1", "person2"):
+        for label in ("df", "real"):
+            folder = tmp_path / label / "clip1" / person
+            folder.mkdir(parents=True)
+            Image.new("RGB", (64, 64)).save(folder / "clip1-000003.png")
+    images, _ = faces.find_faces(tmp_path)
+    assert {image.video for image in images} == {"clip1"}
+
+
 def test_blocks_are_imitated_and_the_head_is_taken_over():
     teacher = load_classifier(ROOT / "weights/Meso4_DF")
     images = pipeline.find_images([ROOT / "test_images"])

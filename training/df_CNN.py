@@ -27,9 +27,9 @@ def main() -> int:
     except ArithmeticError as error:
         return fail(1, f"{error} (the best weights so far, if any, are in {arguments.output})")
     except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError) as error:
-        return fail(2, error)
+        return fail(2, " ".join(str(error).split()))
     except (OSError, run.OpError) as error:  # the second: memory full, another worker lost
-        return fail(1, str(error).strip().splitlines()[0])
+        return fail(1, (str(error).strip() or type(error).__name__).splitlines()[0])
     return 0
 
 
@@ -62,7 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     data.add_argument(
         "--resample",
         choices=pipeline.RESAMPLING,
-        help="filter that brings faces to 256x256 (default: nearest, or as --weights)",
+        help="filter that brings faces to 256x256 (default: nearest, or as --weights or --imitate)",
     )
     data.add_argument(
         "--balance",

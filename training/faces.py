@@ -56,8 +56,9 @@ def find_faces(folder: str | Path) -> tuple[list[ImageFile], dict[str, str]]:
         if entry.name != label:
             aliases[entry.name] = label
         for image in pipeline.find_images([entry]):
-            below = image.path.parent != entry
-            video = str(image.path.parent.relative_to(entry)) if below else image.video
+            folder = image.path.parent
+            folder = folder.parent if pipeline.PERSON_NAME.fullmatch(folder.name) else folder
+            video = image.video if folder == entry else str(folder.relative_to(entry))
             images.append(image._replace(label=label, video=video))
     if stray:
         raise ValueError(
@@ -122,6 +123,7 @@ def load_faces(
         faces = np.empty(shape, np.uint8)
     else:
         with tempfile.TemporaryFile(dir=scratch) as file:  # gone when the process is, killed or not
+            os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))  # else a full disk is a crash, later
             faces = np.memmap(file, np.uint8, "w+", shape=shape)
     kept: list[ImageFile] = []
     failed: list[tuple[Path, str]] = []

@@ -25,6 +25,7 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
             {"loss": "training", "validation_loss": "validation"},
             {
                 "accuracy": "training",
+                "explained": "training: share of variance explained",
                 "validation_accuracy": "validation",
                 "validation_balanced_accuracy": "validation, balanced",
             },
@@ -33,8 +34,8 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
         ),
         strict=True,
     ):
-        for name, label in names.items():
-            panel.plot(epochs, [row[name] for row in history], marker=".", label=label)
+        for name in filter(history[0].__contains__, names):
+            panel.plot(epochs, [row[name] for row in history], marker=".", label=names[name])
         panel.set(title=title, xlabel="epoch")
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)

@@ -29,7 +29,9 @@ def train(arguments: Namespace) -> None:
     output, stem = arguments.output, arguments.output / arguments.name
     training_images, validation_images = find_data(arguments)
     weights = find_h5(arguments.weights) if arguments.weights else None
-    resample = arguments.resample or (weights.resampling if weights else "nearest")
+    teacher = find_h5(arguments.imitate) if arguments.imitate else None
+    origin = weights or teacher
+    resample = arguments.resample or (origin.resampling if origin else "nearest")
     checkpoints = trainer.find_checkpoints(output)
     if checkpoints and not arguments.resume:
         raise ValueError(f"{output}: holds a training already: --resume it, or name another --output")
@@ -57,7 +59,7 @@ def train(arguments: Namespace) -> None:
         resample=resample,
         weights=str(weights.path) if weights else "",
         freeze=arguments.freeze,
-        imitate=str(find_h5(arguments.imitate).path) if arguments.imitate else "",
+        imitate=str(teacher.path) if teacher else "",
         name=arguments.name,
         faces=faces.fingerprint(training.images),
     )
@@ -82,16 +84,16 @@ def train(arguments: Namespace) -> None:
     def watch(steps: Iterable[int]) -> Iterable[int]:
         return tqdm(steps, unit="step", disable=None if chief else True, leave=False)
 
-    history, started = list(progress.history), time.monotonic()
+    history, started, done = list(progress.history), time.monotonic(), run.steps_done
     for row, better in trainer.train(run, training, validation, output, keep_best, progress, watch):
         if not chief:
             continue
         history.append(row)
-        speed = per_epoch * arguments.batch_size / (time.monotonic() - started)
+        speed = (row["step"] - done) * arguments.batch_size / (time.monotonic() - started)
         print(format_epoch(row, -(-recipe.steps // per_epoch), speed, better), flush=True)
         if board:
             write_board(board, row)
-        started = time.monotonic()
+        started, done = time.monotonic(), row["step"]
     if not chief:
         return
     figures.draw_curves(history, output / "curves.png")
@@ -212,8 +214,9 @@ def make_card(recipe: trainer.Recipe, training: faces.FaceSet, validation: faces
 
 
 def format_epoch(row: dict[str, Any], epochs: int, speed: float, better: bool) -> str:
+    name = "accuracy" if "accuracy" in row else "explained"
     return (
-        f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.3f}; "
+        f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.4f}, {name} {row[name]:.3f}; "
         f"validation: loss {row['validation_loss']:.4f}, accuracy {row['validation_accuracy']:.3f}, "
         f"balanced {row['validation_balanced_accuracy']:.3f}, AUC {row['validation_auc']:.4f}"
         f"{' (best)' if better else ''}; {speed:.0f} images/s"

@@ -157,8 +157,9 @@ class Trainer:
     def train_epoch(
         self, face_set: faces.FaceSet, epoch: int, watch: pipeline.Watch[int] = iter
     ) -> np.ndarray:
-        """Train one epoch; return its mean (loss, accuracy). Raises ArithmeticError when a loss is no number.
+        """Train one epoch; return its mean (loss, accuracy), or as `_imitate_replica`.
 
+        Raises ArithmeticError when a loss is no number.
         `watch` wraps the iterator over steps: a progress bar.
         """
         recipe = self.recipe
@@ -233,13 +234,14 @@ class Trainer:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 state = json.loads(str(arrays["state"]))
-                values = [arrays[f"variable_{i}"] for i in range(len(variables))]
+                values = [arrays[f"variable_{i}"] for i in range(len(arrays) - 1)]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DamagedCheckpointError(f"{path}: damaged ({pipeline.describe_error(error)})") from error
         for name, value in self.recipe._asdict().items():
-            if state["recipe"].get(name) != value:
+            found = state["recipe"].get(name, Recipe._field_defaults[name])
+            if found != value:
                 raise ValueError(
-                    f"{path}: was trained with {name} {state['recipe'].get(name)}, not {value}: "
+                    f"{path}: was trained with {name} {found}, not {value}: "
                     "resume with the same, or train anew in another folder"
                 )
         for variable, value in zip(variables, values, strict=True):
@@ -308,7 +310,7 @@ def train(
     epochs = -(-recipe.steps // -(-len(training.images) // recipe.batch_size))
     for epoch in range(progress.epoch, 0 if progress.finished else epochs):
         rate = trainer.learning_rate
-        loss, accuracy = trainer.train_epoch(training, epoch, watch)
+        loss, share = trainer.train_epoch(training, epoch, watch)
         figures = {}
         if chief:
             scores = trainer.score(validation)
@@ -318,7 +320,8 @@ def train(
         auc = trainer.agree(figures.get("validation_auc", 0.0))
         better = auc > progress.best
         row = {"epoch": epoch + 1, "step": trainer.steps_done, "loss": float(loss),
-               "accuracy": float(accuracy), **figures, "learning_rate": rate}  # fmt: skip
+               "explained" if recipe.imitate else "accuracy": float(share), **figures,
+               "learning_rate": rate}  # fmt: skip
         progress = Progress(
             epoch + 1,
             auc if better else progress.best,

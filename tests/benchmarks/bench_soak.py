@@ -34,7 +34,7 @@ GRACE = 20  # seconds until the processes of a killed run are gone
 
 
 def main():
-    clip_count, image_count = [*map(int, sys.argv[1:]), 1000, 10_000][:2]
+    clip_count, image_count = [*map(int, sys.argv[1:]), *(1000, 10_000)[len(sys.argv) - 1 :]]
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
