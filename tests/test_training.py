@@ -70,7 +70,7 @@ def test_aliases_are_told_and_videos_come_from_folders_or_names(tmp_path):
     for path in ("Fake/clip1/1.png", "fake/a-b-1.png", "original/x.png", "real/.hidden/y.png", "real/y.png"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
-    images, aliases = faces.find_faces(tmp_path)
+    images, aliases = faces.list_images(tmp_path)
     assert aliases == {"Fake": "df", "fake": "df", "original": "real"}
     found = {(i.label, i.source, i.video.replace(str(tmp_path), "")) for i in images}
     assert found == {
@@ -80,20 +80,20 @@ def test_aliases_are_told_and_videos_come_from_folders_or_names(tmp_path):
 
 def test_stray_folders_and_empty_classes_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="training: no such folder"):
-        faces.find_faces(tmp_path / "training")
+        faces.list_images(tmp_path / "training")
     write_faces(tmp_path, videos=1, frames=1)
     (tmp_path / "masks").mkdir()
     (tmp_path / "loose.png").touch()
     with pytest.raises(
         ValueError, match=r"holds loose\.png, masks beside the classes: wanted .* df and real"
     ):
-        faces.find_faces(tmp_path)
+        faces.list_images(tmp_path)
     (tmp_path / "masks").rmdir()
     (tmp_path / "loose.png").unlink()
     for path in (tmp_path / "real").iterdir():
         path.unlink()
     with pytest.raises(ValueError, match=r"no image of class real, wanted some in .*/real"):
-        faces.find_faces(tmp_path)
+        faces.list_images(tmp_path)
 
 
 def test_leaks_are_videos_not_file_names(tmp_path):
@@ -101,12 +101,12 @@ def test_leaks_are_videos_not_file_names(tmp_path):
         for name in ("df/clip/1.png", "df/0001.png", f"real/{split}/1.png", "real/s-v-1.png"):
             (tmp_path / split / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / split / name).touch()
-    splits = [faces.find_faces(tmp_path / split)[0] for split in ("training", "validation")]
+    splits = [faces.list_images(tmp_path / split)[0] for split in ("training", "validation")]
     assert faces.find_leaks(*splits) == ["clip", "s-v"]
 
 
 def test_split_by_video_takes_whole_videos_of_every_source(data):
-    images, _ = faces.find_faces(data / "training")
+    images, _ = faces.list_images(data / "training")
     training, validation = faces.split_by_video(images, 0.3, seed=1)
     assert len(training) + len(validation) == len(images)
     assert not faces.find_leaks(training, validation)
@@ -132,7 +132,7 @@ def test_draws_are_even_over_classes_sources_and_videos():
 
 
 def test_an_epoch_is_drawn_from_seed_and_number_alone(data):
-    images, _ = faces.find_faces(data / "training")
+    images, _ = faces.list_images(data / "training")
     order, changes = faces.draw_epoch(images, 8, False, 1, 0)
     assert order.shape == (5, 8)
     assert changes.shape == (5, 8, 8)
@@ -146,7 +146,7 @@ def test_an_epoch_is_drawn_from_seed_and_number_alone(data):
 
 def test_training_sees_the_pixels_that_scoring_sees(data):
     """One file through both ways to the network, bit for bit."""
-    images, _ = faces.find_faces(data / "training")
+    images, _ = faces.list_images(data / "training")
     for resample in ("nearest", "bilinear"):
         face_set, failed = faces.load_faces(images, resample, data)
         assert not failed
@@ -161,7 +161,7 @@ def test_training_sees_the_pixels_that_scoring_sees(data):
 
 
 def test_each_replica_gets_its_part_of_every_batch(data):
-    images, _ = faces.find_faces(data / "training")
+    images, _ = faces.list_images(data / "training")
     face_set, _ = faces.load_faces(images, "nearest", data)
     order = np.arange(36).reshape(3, 12)
     changes = np.zeros((3, 12, 8), np.float32)
@@ -173,7 +173,7 @@ def test_each_replica_gets_its_part_of_every_batch(data):
 
 
 def test_faces_that_exceed_memory_lie_on_disk(data, monkeypatch, tmp_path):
-    images, _ = faces.find_faces(data / "training")
+    images, _ = faces.list_images(data / "training")
     in_memory, _ = faces.load_faces(images, "nearest", tmp_path)
     monkeypatch.setattr(faces, "IN_MEMORY", 0)
     on_disk, _ = faces.load_faces(images, "nearest", tmp_path)
@@ -277,7 +277,7 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.parametrize(("name", "kept"), [("Meso4", 224 + 16 + 1608 + 16), ("MesoInception4", None)])
 def test_frozen_blocks_keep_their_weights(data, name, kept):
-    images, _ = faces.find_faces(data / "training")
+    images, _ = faces.list_images(data / "training")
     face_set, _ = faces.load_faces(images, "nearest", data)
     run = trainer.Trainer(
         trainer.Recipe(model=name, steps=3, batch_size=8, freeze=2), trainer.choose_strategy()
@@ -301,7 +301,7 @@ def test_persons_of_a_video_are_one_video(tmp_path):
             folder = tmp_path / label / "clip1" / person
             folder.mkdir(parents=True)
             Image.new("RGB", (64, 64)).save(folder / "clip1-000003.png")
-    images, _ = faces.find_faces(tmp_path)
+    images, _ = faces.list_images(tmp_path)
     assert {image.video for image in images} == {"clip1"}
 
 
@@ -377,9 +377,9 @@ def test_evaluate_alone_repeats_the_cards_figures(data, trained, tmp_path):
 
 
 def test_it_learns(data):
-    images, _ = faces.find_faces(data / "training")
+    images, _ = faces.list_images(data / "training")
     face_set, _ = faces.load_faces(images, "nearest", data)
-    validation, _ = faces.load_faces(faces.find_faces(data / "validation")[0], "nearest", data)
+    validation, _ = faces.load_faces(faces.list_images(data / "validation")[0], "nearest", data)
     run = trainer.Trainer(
         trainer.Recipe(steps=40, batch_size=8, schedule="cosine"), trainer.choose_strategy()
     )
@@ -594,7 +594,7 @@ from pathlib import Path
 from training import faces, trainer
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if {mirrored} else trainer.choose_strategy()
 keras.layers.Dropout.call = lambda self, x, training=False: x
-images, _ = faces.find_faces(Path({data!r}) / "training")
+images, _ = faces.list_images(Path({data!r}) / "training")
 face_set, _ = faces.load_faces(images, "nearest", ".")
 run = trainer.Trainer(trainer.Recipe(batch_size=12, steps=3), strategy)
 for layer in run.model.layers:

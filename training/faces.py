@@ -35,7 +35,7 @@ class FaceSet(NamedTuple):
     labels: np.ndarray  # float32 (N, 1): 1 = real, 0 = forged
 
 
-def find_faces(folder: str | Path) -> tuple[list[ImageFile], dict[str, str]]:
+def list_images(folder: str | Path) -> tuple[list[ImageFile], dict[str, str]]:
     """Return (ImageFiles of `folder`/<df,real>, {folder name: label} where the name is an alias).
 
     A video is a subfolder of its class, or the first part of names `<source>-<video>-<frame>`.

@@ -110,7 +110,7 @@ def evaluate(arguments: Namespace) -> None:
     if arguments.split_by_video:
         _, images = find_data(arguments)
     else:
-        images, _ = faces.find_faces(arguments.data / "validation")
+        images, _ = faces.list_images(arguments.data / "validation")
     arguments.output.mkdir(parents=True, exist_ok=True)
     face_set = load_data(images, resample, arguments.output, "validation", print)
     predict = pipeline.load_predictor(weights, load_classifier)
@@ -140,7 +140,7 @@ def calibrate(path: Path, images: Sequence[ImageFile], scores: np.ndarray) -> fl
 
 def find_data(arguments: Namespace) -> tuple[list[ImageFile], list[ImageFile]]:
     """Return the ImageFiles of training and validation; tell of aliases, splits and leaks."""
-    training, aliases = faces.find_faces(arguments.data / "training")
+    training, aliases = faces.list_images(arguments.data / "training")
     if not (arguments.data / "validation").is_dir():
         if not arguments.split_by_video:
             raise FileNotFoundError(
@@ -151,7 +151,7 @@ def find_data(arguments: Namespace) -> tuple[list[ImageFile], list[ImageFile]]:
     elif arguments.split_by_video:
         raise ValueError(f"--split-by-video: {arguments.data / 'validation'} is there already")
     else:
-        validation, more = faces.find_faces(arguments.data / "validation")
+        validation, more = faces.list_images(arguments.data / "validation")
         aliases |= more
     for name, label in aliases.items():
         print(f"folder {name} is taken for {label}")

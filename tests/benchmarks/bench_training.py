@@ -38,7 +38,7 @@ def main():
     name = sys.argv[1] if len(sys.argv) > 1 else "Meso4"
     with tempfile.TemporaryDirectory() as folder:
         write_faces(Path(folder))
-        images, _ = faces.find_faces(folder)
+        images, _ = faces.list_images(folder)
         face_set, _ = faces.load_faces(images, "nearest", folder)
         run = trainer.Trainer(trainer.Recipe(model=name, steps=10**6), trainer.choose_strategy())
         plain = build_plain(name)

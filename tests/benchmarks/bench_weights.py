@@ -18,6 +18,10 @@ sys.path.insert(0, str(ROOT))
 
 import pipeline
 
+with pipeline.hush_native():
+    import classifiers
+    from training import trainer
+
 FIGURES = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc")
 
 
@@ -45,25 +49,15 @@ def main():
 def evaluate_sources(images, name):
     """Return {source: {"image": figures, "video": figures}}, with "mean" over the sources."""
     weights = pipeline.find_weights(name)
-    predict = pipeline.load_predictor(weights, load_keras)
+    predict = pipeline.load_predictor(weights, classifiers.load_classifier)
     scores = list(pipeline.score_images(images, predict, weights.resampling, weights.threshold))
-    found = {
-        source: pipeline.evaluate_scores([s for s in scores if s.image.source == source], weights.threshold)
-        for source in sorted({s.image.source for s in scores})
-    }
-    found["mean"] = {
-        level: {key: np.mean([f[level][key] for f in found.values()]) for key in FIGURES}
-        | {"count": sum(f[level]["count"] for f in found.values())}
-        for level in ("image", "video")
-    }
-    return found
-
-
-def load_keras(path):
-    with pipeline.hush_native():
-        from classifiers import load_classifier
-
-    return load_classifier(path)
+    found = trainer.evaluate_by_source(scores, weights.threshold)
+    everything, mean = found.pop("all"), found.pop("mean")
+    for level, figures in mean.items():
+        for key in ("accuracy_df", "accuracy_real"):
+            figures[key] = np.mean([source[level][key] for source in found.values()])
+        figures["count"] = everything[level]["count"]
+    return found | {"mean": mean}
 
 
 if __name__ == "__main__":
