@@ -6,6 +6,7 @@ P(real) for each: 1 = real, 0 = forged (deepfake or Face2Face). Label order: ("d
 """
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from keras import KerasTensor, layers
 from numpy.typing import ArrayLike
 
 IMAGE_SIZE = 256  # pixels, both ways
+LARGEST_ARRAY = 100_000  # numbers in an array of weights; the networks' largest has 16,384
 PIXEL_SCALE = np.float32(1 / 255)  # from uint8 to the networks' [0, 1]
 
 
@@ -305,6 +307,8 @@ def identify_network(path: str | Path) -> str:
     if legacy == str(path).endswith(".weights.h5"):  # Keras picks the reader by the suffix
         wanted = "Keras 2 file: name it .h5" if legacy else "Keras 3 file: name it .weights.h5"
         raise ValueError(f"{path}: the suffix does not fit the content, a {wanted}")
+    if any(math.prod(shape) > LARGEST_ARRAY for _, shape in shapes):  # it would be read before it is refused
+        raise ValueError(f"{path}: holds an array too large for these networks: get the file again")
     kernels = sorted(s for name, s in shapes if len(s) > 1 and not name.startswith("optimizer"))
     for name, network in MODELS.items():
         if kernels == sorted(tuple(w.shape) for w in network.build().weights if len(w.shape) > 1):

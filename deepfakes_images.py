@@ -11,8 +11,7 @@ Exit status: 0 all scored, 1 some were not (unreadable, or no face), 2 nothing t
 """
 
 import argparse
-import functools
-import io
+import math
 import os
 import sys
 import time
@@ -34,15 +33,15 @@ Files = list[tuple[ImageFile, str]]  # see pipeline.find_media
 
 FEW = 50  # images: up to so many get a row each
 SAVE_EVERY = 10  # seconds
+ACTIVATIONS, UNITS = "network-activations", "network-units"  # figures of the set
 FIGURE_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 MEANING = "A score is the probability that a face is real: 1 = natural, 0 = deepfake/f2f."
 BAR = {"disable": None, "leave": False, "delay": 1}
 
 
 def main() -> int:
+    pipeline.open_streams()
     arguments = parse_arguments()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     files = pipeline.find_media(arguments.paths)
     if not any(os.path.lexists(item.path) for item, _ in files):
         return fail(2, f"nothing to score: no image or video in {', '.join(map(str, arguments.paths))}")
@@ -50,10 +49,11 @@ def main() -> int:
     images = [] if arguments.align else [item for item, _ in files if not pipeline.is_video(item.path)]
     if arguments.plot and images and searched:
         return fail(2, "--plot: wanted images or videos, not both")
-    inputs = {os.path.realpath(item.path) for item, _ in files}
+    taken = {os.path.realpath(item.path): "what is to be scored" for item, _ in files}
     for target in list_targets(arguments, files):
-        if os.path.realpath(target) in inputs:
-            return fail(2, f"{target}: would overwrite what is to be scored: name another folder")
+        if (real := os.path.realpath(target)) in taken:
+            return fail(2, f"{target}: would overwrite {taken[real]}: name another folder")
+        taken[real] = "another output"
     try:
         weights = pipeline.find_weights(arguments.weights)
         if arguments.threshold is not None:
@@ -76,8 +76,11 @@ def main() -> int:
         if arguments.plot:
             plot = pipeline.plot_videos if searched else pipeline.plot_scores
             plot([scores[path] for path in order], weights.threshold, arguments.plot)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, MemoryError) as error:
         status = fail(1, pipeline.describe_error(error))
+    except BaseException:  # stopped, or worse: what is done is done
+        save(now=True)
+        raise
     scored = [scores[path] for path in order if path in scores]
     summary = summarize(arguments, scored, weights)
     try:
@@ -110,7 +113,8 @@ def list_targets(arguments: Namespace, files: Files) -> list[Path]:
     """Return the files that are going to be written."""
     tables = [target for target in (arguments.csv, arguments.json, arguments.plot) if target]
     copies = [name_copy(arguments.annotate, item, name) for item, name in files if arguments.annotate]
-    return tables + copies + [arguments.explain / f"{name}.png" for _, name in files if arguments.explain]
+    names = [*(name for _, name in files), ACTIVATIONS, UNITS] if arguments.explain else []
+    return tables + copies + [arguments.explain / f"{name}.png" for name in names]
 
 
 def read_known(arguments: Namespace, weights: Weights, files: Files) -> dict[str, Score]:
@@ -128,14 +132,15 @@ def read_known(arguments: Namespace, weights: Weights, files: Files) -> dict[str
     items = {str(item.path): (item, name) for item, name in files}
     known = {}
     for path, s in scores.items():
-        if path in items and not s.error:
-            item, name = items[path]
-            if (
-                s.kind == "image"
-                or not arguments.annotate
-                or name_copy(arguments.annotate, item, name).exists()
-            ):
-                known[path] = s._replace(image=item)
+        if path not in items or s.error:
+            continue
+        item, name = items[path]
+        searched = "photo" if arguments.align else "image"
+        copied = s.kind == "image" or not arguments.annotate
+        copied = copied or name_copy(arguments.annotate, item, name).exists()
+        if copied and s.kind == ("video" if pipeline.is_video(item.path) else searched):
+            verdict = s.verdict if s.score is None else pipeline.judge(s.score, weights.threshold)
+            known[path] = s._replace(image=item, verdict=verdict)
     return known
 
 
@@ -241,8 +246,8 @@ def annotate_images(folder: Path, files: Files, scores: dict[str, Score], thresh
     for item, name in files:
         s = scores[str(item.path)]
         if s.kind == "image" and s.score is not None:
-            target = name_copy(folder, item, name)
-            pipeline.write_whole(target, functools.partial(pipeline.annotate, s, threshold=threshold))
+            error = pipeline.try_annotating(s, name_copy(folder, item, name), threshold)
+            scores[str(item.path)] = s._replace(error=error)
 
 
 def explain(
@@ -269,8 +274,8 @@ def explain(
         group: classifier.average_activations(np.stack(faces)) for group, faces in sorted(groups.items())
     }
     if means:
-        pipeline.plot_activations(means, folder / "network-activations.png")
-        pipeline.plot_units(*classifier.excite_units(), folder / "network-units.png")
+        pipeline.plot_activations(means, folder / f"{ACTIVATIONS}.png")
+        pipeline.plot_units(*classifier.excite_units(), folder / f"{UNITS}.png")
 
 
 def summarize(arguments: Namespace, scores: list[Score], weights: Weights) -> dict[str, Any]:
@@ -423,7 +428,7 @@ def parse_arguments() -> Namespace:
     )
     faces.add_argument(
         "--min-size",
-        type=float,
+        type=read_number,
         default=0.0,
         metavar="PIXELS",
         help=f"pass over smaller faces; from 80 on, faster {shown}",
@@ -454,6 +459,8 @@ def parse_arguments() -> Namespace:
     work.add_argument("--dask", metavar="ADDRESS", help="work on the Dask cluster with this scheduler")
 
     arguments = parser.parse_args()
+    if "" in sys.argv:
+        parser.error("an argument is empty: a variable that is not set?")
     targets = [target for target in (arguments.csv, arguments.json, arguments.plot) if target]
     if len({os.path.realpath(target) for target in targets}) < len(targets):
         parser.error("--csv, --json and --plot: wanted different files")
@@ -473,6 +480,13 @@ def read_count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: wanted 1 or more")
+    return value
+
+
+def read_number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text}: wanted a number")
     return value
 
 
@@ -508,6 +522,8 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
+    except FileNotFoundError as error:  # other ones are told where they occur
+        sys.exit(fail(2, f"the working folder is gone ({pipeline.describe_error(error)})"))
     except BrokenPipeError:  # whoever reads the report, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

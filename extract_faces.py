@@ -9,7 +9,7 @@ Exit status: 0 every video gave faces, 1 some did not, 2 nothing to do or wrong 
 """
 
 import argparse
-import io
+import math
 import os
 import sys
 from pathlib import Path
@@ -20,9 +20,8 @@ import pipeline
 
 
 def main() -> int:
+    pipeline.open_streams()
     arguments = parse_arguments()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     videos = pipeline.find_videos(arguments.videos)
     if not any(os.path.exists(path) for path, _ in videos):
         return fail(2, f"no video in {', '.join(map(pipeline.show, arguments.videos))}")
@@ -55,7 +54,7 @@ def main() -> int:
             )
     except BrokenPipeError:
         raise
-    except (OSError, ImportError) as error:
+    except (OSError, ValueError, ImportError) as error:
         return fail(1, pipeline.describe_error(error))
     return 1 if failed else 0
 
@@ -112,10 +111,10 @@ def parse_arguments() -> argparse.Namespace:
         "--every", type=read_count, default=0, metavar="N", help="instead: sample every Nth frame"
     )
     frames.add_argument(
-        "--start", type=float, default=0.0, metavar="SECONDS", help=f"time of the first {shown}"
+        "--start", type=read_number, default=0.0, metavar="SECONDS", help=f"time of the first {shown}"
     )
     frames.add_argument(
-        "--end", type=float, metavar="SECONDS", help="time of the last (default: the video's end)"
+        "--end", type=read_number, metavar="SECONDS", help="time of the last (default: the video's end)"
     )
     frames.add_argument("--keyframes", action="store_true", help="sample intra-coded frames only")
 
@@ -131,14 +130,14 @@ def parse_arguments() -> argparse.Namespace:
     )
     faces.add_argument(
         "--min-size",
-        type=float,
+        type=read_number,
         default=0.0,
         metavar="PIXELS",
         help=f"pass over faces smaller than this (a crop is 1.3 x as wide); from 80 on, faster {shown}",
     )
     faces.add_argument(
         "--min-sharpness",
-        type=float,
+        type=read_number,
         default=0.0,
         metavar="X",
         help=f"pass over faces more blurred than this, see faces.csv {shown}",
@@ -157,6 +156,10 @@ def parse_arguments() -> argparse.Namespace:
     work.add_argument("--dask", metavar="ADDRESS", help="work on the Dask cluster with this scheduler")
 
     arguments = parser.parse_args()
+    if "" in sys.argv:
+        parser.error("an argument is empty: a variable that is not set?")
+    if arguments.output.exists() and not arguments.output.is_dir():
+        parser.error(f"--output {arguments.output}: wanted a folder")
     if arguments.end is not None and not arguments.start <= arguments.end:
         parser.error(f"--end {arguments.end:g}: wanted --start, {arguments.start:g}, or more")
     return arguments
@@ -166,6 +169,13 @@ def read_count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: wanted 1 or more")
+    return value
+
+
+def read_number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text}: wanted a number")
     return value
 
 
@@ -181,6 +191,8 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
+    except FileNotFoundError as error:  # other ones are told where they occur
+        sys.exit(fail(2, f"the working folder is gone ({pipeline.describe_error(error)})"))
     except BrokenPipeError:  # whoever reads the lines, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

@@ -10,12 +10,14 @@ import csv
 import fcntl
 import functools
 import hashlib
+import io
 import itertools
 import json
 import os
 import re
 import shutil
 import stat
+import sys
 import tempfile
 import threading
 import time
@@ -248,7 +250,10 @@ def read_image(path: Path) -> np.ndarray:
                 raise ValueError("float pixels, of unknown range: save the image with 8 bits")
             image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
-            grey = np.asarray(image, np.float64) * (255 / 65535)
+            grey = np.asarray(image, np.float64)
+            if grey.min() < 0 or grey.max() > 65535:
+                raise ValueError(f"pixels of {grey.min():g} to {grey.max():g}, wanted 8 or 16 bits")
+            grey *= 255 / 65535
             return np.stack([np.clip(grey, 0, 255).round().astype(np.uint8)] * 3, axis=-1)
         palette = image.mode == "P"  # its transparency goes with the alpha channel
         return np.asarray((image.convert("RGBA") if palette else image).convert("RGB"))
@@ -351,7 +356,8 @@ def name_outputs(files: Iterable[FoundFile]) -> list[str]:
     The path below the argument, without suffix where that is enough for no two names to be alike,
     nor one to lie within another.
     """
-    full = ["/".join((*below, path.name)) for path, _, below in files]
+    # never hidden: what is would be passed over later
+    full = ["/".join((*below, path.name.lstrip(".") or "_")) for path, _, below in files]
     short = [name.removesuffix(path.suffix) for name, (path, _, _) in zip(full, files, strict=True)]
     # how many files use a name, as theirs or as a folder of it
     uses = Counter(use for name in short for use in (name, *map(str, PurePosixPath(name).parents)))
@@ -360,9 +366,15 @@ def name_outputs(files: Iterable[FoundFile]) -> list[str]:
     for with_suffix, without in zip(full, short, strict=True):
         wanted = without if uses[without] == 1 else with_suffix
         numbered = (f"{wanted}-{number}" for number in itertools.count(2))
-        free = (n for n in itertools.chain([wanted], numbered) if n not in names and n not in folders)
+        tried = itertools.chain([wanted, with_suffix], numbered)
+        free = (n for n in tried if not (n in names or n in folders or _is_part_of_extraction(n)))
         names[next(free)] = None
     return list(names)
+
+
+def _is_part_of_extraction(name: str) -> bool:
+    last = PurePosixPath(name).name
+    return last == DOUBTFUL_NAME or bool(PERSON_NAME.fullmatch(last))
 
 
 def read_frames(
@@ -1185,13 +1197,13 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
     plain = not path.name.endswith((".tflite", ".weights.h5"))
     if plain or (path.suffix == ".h5" and not card_path.is_file()):
         return Weights(path, "", "nearest", 0.5)
+    if not card_path.is_file():
+        raise FileNotFoundError(f"{path}: its card {card_path.name} is missing: copy it along")
     try:
         card = json.loads(card_path.read_bytes())
-        weights = Weights(path, card["network"], card["resampling"], float(card["threshold"]))
+        weights = Weights(path, str(card["network"]), str(card["resampling"]), float(card["threshold"]))
         digest = card["sha256"][path.name]
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: its card {card_path.name} is missing: copy it along") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{card_path}: not a card of {path.name} ({error!r}): get both again") from error
     if weights.resampling not in RESAMPLING:
         raise ValueError(f"{card_path}: resampling {weights.resampling!r}, wanted one of {[*RESAMPLING]}")
@@ -1405,13 +1417,13 @@ def score_file(
         verdict = judge(score, weights.threshold) if faces else "no face"
         found = Score(item, score, verdict, "", kind, len(sampled), faces)
         if annotated:
-            found = found._replace(error=_try_annotating(found, annotated, weights.threshold, sampled))
+            found = found._replace(error=try_annotating(found, annotated, weights.threshold, sampled))
         return found
     except (OSError, ValueError, MemoryError) as error:
         return Score(item, None, "error", describe_error(error), kind)
 
 
-def _try_annotating(score: Score, path: Path, threshold: float, sampled: list[int]) -> str:
+def try_annotating(score: Score, path: Path, threshold: float, sampled: Sequence[int] = ()) -> str:
     """Return why no annotated copy could be written, or ""."""
     import av
 
@@ -1470,6 +1482,16 @@ def judge(score: float | None, threshold: float) -> str:
     if score is None:
         return "error"
     return "deepfake" if score < threshold else "real"
+
+
+def open_streams() -> None:
+    """Have print and progress bars work where stdout or stderr is closed, or knows no such letters."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (until the end)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
 
 
 def show(path: str | Path) -> str:
@@ -1566,25 +1588,43 @@ def read_scores(path: Path) -> tuple[dict[str, Score], str]:
                 rows, settings = content["items"], content["summary"]["settings"]
             else:
                 file.seek(0)
-                rows = list(csv.DictReader(file))
+                reader = csv.DictReader(file)
+                rows = list(reader)
+                if tuple(reader.fieldnames or ()) != SCORE_COLUMNS:
+                    raise ValueError("other columns")
                 settings = rows[0]["settings"] if rows else ""
+                if any(row["settings"] != settings for row in rows):
+                    raise ValueError("rows of several settings, or cut off")
         scores: dict[str, Score] = {}
         for row in rows:
+            name = str(row["path"])
             if row["kind"] == "face":
-                box = tuple(int(row[name]) for name in ("left", "top", "right", "bottom"))
-                pose = Pose(*(float(row[name]) for name in Pose._fields))
-                frame, time, person = int(row["frame"]), float(row["time"]), int(row["person"])
-                face = FaceScore(frame, time, person, box, pose, float(row["score"]))
-                found = scores[row["path"]]
-                scores[row["path"]] = found._replace(faces=(*found.faces, face))
+                scores[name] = scores[name]._replace(faces=(*scores[name].faces, _read_face(row)))
+            elif row["kind"] in ("image", "video", "photo") and row["verdict"] in VERDICT_INKS:
+                score = None if row["score"] in (None, "") else _read_number(row["score"], 0, 1)
+                image = ImageFile(Path(name), str(row["label"]), "", "")
+                frames = int(_read_number(row.get("frames") or 0))
+                scores[name] = Score(image, score, row["verdict"], str(row["error"]), row["kind"], frames)
             else:
-                score = None if row["score"] in (None, "") else float(row["score"])
-                image = ImageFile(Path(row["path"]), row["label"], "", "")
-                frames = int(row.get("frames") or 0)
-                scores[row["path"]] = Score(image, score, row["verdict"], row["error"], row["kind"], frames)
-    except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
-        raise ValueError(f"{path}: no table of scores ({error!r})") from error
+                raise ValueError(f"kind {row['kind']!r}, verdict {row['verdict']!r}")
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, csv.Error) as error:
+        raise ValueError(f"{path}: no table of scores ({describe_error(error)})") from error
     return scores, settings
+
+
+def _read_face(row: dict[str, Any]) -> FaceScore:
+    frame, person = (int(_read_number(row[name], 0)) for name in ("frame", "person"))
+    box = tuple(int(_read_number(row[name])) for name in ("left", "top", "right", "bottom"))
+    pose = Pose(*(_read_number(row[name]) for name in Pose._fields))
+    _read_number(pose.size, 0, 100_000)
+    return FaceScore(frame, _read_number(row["time"], 0), person, box, pose, _read_number(row["score"], 0, 1))
+
+
+def _read_number(value: Any, least: float = -1e9, most: float = 1e9) -> float:
+    number = float(value)
+    if isinstance(value, bool) or not least <= number <= most:
+        raise ValueError(f"{value!r}, wanted a number from {least:g} to {most:g}")
+    return number
 
 
 # --- figures of merit -----------------------------------------------------------------------------
@@ -1821,6 +1861,8 @@ def _annotate_video(score: Score, label: str, path: Path, threshold: float, samp
         sound = _add_sound(source, target)
         for number, frame in enumerate(read_frames(original, every=1)):
             height, width = (side // 2 * 2 for side in frame.image.shape[:2])  # H.264 wants even sides
+            if not height or not width:
+                raise ValueError("frames of less than 2x2 pixels")
             image = Image.fromarray(frame.image[:height, :width])
             draw_verdicts(image, interpolate_faces(faces, sampled, frame.index), threshold)
             draw_label(image, (0, 0), label, score.verdict)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -359,7 +360,7 @@ def test_outputs_that_cannot_be_written(tmp_path, portrait):
         done = run_script("deepfakes_images.py", "x.png", option, "file/s.csv", cwd=tmp_path, status=2)
         assert "file/s.csv: cannot be written there" in done.stderr
     clips.write_clip(tmp_path / "x.mp4", [np.zeros((64, 64, 3), np.uint8)] * 2)
-    done = run_script("extract_faces.py", "x.mp4", "--output", "file", cwd=tmp_path, status=1)
+    done = run_script("extract_faces.py", "x.mp4", "--output", "file/x", cwd=tmp_path, status=1)
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -396,6 +397,7 @@ def replace(make):
 
 HOSTILE = {
     "missing": remove,
+    "large": replace(lambda f, n, _: f.create_dataset(n, (200_000,), "f4", chunks=(1000,))),
     "huge": replace(lambda f, n, _: f.create_dataset(n, (10**11,), "f4", chunks=(2**20,), compression=9)),
     "text": replace(lambda f, n, s: f.create_dataset(n, s, h5py.string_dtype())),
     "another shape": replace(lambda f, n, _: f.create_dataset(n, (3,), "f4")),
@@ -498,6 +500,144 @@ def test_pickles_are_not_unpacked(tmp_path):
     with pytest.raises(trainer.DamagedCheckpointError, match="damaged"):
         run.restore(tmp_path / "checkpoint-00001.npz")
     assert not (tmp_path / "pwned").exists()
+
+
+def test_checkpoints_are_taken_up_whole_or_not_at_all(tmp_path):
+    from training import trainer
+
+    run = trainer.Trainer(trainer.Recipe(), trainer.choose_strategy())
+    run.save(tmp_path, trainer.Progress(1, 0.5, 1, ({"epoch": 1},)))
+    with np.load(tmp_path / "checkpoint-00001.npz") as arrays:
+        whole = dict(arrays)
+    assert run.restore(tmp_path / "checkpoint-00001.npz").epoch == 1
+    state = json.loads(str(whole["state"]))
+    last = f"variable_{len(whole) - 2}"
+    before = [variable.numpy() for variable in run._variables()]
+    for change in (
+        {"state": "{}"},
+        {"state": "[]"},
+        {"state": "[" * 100_000},
+        {"state": json.dumps(state | {"recipe": []})},
+        {"state": json.dumps(state | {"progress": {"no": 1}})},
+        {"state": json.dumps(state | {"progress": state["progress"] | {"history": None}})},
+        {last: np.zeros(3)},
+        {last: np.full_like(whole[last], np.nan, float)},
+    ):
+        np.savez(tmp_path / "x.npz", **(whole | {n: v + 1 for n, v in whole.items() if n < "s"} | change))
+        with pytest.raises(trainer.DamagedCheckpointError, match=r"x\.npz: damaged"):
+            run.restore(tmp_path / "x.npz")
+        for variable, old in zip(run._variables(), before, strict=True):
+            np.testing.assert_array_equal(variable.numpy(), old)
+    other = json.dumps(state | {"recipe": state["recipe"] | {"loss": "bce"}})
+    np.savez(tmp_path / "x.npz", **(whole | {"state": other, last: np.zeros(3)}))
+    with pytest.raises(ValueError, match="was trained with loss bce, not mse"):
+        run.restore(tmp_path / "x.npz")
+
+
+def test_foreign_checkpoints_are_left_alone(tmp_path):
+    from training import trainer
+
+    for name in ("checkpoint-old.npz", "checkpoint-00007.npz.bak", "checkpoint-00001.npz"):
+        (tmp_path / name).touch()
+    os.mkfifo(tmp_path / "checkpoint-00002.npz")
+    assert [path.name for path in trainer.find_checkpoints(tmp_path)] == ["checkpoint-00001.npz"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (("0.740212", "nan"), "'nan', wanted a number from 0 to 1"),
+        (("0.740212", "7"), "'7', wanted a number from 0 to 1"),
+        (("0.740212", "1e999"), "wanted a number"),
+        ((",real,", ",banana,"), "verdict 'banana'"),
+        ((",image,", ",face,"), "no table of scores"),
+        ((",image,", ",,"), "kind ''"),
+        (("bilinear", "nearest"), "was scored with|several settings"),
+        (("path,score", "path,points"), "other columns"),
+    ],
+)
+def test_edited_tables_are_not_resumed(tmp_path, portrait, change, reason):
+    portrait.save(tmp_path / "x.png")
+    run_script("deepfakes_images.py", "x.png", "--csv", "s.csv", cwd=tmp_path)
+    text = (tmp_path / "s.csv").read_text()
+    if change[0].startswith("0."):
+        change = (text.splitlines()[1].split(",")[1], change[1])
+    assert change[0] in text
+    (tmp_path / "s.csv").write_text(text.replace(*change))
+    done = run_script("deepfakes_images.py", "x.png", "--csv", "s.csv", "--resume", cwd=tmp_path, status=2)
+    assert re.search(reason, done.stderr)
+    assert (tmp_path / "s.csv").read_text() == text.replace(*change)
+
+
+def test_tables_cut_off_or_of_another_kind_are_not_resumed(tmp_path):
+    scores = [
+        pipeline.Score(pipeline.ImageFile(Path(f"{i}.png"), "", "", ""), 0.5, "real", "") for i in (1, 2)
+    ]
+    pipeline.write_csv(tmp_path / "s.csv", scores, "the settings")
+    whole = (tmp_path / "s.csv").read_text()
+    for text in ("", "\0" * 100, whole[:-10], "a,b\n1,2\n", "{", '{"items": 3, "summary": {"settings": ""}}'):
+        (tmp_path / "s.csv").write_text(text)
+        with pytest.raises(ValueError, match=r"s\.csv: no table of scores"):
+            pipeline.read_scores(tmp_path / "s.csv")
+    item = {"path": "a", "kind": "image", "verdict": "real", "label": "", "error": "", "score": 10**400}
+    for change in ({}, {"score": True}, {"verdict": None}, {"frames": float("inf")}):
+        content = {"items": [item | {"score": 0.5} | change if change else item], "summary": {"settings": ""}}
+        (tmp_path / "s.csv").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"s\.csv: no table of scores"):
+            pipeline.read_scores(tmp_path / "s.csv")
+
+
+# --- usage ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (("deepfakes_images.py", ""), "an argument is empty"),
+        (("extract_faces.py", "x.mp4", "--output", ""), "an argument is empty"),
+        (("deepfakes_images.py", "--min-size", "nan"), "nan: wanted a number"),
+        (("extract_faces.py", "--start", "inf"), "inf: wanted a number"),
+        (("extract_faces.py", "--output", "README.md"), "README.md: wanted a folder"),
+        (("deepfakes_images.py", "--annotate", "{0}", "--explain", "{0}"), "would overwrite another output"),
+        (("training/df_CNN.py", "--name", "../x"), "wanted a file name"),
+        (("training/df_CNN.py", "--seed", "-1"), "--seed -1: wanted 0 to"),
+        (("training/df_CNN.py", "--output", "data/training/df"), "lies among the faces"),
+    ],
+)
+def test_wrong_usage_is_told_at_once(tmp_path, command, reason):
+    done = run_script(*(word.format(tmp_path) for word in command), status=2)
+    assert reason in done.stderr
+
+
+def test_closed_streams_and_folders_that_are_gone(tmp_path):
+    clips.write_clip(tmp_path / "x.mp4", [np.zeros((64, 64, 3), np.uint8)] * 2)
+    for script, options in (("extract_faces.py", "--output out"), ("deepfakes_images.py", "--csv s.csv")):
+        command = f"{sys.executable} {ROOT / script} x.mp4 --min-size 80 {options} >&- 2>&- <&-"
+        assert subprocess.run(command, shell=True, cwd=tmp_path, check=False).returncode == 1  # no face
+        gone = f"mkdir gone; cd gone; rmdir ../gone; {sys.executable} {ROOT / script} x.mp4"
+        done = subprocess.run(gone, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert (tmp_path / "out/extraction.json").exists()
+    assert len(read_rows(tmp_path / "s.csv")) == 1
+
+
+def test_a_video_too_small_to_annotate_costs_itself_alone(tmp_path):
+    for name, height in (("a.mkv", 1), ("b.mkv", 64)):
+        frames = [np.zeros((height, 64, 3), np.uint8)] * 2
+        clips.write_clip(tmp_path / name, frames, "ffv1", pixels="bgr0")
+    command = ("a.mkv", "b.mkv", "--annotate", "o", "--csv", "s.csv", "--min-size", "80")
+    done = run_script("deepfakes_images.py", *command, cwd=tmp_path, status=1)
+    assert "a.mkv: no annotated copy: frames of less than 2x2 pixels" in done.stderr
+    assert len(read_rows(tmp_path / "s.csv")) == 2
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["b.mp4"]
+
+
+def test_outputs_are_never_taken_for_parts_of_an_extraction():
+    paths = [
+        Path(name) for name in ("doubtful.mp4", "person1.mp4", "a/person2.mp4", ".writing-x.mp4", "x.mp4")
+    ]
+    names = pipeline.name_outputs([(path, (), path.parts[:-1]) for path in paths])
+    assert names == ["doubtful.mp4", "person1.mp4", "a/person2.mp4", "writing-x", "x"]
 
 
 # --- the same whatever the way --------------------------------------------------------------------

@@ -99,6 +99,9 @@ def test_every_kind_of_image_is_read_as_upright_rgb(tmp_path, portrait):
         read = pipeline.read_image(tmp_path / name)
         assert read.shape == rgb.shape
         assert np.abs(read - np.asarray(grey, int)[..., None]).mean() <= (5 if name.endswith("jpg") else 0)
+    Image.fromarray(np.full((64, 64), 70_000, np.int32)).save(tmp_path / "32bit.tif")
+    with pytest.raises(ValueError, match="70000 to 70000, wanted 8 or 16 bits"):
+        pipeline.read_image(tmp_path / "32bit.tif")
     palette.save(tmp_path / "palette.png")
     assert np.abs(pipeline.read_image(tmp_path / "palette.png") - rgb.astype(int)).mean() < 6
     portrait.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)

@@ -28,7 +28,7 @@ def main() -> int:
         return fail(1, f"{error} (the best weights so far, if any, are in {arguments.output})")
     except (FileNotFoundError, NotADirectoryError, PermissionError, ValueError) as error:
         return fail(2, " ".join(str(error).split()))
-    except (OSError, run.OpError) as error:  # the second: memory full, another worker lost
+    except (OSError, MemoryError, run.OpError) as error:  # the last: memory full, another worker lost
         return fail(1, (str(error).strip() or type(error).__name__).splitlines()[0])
     return 0
 
@@ -135,6 +135,15 @@ def parse_arguments() -> argparse.Namespace:
 
     arguments = parser.parse_args()
     arguments.name = arguments.name or arguments.model
+    if Path(arguments.name).name != arguments.name:
+        parser.error(f"--name {arguments.name}: wanted a file name: --output says where")
+    if arguments.output.exists() and not arguments.output.is_dir():
+        parser.error(f"--output {arguments.output}: wanted a folder")
+    for part in ("training", "validation"):
+        if arguments.output.resolve().is_relative_to((arguments.data / part).resolve()):
+            parser.error(f"--output {arguments.output}: lies among the faces in {arguments.data / part}")
+    if not 0 <= arguments.seed < 2**32:
+        parser.error(f"--seed {arguments.seed}: wanted 0 to {2**32 - 1}")
     if arguments.evaluate and not arguments.weights:
         parser.error("--evaluate: say which --weights")
     if arguments.calibrate and not arguments.evaluate:

@@ -8,6 +8,7 @@ way of the uninterrupted one.
 import csv
 import json
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,14 @@ LOWEST_RATE = 1e-6
 IMITATED_BLOCKS = 3
 IMITATION_WINDOW = 64  # pixels: blocks see no further than that, and it costs a sixteenth of a face
 ADVICE = "lower the learning rate, or look at the faces"
+
+
+CHECKPOINT_NAME = re.compile(r"checkpoint-\d{5,}\.npz")
+# what reading a file of untrusted content may raise
+UNREADABLE = (
+    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RecursionError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 class DamagedCheckpointError(Exception):
@@ -235,23 +244,30 @@ class Trainer:
             with np.load(path, allow_pickle=False) as arrays:
                 state = json.loads(str(arrays["state"]))
                 values = [arrays[f"variable_{i}"] for i in range(len(arrays) - 1)]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            recipe = Recipe(**state["recipe"])
+            progress = Progress(**{**state["progress"], "history": tuple(state["progress"]["history"])})
+            if any(not np.isfinite(value).all() for value in values):
+                raise ValueError("weights that are no numbers")
+        except UNREADABLE as error:
             raise DamagedCheckpointError(f"{path}: damaged ({pipeline.describe_error(error)})") from error
         for name, value in self.recipe._asdict().items():
-            found = state["recipe"].get(name, Recipe._field_defaults[name])
+            found = getattr(recipe, name)
             if found != value:
                 raise ValueError(
                     f"{path}: was trained with {name} {found}, not {value}: "
                     "resume with the same, or train anew in another folder"
                 )
+        if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
+            raise DamagedCheckpointError(f"{path}: damaged (arrays of other shapes)")
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-        return Progress(**{**state["progress"], "history": tuple(state["progress"]["history"])})
+        return progress
 
 
 def find_checkpoints(folder: str | Path) -> list[Path]:
     """Return the checkpoints in a folder, oldest first."""
-    return sorted(Path(folder).glob("checkpoint-*.npz"))
+    found = Path(folder).glob("checkpoint-*.npz")
+    return sorted(path for path in found if CHECKPOINT_NAME.fullmatch(path.name) and path.is_file())
 
 
 def make_schedule(recipe: Recipe) -> float | keras.optimizers.schedules.LearningRateSchedule:

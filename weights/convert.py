@@ -23,6 +23,8 @@ def main() -> int:
             print(f"convert.py: {path}: is there already: name another --output", file=sys.stderr)
             return 2
     try:
+        if not arguments.file.is_file():
+            raise FileNotFoundError(f"{arguments.file}: no such file")
         with pipeline.hush_native():
             import classifiers
         card = {
@@ -65,4 +67,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import http.client
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -26,7 +27,7 @@ SHA256 = {
     "MesoInception_F2F.h5": "d4533ac8a3197dc35c47405d23d99e888c1d0135e267e03540c7451feaccff3f",
 }
 LARGEST = 1_000_000  # bytes: five times what the files have
-PATIENCE = 30  # seconds without an answer
+PATIENCE = 30  # seconds without an answer, or in all
 
 
 def main() -> int:
@@ -51,7 +52,11 @@ def fetch(url: str, digest: str) -> bytes:
     """Return the bytes at `url`. Raises OSError, HTTPException or, for a wrong SHA-256, ValueError."""
     try:
         with urllib.request.urlopen(url, timeout=PATIENCE) as response:
-            content = response.read(LARGEST)
+            content, until = b"", time.monotonic() + PATIENCE
+            while len(content) < LARGEST and (more := response.read1(LARGEST)):
+                content += more
+                if time.monotonic() > until:
+                    raise OSError(f"{url}: {len(content)} bytes in {PATIENCE} s: too slow")
             wanted = int(response.headers.get("Content-Length") or len(content))
     except urllib.error.HTTPError as error:
         raise OSError(f"{url}: HTTP {error.code} {error.reason}") from error
@@ -76,4 +81,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
