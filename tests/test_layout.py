@@ -9,7 +9,15 @@ TOP = {
     "LICENSE", "README.md", "classifiers.py", "deepfakes_images.py", "extract_faces.py", "pipeline.py",
     "requirements.txt", "test_images", "tests", "training", "weights",
 }  # fmt: skip
-SCRIPTS = {"deepfakes_images", "extract_faces", "df_CNN", "convert", "download", "make_test_images"}
+SCRIPTS = {
+    "average",
+    "deepfakes_images",
+    "extract_faces",
+    "df_CNN",
+    "convert",
+    "download",
+    "make_test_images",
+}
 
 
 def test_top_level():
