@@ -18,7 +18,8 @@ SHIPPED = sorted(path.stem for path in (ROOT / "weights").glob("*.json"))
 # of test_images: df/biden, collins, hopper, obama, then real/
 GOLDEN = {
     "Meso4_DF": [0.0004, 0.0011, 0.0052, 0.0039, 0.3443, 0.9691, 0.7402, 0.9995],
-    "MesoInception_DF": [0.0086, 0.0691, 0.5666, 0.0074, 0.9299, 0.9686, 0.9992, 1.0],
+    "MesoInception_DF": [0.0021, 0.0032, 0.0068, 0.0046, 0.3973, 0.9792, 0.7543, 0.995],
+    "MesoInception_F2F": [0.8265, 0.9072, 0.9997, 0.4633, 0.9952, 0.99, 1.0, 0.9999],
     "Meso4_F2F": [0.6447, 0.5411, 0.9996, 0.4759, 0.9972, 0.8583, 1.0, 1.0],
 }
 
