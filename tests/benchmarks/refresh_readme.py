@@ -4,7 +4,7 @@
 
 Each is what a command prints. FOLDER holds what some need and the project may not give: the face sets in
 data/deepfake/validation and data/face2face/validation, and videos in videos/clips and videos/training/real;
-without it theirs stay as they are. Takes half an hour.
+without it theirs stay as they are. The authors' weights are to be in weights/authors. Takes half an hour.
 """
 
 import re
@@ -42,6 +42,8 @@ def main():
     if len(sys.argv) > 1:
         folder = shlex.quote(str(Path(sys.argv[1]).resolve()))
         commands = FIGURES | {key: c.format(folder) for key, c in FIGURES_OF_FOLDER.items()}
+    for beginning in commands:
+        replace_figure(readme.read_text(), beginning, "")  # each has its place, before hours go by
     for beginning, command in commands.items():
         print(f"python3 {' '.join(command.split())}", flush=True)
         done = subprocess.run(
