@@ -18,8 +18,6 @@ sys.path.insert(0, str(ROOT))
 
 import pipeline
 
-CLIPS = """{0}/clips/carphone_qcif.mp4 {0}/clips/no_face_screencast.mp4 {0}/clips/talking_head.mp4
-{0}/clips/walking_towards_camera.mp4 {0}/training/real/ffpp_c23_055.mp4"""
 # how a figure begins in README, and nothing else does; the command that prints it
 FIGURES = {
     "score  verdict   image": "deepfakes_images.py",
@@ -28,7 +26,9 @@ FIGURES = {
     "inputs  kills": "tests/benchmarks/bench_soak.py",
 }
 FIGURES_OF_FOLDER = {
-    "decode s  search s": f"tests/benchmarks/bench_extraction.py {CLIPS.replace('{0}', '{0}/videos')}",
+    "decode s  search s": """tests/benchmarks/bench_extraction.py {0}/videos/clips/carphone_qcif.mp4
+{0}/videos/clips/no_face_screencast.mp4 {0}/videos/clips/talking_head.mp4
+{0}/videos/clips/walking_towards_camera.mp4 {0}/videos/training/real/ffpp_c23_055.mp4""",
     "| source, level | count | Meso4_DF": """tests/benchmarks/bench_weights.py {0}/data/deepfake/validation
 Meso4_DF MesoInception_DF weights/authors/Meso4_DF.h5 weights/authors/MesoInception_DF.h5""",
     "| source, level | count | Meso4_F2F": """tests/benchmarks/bench_weights.py {0}/data/face2face/validation
