@@ -297,7 +297,7 @@ def list_pools(model: keras.Model) -> list[keras.layers.Layer]:
 
 def cut_blocks(model: keras.Model, count: int) -> keras.Model:
     """Return the first `count` blocks of a network as one of its own, with the same variables."""
-    return keras.Model(model.inputs, list_pools(model)[count - 1].output)
+    return keras.Model(model.input, list_pools(model)[count - 1].output)
 
 
 def list_head(model: keras.Model) -> list[keras.layers.Layer]:
