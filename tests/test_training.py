@@ -549,9 +549,10 @@ def test_threshold_is_calibrated(data, tmp_path):
         shutil.copy(ROOT / f"weights/Meso4_DF.{ending}", tmp_path)
     weights = tmp_path / "Meso4_DF.tflite"
     arguments = ("--evaluate", "--data", data, "--weights", weights, "--output", tmp_path)
+    before = pipeline.find_weights(weights).threshold
     done = run_script(SCRIPT, *arguments, "--calibrate")
     threshold = pipeline.find_weights(weights).threshold
-    assert f"Meso4_DF.json: threshold 0.5 becomes {threshold:g}\n" in done.stdout
+    assert f"Meso4_DF.json: threshold {before:g} becomes {threshold:g}\n" in done.stdout
     card = json.loads((tmp_path / "Meso4_DF.json").read_text())
     assert sum(found["images"] for found in card["calibrated_on"].values()) > 0
     assert f"below {threshold:g} is called df" in run_script(SCRIPT, *arguments).stdout
