@@ -11,7 +11,6 @@ Exit status: 0 all scored, 1 some were not (unreadable, or no face), 2 nothing t
 """
 
 import argparse
-import math
 import os
 import sys
 import time
@@ -409,7 +408,7 @@ def parse_arguments() -> Namespace:
     )
     parser.add_argument(
         "--batch-size",
-        type=read_count,
+        type=pipeline.read_count,
         default=32,
         metavar="N",
         help=f"images the network sees at once {shown}",
@@ -418,17 +417,17 @@ def parse_arguments() -> Namespace:
     faces = parser.add_argument_group("finding faces, in videos and with --align")
     faces.add_argument("--align", action="store_true", help="images are photographs: find their faces")
     faces.add_argument(
-        "--frames", type=read_count, default=30, metavar="N", help=f"to sample of a video {shown}"
+        "--frames", type=pipeline.read_count, default=30, metavar="N", help=f"to sample of a video {shown}"
     )
     faces.add_argument(
-        "--every", type=read_count, default=0, metavar="N", help="instead: sample every Nth frame"
+        "--every", type=pipeline.read_count, default=0, metavar="N", help="instead: sample every Nth frame"
     )
     faces.add_argument(
         "--everyone", action="store_true", help="all faces of a frame (default: a video's largest)"
     )
     faces.add_argument(
         "--min-size",
-        type=read_number,
+        type=pipeline.read_number,
         default=0.0,
         metavar="PIXELS",
         help=f"pass over smaller faces; from 80 on, faster {shown}",
@@ -454,7 +453,7 @@ def parse_arguments() -> Namespace:
 
     work = parser.add_argument_group("how to work, on videos")
     work.add_argument(
-        "--jobs", type=read_count, default=1, metavar="N", help=f"at once, a process each {shown}"
+        "--jobs", type=pipeline.read_count, default=1, metavar="N", help=f"at once, a process each {shown}"
     )
     work.add_argument("--dask", metavar="ADDRESS", help="work on the Dask cluster with this scheduler")
 
@@ -473,20 +472,6 @@ def read_fraction(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text}: wanted 0 to 1")
-    return value
-
-
-def read_count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: wanted 1 or more")
-    return value
-
-
-def read_number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text}: wanted a number")
     return value
 
 

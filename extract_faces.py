@@ -9,7 +9,6 @@ Exit status: 0 every video gave faces, 1 some did not, 2 nothing to do or wrong 
 """
 
 import argparse
-import math
 import os
 import sys
 from pathlib import Path
@@ -105,16 +104,27 @@ def parse_arguments() -> argparse.Namespace:
 
     frames = parser.add_argument_group("which frames")
     frames.add_argument(
-        "--frames", type=read_count, default=30, metavar="N", help=f"to sample, evenly spread {shown}"
+        "--frames",
+        type=pipeline.read_count,
+        default=30,
+        metavar="N",
+        help=f"to sample, evenly spread {shown}",
     )
     frames.add_argument(
-        "--every", type=read_count, default=0, metavar="N", help="instead: sample every Nth frame"
+        "--every", type=pipeline.read_count, default=0, metavar="N", help="instead: sample every Nth frame"
     )
     frames.add_argument(
-        "--start", type=read_number, default=0.0, metavar="SECONDS", help=f"time of the first {shown}"
+        "--start",
+        type=pipeline.read_number,
+        default=0.0,
+        metavar="SECONDS",
+        help=f"time of the first {shown}",
     )
     frames.add_argument(
-        "--end", type=read_number, metavar="SECONDS", help="time of the last (default: the video's end)"
+        "--end",
+        type=pipeline.read_number,
+        metavar="SECONDS",
+        help="time of the last (default: the video's end)",
     )
     frames.add_argument("--keyframes", action="store_true", help="sample intra-coded frames only")
 
@@ -130,14 +140,14 @@ def parse_arguments() -> argparse.Namespace:
     )
     faces.add_argument(
         "--min-size",
-        type=read_number,
+        type=pipeline.read_number,
         default=0.0,
         metavar="PIXELS",
         help=f"pass over faces smaller than this (a crop is 1.3 x as wide); from 80 on, faster {shown}",
     )
     faces.add_argument(
         "--min-sharpness",
-        type=read_number,
+        type=pipeline.read_number,
         default=0.0,
         metavar="X",
         help=f"pass over faces more blurred than this, see faces.csv {shown}",
@@ -151,7 +161,11 @@ def parse_arguments() -> argparse.Namespace:
 
     work = parser.add_argument_group("how to work")
     work.add_argument(
-        "--jobs", type=read_count, default=1, metavar="N", help=f"videos at once, a process each {shown}"
+        "--jobs",
+        type=pipeline.read_count,
+        default=1,
+        metavar="N",
+        help=f"videos at once, a process each {shown}",
     )
     work.add_argument("--dask", metavar="ADDRESS", help="work on the Dask cluster with this scheduler")
 
@@ -165,22 +179,8 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def read_count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: wanted 1 or more")
-    return value
-
-
-def read_number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text}: wanted a number")
-    return value
-
-
 def read_quality(text: str) -> int:
-    value = read_count(text)
+    value = pipeline.read_count(text)
     if value > 100:
         raise argparse.ArgumentTypeError(f"{text}: wanted 1 to 100")
     return value

@@ -4,6 +4,7 @@ A score is P(real): 1 = real, 0 = forged (deepfake or Face2Face). Faces travel a
 Nothing here imports TensorFlow: `.tflite` weights are run by LiteRT.
 """
 
+import argparse
 import bisect
 import contextlib
 import csv
@@ -13,6 +14,7 @@ import hashlib
 import io
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -1492,6 +1494,22 @@ def open_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (until the end)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
+
+
+def read_count(text: str) -> int:
+    """Return a count given on the command line; raises argparse's error when it is below 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: wanted 1 or more")
+    return value
+
+
+def read_number(text: str) -> float:
+    """Return a number given on the command line; raises argparse's error when it is not finite."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text}: wanted a number")
+    return value
 
 
 def show(path: str | Path) -> str:

@@ -90,10 +90,14 @@ def parse_arguments() -> argparse.Namespace:
     recipe = parser.add_argument_group("recipe")
     length = recipe.add_mutually_exclusive_group()
     length.add_argument(
-        "--steps", type=read_count, default=4000, metavar="N", help=f"batches to train on {shown}"
+        "--steps", type=pipeline.read_count, default=4000, metavar="N", help=f"batches to train on {shown}"
     )
-    length.add_argument("--epochs", type=read_count, metavar="N", help="the same, in passes over the data")
-    recipe.add_argument("--batch-size", type=read_count, default=75, metavar="N", help=f"images {shown}")
+    length.add_argument(
+        "--epochs", type=pipeline.read_count, metavar="N", help="the same, in passes over the data"
+    )
+    recipe.add_argument(
+        "--batch-size", type=pipeline.read_count, default=75, metavar="N", help=f"images {shown}"
+    )
     recipe.add_argument(
         "--learning-rate", type=float, default=1e-3, metavar="RATE", help=f"of Adam, at the start {shown}"
     )
@@ -155,13 +159,6 @@ def parse_arguments() -> argparse.Namespace:
     if not 0 < arguments.learning_rate < float("inf"):
         parser.error(f"--learning-rate {arguments.learning_rate}: wanted above 0")
     return arguments
-
-
-def read_count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: wanted 1 or more")
-    return value
 
 
 if __name__ == "__main__":
