@@ -12,7 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for GPUs, aloud
+# TensorFlow reads these when it is first imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it announces its search for GPUs
+# It leaves oneDNN off on processors without AVX512-VNNI, where training is then 3 to 5 times slower.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import h5py
 import keras

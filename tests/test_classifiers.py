@@ -1,13 +1,16 @@
 """The networks: architecture, the authors' weights to the digit, and the input contract."""
 
 import json
+import os
+import subprocess
+import sys
 
 import h5py
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SHARED
+from conftest import ROOT, SHARED
 from PIL import Image
 
 from classifiers import MODELS, BatchNormalization, Meso4, MesoInception4, load_classifier, scale_pixels
@@ -209,3 +212,20 @@ def test_litert_equals_keras(converted, noise, gradient):
         if name in NOISE:
             np.testing.assert_allclose(litert(noise), NOISE[name], atol=2e-6)
             np.testing.assert_allclose(litert(gradient), GRADIENT[name], atol=2e-6)
+
+
+@pytest.mark.parametrize("module", ["classifiers", "training.run"])
+def test_onednn_is_on_before_tensorflow_is_imported(module):
+    code = (
+        "import os, sys\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'tensorflow': sys.exit(os.environ.get('TF_ENABLE_ONEDNN_OPTS'))\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        f"import {module}\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == "1\n"
