@@ -23,7 +23,23 @@ import numpy as np
 from tqdm import tqdm
 
 import pipeline
-from pipeline import ImageFile, Score, Weights
+from pipeline import ImageFile
+from weights import Predict, Weights, find_weights, load_predictor
+from weights.figures import map_evidence, plot_evidence, plot_scores, plot_videos
+from weights.media import score_file, try_annotating
+from weights.metrics import evaluate_scores
+from weights.scores import (
+    FEW_FACES,
+    Score,
+    average_people,
+    group_by_folder,
+    judge,
+    load_scored_face,
+    score_images,
+    summarize,
+)
+from weights.table import read_scores, write_csv, write_json
+from weights.visualize import plot_activations, plot_units
 
 if TYPE_CHECKING:
     from classifiers import Classifier
@@ -54,10 +70,10 @@ def main() -> int:
             return fail(2, f"{target}: would overwrite {taken[real]}: name another folder")
         taken[real] = "another output"
     try:
-        weights = pipeline.find_weights(arguments.weights)
+        weights = find_weights(arguments.weights)
         if arguments.threshold is not None:
             weights = weights._replace(threshold=arguments.threshold)
-        predict = pipeline.load_predictor(make_absolute(weights), load_keras)
+        predict = load_predictor(make_absolute(weights), load_keras)
         explainer = load_explainer(arguments.weights) if arguments.explain else None
         scores = read_known(arguments, weights, files)  # filled as it goes
     except (OSError, ValueError) as error:
@@ -66,14 +82,14 @@ def main() -> int:
     order = [str(item.path) for item in images] + [str(item.path) for item, _ in searched]
     save, status = make_saver(arguments, weights, scores, order), 0
     try:
-        score_images(arguments, images, weights, predict, scores, save)
+        score_crops(arguments, images, weights, predict, scores, save)
         score_videos(arguments, searched, weights, scores, save)
         if arguments.annotate:
             annotate_images(arguments.annotate, files, scores, weights.threshold)
         if explainer:
             explain(arguments.explain, files, scores, weights, explainer)
         if arguments.plot:
-            plot = pipeline.plot_videos if searched else pipeline.plot_scores
+            plot = plot_videos if searched else plot_scores
             plot([scores[path] for path in order], weights.threshold, arguments.plot)
     except (OSError, ValueError, ImportError, MemoryError) as error:
         status = fail(1, pipeline.describe_error(error))
@@ -81,7 +97,7 @@ def main() -> int:
         save(now=True)
         raise
     scored = [scores[path] for path in order if path in scores]
-    summary = summarize(arguments, scored, weights)
+    summary = build_summary(arguments, scored, weights)
     try:
         save(now=True)
     except OSError as error:
@@ -105,7 +121,7 @@ def load_keras(path: Path) -> "Classifier":
 def load_explainer(name: str) -> "Classifier":
     """Return the Keras classifier of the weights called `name`: `.tflite` cannot tell of its layers."""
     name = name.removesuffix(".tflite")
-    return load_keras(pipeline.find_weights(name, (".weights.h5", ".h5")).path)
+    return load_keras(find_weights(name, (".weights.h5", ".h5")).path)
 
 
 def list_targets(arguments: Namespace, files: Files) -> list[Path]:
@@ -122,7 +138,7 @@ def read_known(arguments: Namespace, weights: Weights, files: Files) -> dict[str
     if not arguments.resume or not tables:
         return {}
     table = tables[0]
-    scores, settings = pipeline.read_scores(table)
+    scores, settings = read_scores(table)
     if scores and settings != describe_settings(arguments, weights):
         raise ValueError(
             f"{table}: was scored with {settings}, not {describe_settings(arguments, weights)}: "
@@ -138,7 +154,7 @@ def read_known(arguments: Namespace, weights: Weights, files: Files) -> dict[str
         copied = s.kind == "image" or not arguments.annotate
         copied = copied or name_copy(arguments.annotate, item, name).exists()
         if copied and s.kind == ("video" if pipeline.is_video(item.path) else searched):
-            verdict = s.verdict if s.score is None else pipeline.judge(s.score, weights.threshold)
+            verdict = s.verdict if s.score is None else judge(s.score, weights.threshold)
             known[path] = s._replace(image=item, verdict=verdict)
     return known
 
@@ -163,24 +179,24 @@ def make_saver(
             return
         so_far = [scores[path] for path in order if path in scores]
         if arguments.csv:
-            pipeline.write_csv(arguments.csv, so_far, describe_settings(arguments, weights))
+            write_csv(arguments.csv, so_far, describe_settings(arguments, weights))
         if arguments.json:
-            pipeline.write_json(arguments.json, so_far, summarize(arguments, so_far, weights))
+            write_json(arguments.json, so_far, build_summary(arguments, so_far, weights))
         saved = time.monotonic()
 
     return save
 
 
-def score_images(
+def score_crops(
     arguments: Namespace,
     images: list[ImageFile],
     weights: Weights,
-    predict: pipeline.Predict,
+    predict: Predict,
     scores: dict[str, Score],
     save: Callable[[], None],
 ) -> None:
     todo = [item for item in images if str(item.path) not in scores]
-    found = pipeline.score_images(todo, predict, weights.resampling, weights.threshold, arguments.batch_size)
+    found = score_images(todo, predict, weights.resampling, weights.threshold, arguments.batch_size)
     for s in tqdm(found, total=len(todo), unit="image", **BAR):
         scores[str(s.image.path)] = s
         save()
@@ -221,7 +237,7 @@ def score_videos(
         )
         for item, name in todo
     ]
-    found = pipeline.run_jobs(pipeline.score_file, calls, options, arguments.jobs, arguments.dask)
+    found = pipeline.run_jobs(score_file, calls, options, arguments.jobs, arguments.dask)
     print(f" score  faces  %deepfake  verdict   {'photograph' if arguments.align else 'video'}")
     bar = tqdm(total=len(searched), unit="file", **BAR)
     for item, _ in searched:
@@ -245,7 +261,7 @@ def annotate_images(folder: Path, files: Files, scores: dict[str, Score], thresh
     for item, name in files:
         s = scores[str(item.path)]
         if s.kind == "image" and s.score is not None:
-            error = pipeline.try_annotating(s, name_copy(folder, item, name), threshold)
+            error = try_annotating(s, name_copy(folder, item, name), threshold)
             scores[str(item.path)] = s._replace(error=error)
 
 
@@ -259,43 +275,42 @@ def explain(
         if s.score is None:
             continue
         lowest = min(s.faces, key=lambda face: face.score, default=None)
-        face = pipeline.load_scored_face(s, lowest, weights.resampling)
+        face = load_scored_face(s, lowest, weights.resampling)
         if face is None:  # gone since
             continue
         score = lowest.score if lowest else s.score
-        verdict = pipeline.judge(score, weights.threshold)
+        verdict = judge(score, weights.threshold)
         when = f", at {lowest.time:.2f} s" if lowest and s.kind == "video" else ""
         title = f"{pipeline.show(item.path.name)}{when}: {score:.3f}, {verdict}"
-        evidence = pipeline.map_evidence(face, classifier.compute_logits)
-        pipeline.plot_evidence(face, evidence, title, folder / f"{name}.png")
+        evidence = map_evidence(face, classifier.compute_logits)
+        plot_evidence(face, evidence, title, folder / f"{name}.png")
         groups.setdefault(item.label or verdict, []).append(face)
     means = {
         group: classifier.average_activations(np.stack(faces)) for group, faces in sorted(groups.items())
     }
     if means:
-        pipeline.plot_activations(means, folder / f"{ACTIVATIONS}.png")
-        pipeline.plot_units(*classifier.excite_units(), folder / f"{UNITS}.png")
+        plot_activations(means, folder / f"{ACTIVATIONS}.png")
+        plot_units(*classifier.excite_units(), folder / f"{UNITS}.png")
 
 
-def summarize(arguments: Namespace, scores: list[Score], weights: Weights) -> dict[str, Any]:
+def build_summary(arguments: Namespace, scores: list[Score], weights: Weights) -> dict[str, Any]:
     """Return what --json holds beside the scores."""
     images = [s for s in scores if s.kind == "image"]
     searched = [s for s in scores if s.kind != "image"]
-    summary = pipeline.summarize(images, weights.threshold) | {
+    summary = summarize(images, weights.threshold) | {
         "threshold": weights.threshold,
         "weights": str(weights.path),
         "resampling": weights.resampling,
         "settings": describe_settings(arguments, weights),
     }
-    summary["accuracy"] = pipeline.evaluate_scores(images, weights.threshold)
+    summary["accuracy"] = evaluate_scores(images, weights.threshold)
     summary["folders"] = {
-        folder: pipeline.summarize(members, weights.threshold)
-        for folder, members in pipeline.group_by_folder(images).items()
+        folder: summarize(members, weights.threshold) for folder, members in group_by_folder(images).items()
     }
     if searched:
-        found = pipeline.evaluate_scores(searched, weights.threshold)
+        found = evaluate_scores(searched, weights.threshold)
         accuracy = {"accuracy": found["image"]} if found else {}  # each is one file
-        summary["videos"] = pipeline.summarize(searched, weights.threshold) | accuracy
+        summary["videos"] = summarize(searched, weights.threshold) | accuracy
     return summary
 
 
@@ -348,14 +363,14 @@ def print_summary(found: dict[str, Any], noun: str) -> None:
 
 def format_video(s: Score, threshold: float) -> str:
     """Return the row of a video or photograph, with one more for each person where there are several."""
-    people = pipeline.average_people(s.faces)
+    people = average_people(s.faces)
     forged = sum(face.score < threshold for face in s.faces)
     share = f"{100 * forged / len(s.faces):.1f}" if s.faces else "-"
     count = "-" if s.score is None and s.error else len(s.faces)
     rows = [f"{format_score(s.score)}  {count:>5}  {share:>9}  {s.verdict:<8}  {pipeline.show(s.image.path)}"]
     for person, (mean, number) in people.items() if len(people) > 1 else ():
-        verdict = pipeline.judge(mean, threshold)
-        few = "" if number >= pipeline.FEW_FACES or s.kind == "photo" else ", too few to decide"
+        verdict = judge(mean, threshold)
+        few = "" if number >= FEW_FACES or s.kind == "photo" else ", too few to decide"
         rows.append(f"{format_score(mean)}  {number:>5}  {'':>9}  {verdict:<8}    person {person}{few}")
     return "\n".join(rows)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import pipeline
+from training.extraction import Extraction, extract_video
 
 
 def main() -> int:
@@ -40,12 +41,12 @@ def main() -> int:
         (Path(os.path.abspath(path)), Path(os.path.abspath(folder)))
         for (path, _), folder in zip(videos, folders, strict=True)
     ]
-    extractions = pipeline.run_jobs(pipeline.extract_video, calls, options, arguments.jobs, arguments.dask)
+    extractions = pipeline.run_jobs(extract_video, calls, options, arguments.jobs, arguments.dask)
     failed = 0
     try:
         watched = tqdm(extractions, total=len(videos), unit="video", **bar | {"disable": single or None})
         for (path, _), folder, found in zip(videos, folders, watched, strict=True):
-            extraction = found or pipeline.Extraction(path, folder, error=pipeline.PROCESS_DIED)
+            extraction = found or Extraction(path, folder, error=pipeline.PROCESS_DIED)
             failed += not extraction.faces
             tqdm.write(
                 f"{pipeline.show(path)}: {describe(extraction)}",
@@ -58,7 +59,7 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def describe(extraction: pipeline.Extraction) -> str:
+def describe(extraction: Extraction) -> str:
     """Return what came of a video, in one line."""
     if extraction.error:
         return extraction.error

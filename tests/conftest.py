@@ -38,7 +38,7 @@ def gradient():
 def converted(shared, tmp_path_factory):
     """Folder of the authors' four weights, as weights/convert.py writes them."""
     from classifiers import load_classifier
-    from pipeline import write_weights
+    from weights import write_weights
 
     folder = tmp_path_factory.mktemp("converted")
     for path in sorted((shared / "published_weights").glob("*.h5")):

@@ -200,7 +200,7 @@ def test_authors_file_loads_without_suffix_into_its_network_only(shared):
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the authors' weights in ../shared")
 def test_litert_equals_keras(converted, noise, gradient):
-    from pipeline import find_weights, load_predictor
+    from weights import find_weights, load_predictor
 
     faces = np.concatenate([noise, gradient, np.zeros_like(gradient), np.full_like(gradient, 255)])
     for name in AUTHORS:

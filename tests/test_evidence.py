@@ -19,8 +19,14 @@ from conftest import ROOT, run_script
 from PIL import Image
 
 import pipeline
+from training.extraction import extract_video
+from weights import find_weights, load_predictor, media
+from weights.figures import map_evidence
+from weights.media import interpolate_faces, score_file
+from weights.scores import FaceScore, find_worst
+from weights.table import read_scores
 
-WEIGHTS = pipeline.find_weights("Meso4_DF")
+WEIGHTS = find_weights("Meso4_DF")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +84,7 @@ def test_rows_of_videos(clips):
 def test_scores_are_of_the_faces_extracted(clips, tmp_path):
     """Same frames, same crops: what extract_faces.py writes, scored, is what the video scores."""
     clip = clips / "real/collins.mp4"
-    pipeline.extract_video(clip, tmp_path / "faces", pipeline.Search(frames=5))
+    extract_video(clip, tmp_path / "faces", pipeline.Search(frames=5))
     run_script("deepfakes_images.py", clip, "--frames", "5", "--json", tmp_path / "video.json")
     run_script("deepfakes_images.py", tmp_path / "faces", "--json", tmp_path / "faces.json")
     video, *faces = json.loads((tmp_path / "video.json").read_text())["items"]
@@ -102,10 +108,10 @@ def test_the_worst_person_decides(clips, tmp_path):
 
 
 def test_who_is_hardly_seen_decides_nothing():
-    assert pipeline.find_worst({1: (0.9, 20), 2: (0.1, 2)}) == 0.9
-    assert pipeline.find_worst({1: (0.9, 20), 2: (0.1, 3)}) == 0.1
-    assert pipeline.find_worst({1: (0.9, 2), 2: (0.1, 1)}) == 0.1
-    assert pipeline.find_worst({}) is None
+    assert find_worst({1: (0.9, 20), 2: (0.1, 2)}) == 0.9
+    assert find_worst({1: (0.9, 20), 2: (0.1, 3)}) == 0.1
+    assert find_worst({1: (0.9, 2), 2: (0.1, 1)}) == 0.1
+    assert find_worst({}) is None
 
 
 def test_mixed_input(mixed, tmp_path):
@@ -142,7 +148,7 @@ def test_mixed_input(mixed, tmp_path):
         assert {k: v for k, v in row.items() if v} == {
             k: str(v) for k, v in item.items() if v not in (None, "")
         }
-    assert pipeline.read_scores(tmp_path / "o.csv") == pipeline.read_scores(tmp_path / "o.json")
+    assert read_scores(tmp_path / "o.csv") == read_scores(tmp_path / "o.json")
     assert json.loads((tmp_path / "o.json").read_text())["summary"]["videos"]["no_face"] == 1
 
 
@@ -157,7 +163,7 @@ def test_resume_takes_the_table_that_is_there(tmp_path):
     shutil.copy(ROOT / "weights/Meso4_F2F.tflite", tmp_path / "Meso4_DF.tflite")
     card = json.loads((ROOT / "weights/Meso4_F2F.json").read_text())
     card["sha256"] = {"Meso4_DF.tflite": card["sha256"]["Meso4_F2F.tflite"]}
-    card["threshold"] = pipeline.find_weights("Meso4_DF").threshold
+    card["threshold"] = find_weights("Meso4_DF").threshold
     (tmp_path / "Meso4_DF.json").write_text(json.dumps(card))
     done = run_script(*command, "--resume", "--weights", tmp_path / "Meso4_DF.tflite", status=2)
     assert "was scored with Meso4_DF.tflite" in done.stderr  # of the same name, but others
@@ -176,13 +182,13 @@ def test_resume_after_a_kill(clips, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before, _ = pipeline.read_scores(tmp_path / "o.json")
+    before, _ = read_scores(tmp_path / "o.json")
     assert 1 <= len(before) < 4
     marked = (tmp_path / "o.json").read_text().replace('"frame": 0,', '"frame": 77,')
     (tmp_path / "o.json").write_text(marked)  # what is known is not scored again
     done = run_script(*command[1:], "--resume")
     assert "(4 of 4 videos)" in done.stdout
-    after, _ = pipeline.read_scores(tmp_path / "o.json")
+    after, _ = read_scores(tmp_path / "o.json")
     assert list(after) == [str(tmp_path / f"{i}.mp4") for i in range(4)]
     for path, score in after.items():
         assert (77 in {face.frame for face in score.faces}) == (path in before)
@@ -199,7 +205,7 @@ def test_resume_after_a_kill(clips, tmp_path):
 def test_jobs_give_the_same(clips, tmp_path):
     for jobs in ("1", "2"):
         run_script("deepfakes_images.py", clips, "--csv", tmp_path / jobs, "--jobs", jobs, status=1)
-    one, two = (pipeline.read_scores(tmp_path / jobs)[0] for jobs in ("1", "2"))
+    one, two = (read_scores(tmp_path / jobs)[0] for jobs in ("1", "2"))
     assert list(one) == list(two)
     for path, score in one.items():
         assert score._replace(score=None, faces=()) == two[path]._replace(score=None, faces=())
@@ -314,10 +320,10 @@ def test_annotated_image(tmp_path):
 
 def test_boxes_vanish_where_no_face_was_found():
     def face(frame, left):
-        return pipeline.FaceScore(frame, 0, 1, (left, 0, left + 10, 10), pipeline.Pose(0, 0, 10, 0), 0.5)
+        return FaceScore(frame, 0, 1, (left, 0, left + 10, 10), pipeline.Pose(0, 0, 10, 0), 0.5)
 
     faces = {0: [face(0, 0)], 10: [face(10, 10)], 20: [], 30: [], 40: [face(40, 40)]}
-    boxes = [pipeline.interpolate_faces(faces, list(faces), i) for i in range(50)]
+    boxes = [interpolate_faces(faces, list(faces), i) for i in range(50)]
     expected = [*range(10), *[10] * 10, *[None] * 20, *[40] * 10]
     assert [b[0].box[0] if b else None for b in boxes] == expected
 
@@ -344,9 +350,9 @@ def test_a_copy_that_fails_costs_no_score(clips, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("full")
 
-    monkeypatch.setattr(pipeline, "annotate", fail)
+    monkeypatch.setattr(media, "annotate", fail)
     item = pipeline.describe_image(clips / "pair.mp4", ())
-    found = pipeline.score_file(item, tmp_path / "x.mp4", WEIGHTS, pipeline.Search(frames=3), None)
+    found = score_file(item, tmp_path / "x.mp4", WEIGHTS, pipeline.Search(frames=3), None)
     assert found.verdict in ("real", "deepfake")
     assert found.score is not None
     assert found.error == "no annotated copy: full"
@@ -354,7 +360,7 @@ def test_a_copy_that_fails_costs_no_score(clips, tmp_path, monkeypatch):
 
 
 def test_several_threads_share_the_network(noise):
-    predict = pipeline.load_predictor(WEIGHTS, None)
+    predict = load_predictor(WEIGHTS, None)
     expected = [predict(noise[: i % 4 + 1]) for i in range(8)]
     with ThreadPoolExecutor(4) as pool:
         for i, found in enumerate(pool.map(lambda i: predict(noise[: i % 4 + 1]), range(80))):
@@ -398,7 +404,7 @@ def test_the_map_finds_a_planted_artefact(classifier, name, half):
     ]
     planted = face.copy()
     planted[where] = forged[where]
-    before, evidence = (pipeline.map_evidence(f, classifier.compute_logits) for f in (face, planted))
+    before, evidence = (map_evidence(f, classifier.compute_logits) for f in (face, planted))
     inside = np.zeros((256, 256), bool)
     inside[where] = True
     assert evidence.shape == (256, 256)

@@ -17,6 +17,7 @@ from conftest import ROOT, run_script
 from PIL import Image, ImageFilter
 
 import pipeline
+from training.extraction import _claim, check_replaceable, extract_video
 
 
 @pytest.fixture(scope="module")
@@ -206,19 +207,19 @@ def test_extraction_of_a_clip(clip, tmp_path):
 
 def test_a_finished_video_is_recognised(clip, tmp_path):
     search = pipeline.Search(frames=3)
-    first = pipeline.extract_video(clip, tmp_path / "out", search)
+    first = extract_video(clip, tmp_path / "out", search)
     assert (first.frames, first.faces, first.before, first.error) == (3, 3, False, "")
     (tmp_path / "out/head-000000.png").unlink()  # cleaned by hand
-    again = pipeline.extract_video(clip, tmp_path / "out", search)
+    again = extract_video(clip, tmp_path / "out", search)
     assert again == first._replace(before=True)
     assert not (tmp_path / "out/head-000000.png").exists()
-    other = pipeline.extract_video(clip, tmp_path / "out", search._replace(frames=2))
+    other = extract_video(clip, tmp_path / "out", search._replace(frames=2))
     assert re.fullmatch(
         r"/.*/out holds faces of another video or by other settings \(frames\): --force to replace it, "
         "or another --output",
         other.error,
     )
-    forced = pipeline.extract_video(clip, tmp_path / "out", search._replace(frames=2), force=True)
+    forced = extract_video(clip, tmp_path / "out", search._replace(frames=2), force=True)
     assert (forced.faces, forced.error) == (2, "")
     assert len(list((tmp_path / "out").glob("head-*.png"))) == 2
     assert os.listdir(tmp_path) == ["out"]
@@ -235,19 +236,19 @@ def test_force_replaces_an_extraction_and_nothing_else(tmp_path):
     (tmp_path / "person2").mkdir()
     for name in ("extraction.json", "faces.csv", "contact_sheet.png", "clip-000012.png"):
         (tmp_path / name).touch()
-    pipeline.check_replaceable(tmp_path)
+    check_replaceable(tmp_path)
     for name in ("notes.xlsx", "holiday.png", "clip.mp4"):
         (tmp_path / name).touch()
         with pytest.raises(FileExistsError, match=f"holds {name}"):
-            pipeline.check_replaceable(tmp_path)
+            check_replaceable(tmp_path)
         (tmp_path / name).unlink()
 
 
 def test_two_runs_do_not_write_to_one_folder(clip, tmp_path):
-    with pipeline._claim(tmp_path / ".writing-x"):
-        found = pipeline.extract_video(clip, tmp_path / "x", pipeline.Search(frames=1))
+    with _claim(tmp_path / ".writing-x"):
+        found = extract_video(clip, tmp_path / "x", pipeline.Search(frames=1))
         assert "another run is writing there" in found.error
-    assert pipeline.extract_video(clip, tmp_path / "x", pipeline.Search(frames=1)).faces == 1  # let go
+    assert extract_video(clip, tmp_path / "x", pipeline.Search(frames=1)).faces == 1  # let go
     assert not (tmp_path / ".writing-x").exists()
     left = {path.name for path in (tmp_path / "x").iterdir()}
     assert left == {"contact_sheet.png", "extraction.json", "faces.csv", f"{clip.stem}-000000.png"}
@@ -297,14 +298,14 @@ def test_several_videos_in_processes(clip, pair, tmp_path):
 
 
 def test_everyone_gets_a_folder(pair, tmp_path):
-    found = pipeline.extract_video(pair, tmp_path / "out", pipeline.Search(everyone=True))
+    found = extract_video(pair, tmp_path / "out", pipeline.Search(everyone=True))
     assert (found.frames, found.faces, found.people, found.empty) == (6, 12, 2, 0)
     rows = read_rows(tmp_path / "out")
     for row in rows:
         assert row["person"] == ("1" if float(row["x"]) < 320 else "2")
         assert row["file"] == f"person{row['person']}/pair-{int(row['frame']):06}.png"
         assert (tmp_path / "out" / row["file"]).is_file()
-    largest = pipeline.extract_video(pair, tmp_path / "largest", pipeline.Search())
+    largest = extract_video(pair, tmp_path / "largest", pipeline.Search())
     assert (largest.faces, largest.people) == (6, 1)
     assert all(float(row["x"]) < 320 for row in read_rows(tmp_path / "largest"))
     # persons of one video are one video, where it is asked which images belong together
@@ -316,7 +317,7 @@ def test_another_person_is_doubted(portrait, tmp_path):
     pose = pipeline.Pose(320, 240, 150, 0)
     frames = [film(other if i == 4 else portrait, pose) for i in range(7)]
     clip = write_clip(tmp_path / "cut.mp4", frames)
-    found = pipeline.extract_video(clip, tmp_path / "out", pipeline.Search(), drop_doubtful=True)
+    found = extract_video(clip, tmp_path / "out", pipeline.Search(), drop_doubtful=True)
     assert (found.faces, found.people, found.doubtful) == (7, 2, 1)
     (row,) = [row for row in read_rows(tmp_path / "out") if row["doubt"]]
     assert (row["frame"], row["doubt"], row["file"]) == ("4", "identity", "doubtful/cut-000004.png")
@@ -326,12 +327,12 @@ def test_another_person_is_doubted(portrait, tmp_path):
 
 
 def test_small_and_blurred_faces_are_passed_over(clip, tmp_path):
-    found = pipeline.extract_video(clip, tmp_path / "size", pipeline.Search(min_size=140))
+    found = extract_video(clip, tmp_path / "size", pipeline.Search(min_size=140))
     assert found.empty == 1
     assert found.faces + found.refused == 19
     assert all(float(row["size"]) >= 140 for row in read_rows(tmp_path / "size"))
     assert 6 <= found.faces <= 12
-    found = pipeline.extract_video(clip, tmp_path / "sharp", pipeline.Search(min_sharpness=100))
+    found = extract_video(clip, tmp_path / "sharp", pipeline.Search(min_sharpness=100))
     assert (found.faces, found.refused) == (17, 2)
 
 
@@ -421,7 +422,7 @@ def test_shared_clips(shared, tmp_path):
     clips = {"no_face_screencast": 0, "carphone_qcif": 3, "stage_dark_audience": 1}
     for name, least in clips.items():
         path = shared / f"videos/clips/{name}.mp4"
-        found = pipeline.extract_video(path, tmp_path / name, pipeline.Search(frames=3))
+        found = extract_video(path, tmp_path / name, pipeline.Search(frames=3))
         assert found.error == ""
         assert found.frames == 3 == found.faces + found.empty
         assert found.faces >= least

@@ -21,6 +21,9 @@ from PIL import ImageFile as PillowFile
 
 import classifiers
 import pipeline
+from weights import find_weights, load_predictor
+from weights.scores import Score, score_images
+from weights.table import read_scores, write_csv
 
 MUTANTS = 40  # of each format
 BOUND = 10  # seconds for any of the files here, on a busy machine
@@ -289,7 +292,7 @@ def test_a_file_that_vanishes_while_others_are_scored(tmp_path, portrait):
     images = pipeline.find_images([tmp_path])
     (tmp_path / "1.png").unlink()
     (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:2000])
-    found = list(pipeline.score_images(images, lambda faces: np.ones(len(faces)), "bilinear", 0.5))
+    found = list(score_images(images, lambda faces: np.ones(len(faces)), "bilinear", 0.5))
     assert [score.verdict for score in found] == ["real", "error", "error"]
     assert [Path(score.image.path).name for score in found] == ["0.png", "1.png", "2.png"]
 
@@ -484,7 +487,7 @@ def test_cards_are_not_trusted(tmp_path, change, reason):
     text = change if isinstance(change, str) else json.dumps(card | change)
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ValueError, match=reason):
-        pipeline.find_weights(tmp_path / "x.tflite")
+        find_weights(tmp_path / "x.tflite")
 
 
 def test_pickles_are_not_unpacked(tmp_path):
@@ -570,21 +573,19 @@ def test_edited_tables_are_not_resumed(tmp_path, portrait, change, reason):
 
 
 def test_tables_cut_off_or_of_another_kind_are_not_resumed(tmp_path):
-    scores = [
-        pipeline.Score(pipeline.ImageFile(Path(f"{i}.png"), "", "", ""), 0.5, "real", "") for i in (1, 2)
-    ]
-    pipeline.write_csv(tmp_path / "s.csv", scores, "the settings")
+    scores = [Score(pipeline.ImageFile(Path(f"{i}.png"), "", "", ""), 0.5, "real", "") for i in (1, 2)]
+    write_csv(tmp_path / "s.csv", scores, "the settings")
     whole = (tmp_path / "s.csv").read_text()
     for text in ("", "\0" * 100, whole[:-10], "a,b\n1,2\n", "{", '{"items": 3, "summary": {"settings": ""}}'):
         (tmp_path / "s.csv").write_text(text)
         with pytest.raises(ValueError, match=r"s\.csv: no table of scores"):
-            pipeline.read_scores(tmp_path / "s.csv")
+            read_scores(tmp_path / "s.csv")
     item = {"path": "a", "kind": "image", "verdict": "real", "label": "", "error": "", "score": 10**400}
     for change in ({}, {"score": True}, {"verdict": None}, {"frames": float("inf")}):
         content = {"items": [item | {"score": 0.5} | change if change else item], "summary": {"settings": ""}}
         (tmp_path / "s.csv").write_text(json.dumps(content))
         with pytest.raises(ValueError, match=r"s\.csv: no table of scores"):
-            pipeline.read_scores(tmp_path / "s.csv")
+            read_scores(tmp_path / "s.csv")
 
 
 # --- usage ----------------------------------------------------------------------------------------
@@ -734,12 +735,12 @@ def test_no_file_stays_open(tmp_path, portrait):
     portrait.save(tmp_path / "x.png")
     (tmp_path / "bad.png").write_bytes((tmp_path / "x.png").read_bytes()[:3000])
     (tmp_path / "bad.mp4").write_bytes((tmp_path / "x.mp4").read_bytes()[:500])
-    weights = pipeline.find_weights("Meso4_DF")
-    predict = pipeline.load_predictor(weights, None)
+    weights = find_weights("Meso4_DF")
+    predict = load_predictor(weights, None)
     images = pipeline.find_images([tmp_path])
 
     def work():
-        list(pipeline.score_images(images, predict, "bilinear", 0.5))
+        list(score_images(images, predict, "bilinear", 0.5))
         list(pipeline.read_frames(tmp_path / "x.mp4"))
         next(pipeline.read_frames(tmp_path / "x.mp4"))  # and left
         for path in (tmp_path / "bad.mp4", tmp_path / "none.mp4"):

@@ -11,6 +11,10 @@ from hypothesis.extra import numpy as hnp
 
 import pipeline
 from classifiers import PIXEL_SCALE, scale_pixels
+from training.extraction import find_doubts
+from weights.metrics import evaluate
+from weights.scores import FaceScore, Score, judge
+from weights.table import read_scores, write_csv, write_json
 
 settings.register_profile(
     "ours",
@@ -187,12 +191,12 @@ def test_no_two_outputs_share_a_name_or_lie_within_another(paths, data):
     st.text(string.printable, max_size=20),
 )
 def test_tables_give_back_what_was_written(tmp_path, rows, words):
-    face = pipeline.FaceScore(3, 0.12, 1, (1, 2, 3, 4), pipeline.Pose(1.0, 2.0, 3.0, 4.0), 0.5)
+    face = FaceScore(3, 0.12, 1, (1, 2, 3, 4), pipeline.Pose(1.0, 2.0, 3.0, 4.0), 0.5)
     written = [
-        pipeline.Score(
+        Score(
             pipeline.ImageFile(Path(name), label, "", ""),
             score,
-            pipeline.judge(score, 0.5),
+            judge(score, 0.5),
             " ".join(error.split()),
             "video" if number % 2 else "image",
             30 if number % 2 else 0,
@@ -202,11 +206,11 @@ def test_tables_give_back_what_was_written(tmp_path, rows, words):
     ]
     settings_line = " ".join(words.split())
     for file, write in (
-        ("a.csv", lambda path: pipeline.write_csv(path, written, settings_line)),
-        ("a.json", lambda path: pipeline.write_json(path, written, {"settings": settings_line})),
+        ("a.csv", lambda path: write_csv(path, written, settings_line)),
+        ("a.json", lambda path: write_json(path, written, {"settings": settings_line})),
     ):
         write(tmp_path / file)
-        read, found = pipeline.read_scores(tmp_path / file)
+        read, found = read_scores(tmp_path / file)
         assert found == (settings_line if written or file == "a.json" else "")
         assert list(read) == [str(score.image.path) for score in written]
         for score in written:
@@ -218,12 +222,12 @@ def test_tables_give_back_what_was_written(tmp_path, rows, words):
 @given(st.lists(st.tuples(st.sampled_from(["df", "real"]), scores), min_size=1, max_size=40), scores)
 def test_figures_of_merit_are_fractions_and_symmetric(rows, threshold):
     labels, values = zip(*rows, strict=True)
-    found = pipeline.evaluate(labels, values, threshold)
+    found = evaluate(labels, values, threshold)
     assert all(0 <= value <= 1 for name, value in found.items() if name != "count")
     if "auc" in found:
-        swapped = pipeline.evaluate(["real" if x == "df" else "df" for x in labels], values, threshold)
+        swapped = evaluate(["real" if x == "df" else "df" for x in labels], values, threshold)
         assert found["auc"] == pytest.approx(1 - swapped["auc"])
-        in_reverse = pipeline.evaluate(labels[::-1], values[::-1], threshold)
+        in_reverse = evaluate(labels[::-1], values[::-1], threshold)
         assert in_reverse == pytest.approx(found)
 
 
@@ -232,7 +236,7 @@ def test_figures_of_merit_are_fractions_and_symmetric(rows, threshold):
     st.integers(1, 4), st.just(np.zeros((2, 2, 3), np.uint8)),
 ), max_size=12), st.booleans())  # fmt: skip
 def test_every_face_gets_an_opinion(faces, everyone):
-    doubts = pipeline.find_doubts(faces, everyone)
+    doubts = find_doubts(faces, everyone)
     assert len(doubts) == len(faces)
     # most of a video's faces are as its faces are
     assert sum("blurred" in doubt for doubt in doubts) <= len(faces) / 2 or everyone

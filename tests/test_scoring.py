@@ -14,6 +14,9 @@ from conftest import ROOT, run_script
 from PIL import Image
 
 import pipeline
+from weights import find_weights, load_predictor
+from weights.metrics import evaluate, evaluate_scores
+from weights.scores import Score, judge, score_images, summarize
 
 GOLDEN_LINE = re.compile(r"^(\d\.\d{4})  (real|deepfake) +(\S+)$", re.MULTILINE)
 
@@ -175,11 +178,10 @@ def test_loading_ahead_is_bounded_and_in_order(tmp_path, portrait):
 
 def test_scores_do_not_depend_on_batch_size():
     images = pipeline.find_images([ROOT / "test_images"])
-    weights = pipeline.find_weights("Meso4_DF")
-    predict = pipeline.load_predictor(weights, None)
+    weights = find_weights("Meso4_DF")
+    predict = load_predictor(weights, None)
     by_size = [
-        [s.score for s in pipeline.score_images(images, predict, weights.resampling, 0.5, size)]
-        for size in (1, 3, 32)
+        [s.score for s in score_images(images, predict, weights.resampling, 0.5, size)] for size in (1, 3, 32)
     ]
     np.testing.assert_allclose(by_size[0], by_size[1], atol=1e-6)
     np.testing.assert_allclose(by_size[0], by_size[2], atol=1e-6)
@@ -187,43 +189,41 @@ def test_scores_do_not_depend_on_batch_size():
 
 def test_judge_and_summarize():
     image = pipeline.describe_image(pipeline.Path("a.png"), ())
-    scores = [
-        pipeline.Score(image, score, pipeline.judge(score, 0.4), "") for score in (0.4, 0.3999, 1.0, None)
-    ]
+    scores = [Score(image, score, judge(score, 0.4), "") for score in (0.4, 0.3999, 1.0, None)]
     assert [s.verdict for s in scores] == ["real", "deepfake", "real", "error"]
-    found = pipeline.summarize(scores, 0.4)
+    found = summarize(scores, 0.4)
     assert found["average_score"] == pytest.approx(0.599967, abs=1e-6)
     assert found["deepfake_percent"] == pytest.approx(100 / 3)
     assert (found["images"], found["scored"], found["skipped"]) == (4, 3, 1)
-    nothing = pipeline.summarize(scores[3:], 0.4)
+    nothing = summarize(scores[3:], 0.4)
     assert nothing["average_score"] is None
     assert nothing["verdict"] == "error"
 
 
 def test_evaluate_known_figures():
     labels = ["df", "df", "df", "df", "real", "real"]
-    found = pipeline.evaluate(labels, [0.1, 0.2, 0.3, 0.9, 0.8, 0.4], 0.5)
+    found = evaluate(labels, [0.1, 0.2, 0.3, 0.9, 0.8, 0.4], 0.5)
     assert found["accuracy_df"] == 0.75
     assert found["accuracy_real"] == 0.5
     assert found["balanced_accuracy"] == 0.625
     assert found["accuracy"] == pytest.approx(4 / 6)
     assert found["auc"] == pytest.approx(6 / 8)
     assert found["eer"] == pytest.approx(0.25)
-    assert "auc" not in pipeline.evaluate(["df", "df"], [0.1, 0.2], 0.5)
+    assert "auc" not in evaluate(["df", "df"], [0.1, 0.2], 0.5)
 
 
 def test_video_level_is_the_mean_of_its_images():
     def score(label, video, value):
         image = pipeline.ImageFile(pipeline.Path("x.png"), label, "", video)
-        return pipeline.Score(image, value, pipeline.judge(value, 0.5), "")
+        return Score(image, value, judge(value, 0.5), "")
 
     scores = [score("df", "a", 0.1), score("df", "a", 0.7), score("real", "a", 0.9), score("", "b", 0.0)]
-    levels = pipeline.evaluate_scores(scores, 0.5)
+    levels = evaluate_scores(scores, 0.5)
     assert levels["image"]["count"] == 3
     assert levels["image"]["accuracy_df"] == 0.5
     assert levels["video"]["count"] == 2  # a forged and a real video may share a name
     assert levels["video"]["accuracy_df"] == 1.0
-    assert pipeline.evaluate_scores(scores[3:], 0.5) == {}
+    assert evaluate_scores(scores[3:], 0.5) == {}
 
 
 # --- the script -----------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ def test_a_label_may_lie_above_the_folder_given(tmp_path, portrait):
 
 def test_a_score_that_is_no_number_is_an_error():
     images = pipeline.find_images([ROOT / "test_images/real"])
-    scores = list(pipeline.score_images(images, lambda x: np.full(len(x), np.nan), "nearest", 0.5))
+    scores = list(score_images(images, lambda x: np.full(len(x), np.nan), "nearest", 0.5))
     assert {(s.score, s.verdict) for s in scores} == {(None, "error")}
     assert "the network gave nan" in scores[0].error
 

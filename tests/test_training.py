@@ -23,6 +23,8 @@ from PIL import Image
 import pipeline
 from classifiers import load_classifier, scale_pixels
 from training import faces, trainer
+from weights import find_weights
+from weights.scores import score_images
 
 SCRIPT = "training/df_CNN.py"
 QUICK = ("--epochs", "3", "--batch-size", "8", "--seed", "7", "--balance")
@@ -151,7 +153,7 @@ def test_training_sees_the_pixels_that_scoring_sees(data):
         face_set, failed = faces.load_faces(images, resample, data)
         assert not failed
         seen = []
-        list(pipeline.score_images(images, lambda x: seen.append(x) or np.zeros(len(x)), resample, 0.5, 10))  # noqa: B023
+        list(score_images(images, lambda x: seen.append(x) or np.zeros(len(x)), resample, 0.5, 10))  # noqa: B023
         np.testing.assert_array_equal(face_set.faces, np.concatenate(seen))
         order = np.arange(36).reshape(3, 12)
         batches = faces.make_batches(face_set, order, np.zeros((3, 12, 8), np.float32))
@@ -549,9 +551,9 @@ def test_threshold_is_calibrated(data, tmp_path):
         shutil.copy(ROOT / f"weights/Meso4_DF.{ending}", tmp_path)
     weights = tmp_path / "Meso4_DF.tflite"
     arguments = ("--evaluate", "--data", data, "--weights", weights, "--output", tmp_path)
-    before = pipeline.find_weights(weights).threshold
+    before = find_weights(weights).threshold
     done = run_script(SCRIPT, *arguments, "--calibrate")
-    threshold = pipeline.find_weights(weights).threshold
+    threshold = find_weights(weights).threshold
     assert f"Meso4_DF.json: threshold {before:g} becomes {threshold:g}\n" in done.stdout
     card = json.loads((tmp_path / "Meso4_DF.json").read_text())
     assert sum(found["images"] for found in card["calibrated_on"].values()) > 0

@@ -11,6 +11,8 @@ from conftest import ROOT, run_script
 
 import pipeline
 from classifiers import Meso4, load_classifier
+from weights import find_weights, load_predictor, write_weights
+from weights.scores import score_images
 
 SHIPPED = sorted(path.stem for path in (ROOT / "weights").glob("*.json"))
 
@@ -26,10 +28,10 @@ GOLDEN = {
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_weights_give_their_golden_scores(name):
-    weights = pipeline.find_weights(name)
+    weights = find_weights(name)
     images = pipeline.find_images([ROOT / "test_images"])
-    predict = pipeline.load_predictor(weights, None)
-    scores = list(pipeline.score_images(images, predict, weights.resampling, weights.threshold))
+    predict = load_predictor(weights, None)
+    scores = list(score_images(images, predict, weights.resampling, weights.threshold))
     assert [s.score for s in scores] == pytest.approx(GOLDEN[name], abs=1e-4)
     if name == "Meso4_DF":  # the default: README tells which it gets wrong
         wrong = [s.image.path.name for s in scores if (s.verdict == "real") != (s.image.label == "real")]
@@ -41,9 +43,9 @@ def test_shipped_weights_are_whole_and_both_forms_equal(name, noise, gradient):
     faces = np.concatenate([noise, gradient])
     predictions = []
     for suffix in (".tflite", ".weights.h5"):
-        weights = pipeline.find_weights(name + suffix)
+        weights = find_weights(name + suffix)
         assert weights.path == ROOT / "weights" / (name + suffix)
-        predictions.append(pipeline.load_predictor(weights, load_classifier)(faces))
+        predictions.append(load_predictor(weights, load_classifier)(faces))
     np.testing.assert_allclose(*predictions, atol=5e-6)  # sums in another order
     card = json.loads((ROOT / f"weights/{name}.json").read_text())
     assert card["labels"] == ["df", "real"]
@@ -53,24 +55,24 @@ def test_shipped_weights_are_whole_and_both_forms_equal(name, noise, gradient):
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fresh")
-    pipeline.write_weights(Meso4(), folder / "net", {"resampling": "bilinear", "threshold": 0.25})
+    write_weights(Meso4(), folder / "net", {"resampling": "bilinear", "threshold": 0.25})
     return folder
 
 
 def test_card_goes_with_its_files(fresh):
     for name in ("net", "net.tflite", "net.weights.h5"):
-        weights = pipeline.find_weights(fresh / name)
+        weights = find_weights(fresh / name)
         assert weights[1:] == ("Meso4", "bilinear", 0.25)
-    assert pipeline.find_weights(fresh / "net").path.name == "net.tflite"
+    assert find_weights(fresh / "net").path.name == "net.tflite"
 
 
 def test_without_card_only_keras_weights_are_used_as_published(tmp_path, fresh):
     for name, as_name in (("net.weights.h5", "mine.weights.h5"), ("net.weights.h5", "mine.h5")):
         (tmp_path / as_name).write_bytes((fresh / name).read_bytes())
-        assert pipeline.find_weights(tmp_path / as_name)[1:] == ("", "nearest", 0.5)
+        assert find_weights(tmp_path / as_name)[1:] == ("", "nearest", 0.5)
     (tmp_path / "lite.tflite").write_bytes((fresh / "net.tflite").read_bytes())
     with pytest.raises(FileNotFoundError, match=r"lite\.tflite: its card lite\.json is missing"):
-        pipeline.find_weights(tmp_path / "lite")
+        find_weights(tmp_path / "lite")
 
 
 def test_damage_and_mixed_up_cards_are_seen(tmp_path, fresh):
@@ -84,15 +86,15 @@ def test_damage_and_mixed_up_cards_are_seen(tmp_path, fresh):
     for content in (tflite[:5000], b"", b"<html>", b"version https://git-lfs.github.com/spec/v1"):
         spoil("net.tflite", content)
         with pytest.raises(ValueError, match=r"net\.tflite: damaged, or not the file of net\.json"):
-            pipeline.find_weights(tmp_path / "net")
+            find_weights(tmp_path / "net")
     for content in (b"", b"[]", b"{}", json.dumps(card | {"threshold": "x"}).encode()):
         spoil("net.json", content)
         with pytest.raises(ValueError, match=r"net\.json: not a card of net\.tflite") as caught:
-            pipeline.find_weights(tmp_path / "net")
+            find_weights(tmp_path / "net")
         assert "\n" not in str(caught.value)
     spoil("net.json", json.dumps(card | {"resampling": "magic"}).encode())
     with pytest.raises(ValueError, match=r"resampling 'magic', wanted one of"):
-        pipeline.find_weights(tmp_path / "net")
+        find_weights(tmp_path / "net")
 
 
 def test_convert(shared, tmp_path):
@@ -102,7 +104,7 @@ def test_convert(shared, tmp_path):
     assert done.stderr == ""
     names = ["MesoInception_F2F.json", "MesoInception_F2F.tflite", "MesoInception_F2F.weights.h5"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
-    assert pipeline.find_weights(tmp_path / "MesoInception_F2F")[1:] == ("MesoInception4", "nearest", 0.4)
+    assert find_weights(tmp_path / "MesoInception_F2F")[1:] == ("MesoInception4", "nearest", 0.4)
 
 
 def test_convert_overwrites_no_card(fresh):

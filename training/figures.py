@@ -9,6 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import pipeline
+from weights.figures import draw_faces, draw_histogram, draw_roc
+from weights.metrics import collect_labelled
+from weights.scores import Score
 
 WORST = 16  # most wrongly classified faces to show
 
@@ -44,14 +47,14 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     pipeline.write_whole(path, lambda part: figure.savefig(part, dpi=110))
 
 
-def draw_evaluation(scores: Sequence[pipeline.Score], threshold: float, path: Path) -> None:
+def draw_evaluation(scores: Sequence[Score], threshold: float, path: Path) -> None:
     """Draw labelled pipeline.Scores: ROC, histogram, confusion per image and per video, worst faces."""
     figure = Figure(figsize=(12, 9.5), layout="constrained")
     upper, lower = figure.subfigures(2, squeeze=False, height_ratios=(4, 5)).flat
     roc, histogram, by_image, by_video = upper.subplots(1, 4)
-    pipeline.draw_roc(roc, scores)
-    pipeline.draw_histogram(histogram, scores, threshold)
-    levels = pipeline.collect_labelled(scores)
+    draw_roc(roc, scores)
+    draw_histogram(histogram, scores, threshold)
+    levels = collect_labelled(scores)
     for panel, (level, (labels, values)) in zip((by_image, by_video), levels.items(), strict=True):
         _draw_confusion(panel, level, labels, values, threshold)
     # how far on the wrong side of the threshold
@@ -60,7 +63,7 @@ def draw_evaluation(scores: Sequence[pipeline.Score], threshold: float, path: Pa
     order = np.argsort(wrongness)[::-1][:WORST]
     worst = [scores[i] for i in order if wrongness[i] > 0]
     lower.suptitle("Most wrongly classified" if worst else "None wrongly classified", fontsize=11)
-    pipeline.draw_faces(list(lower.subplots(2, WORST // 2).flat), worst)
+    draw_faces(list(lower.subplots(2, WORST // 2).flat), worst)
     pipeline.write_whole(path, lambda part: figure.savefig(part, dpi=110))
 
 

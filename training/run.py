@@ -23,6 +23,8 @@ import pipeline
 from classifiers import load_classifier
 from pipeline import ImageFile
 from training import faces, figures, trainer
+from weights import Weights, find_weights, load_predictor, name_card, write_weights
+from weights.scores import Score
 
 
 def train(arguments: Namespace) -> None:
@@ -79,7 +81,7 @@ def train(arguments: Namespace) -> None:
         card = make_card(recipe, training, validation)
         judged = trainer.judge_faces(validation.images, scores, card["threshold"])
         card |= {"best_epoch": epoch, "validation": trainer.evaluate_by_source(judged, card["threshold"])}
-        pipeline.write_weights(run.scorer, stem, card)
+        write_weights(run.scorer, stem, card)
 
     def watch(steps: Iterable[int]) -> Iterable[int]:
         return tqdm(steps, unit="step", disable=None if chief else True, leave=False)
@@ -99,13 +101,13 @@ def train(arguments: Namespace) -> None:
     figures.draw_curves(history, output / "curves.png")
     run.scorer.load(f"{stem}.weights.h5")
     scores = run.scorer.predict(validation.faces, 75)[:, 0]
-    threshold = pipeline.find_weights(f"{stem}.tflite").threshold
+    threshold = find_weights(f"{stem}.tflite").threshold
     report(trainer.judge_faces(validation.images, scores, threshold), threshold, output / "evaluation.png")
     print(f"wrote {stem}.tflite, .weights.h5 and .json, history.csv, curves.png and evaluation.png")
 
 
 def evaluate(arguments: Namespace) -> None:
-    weights = pipeline.find_weights(arguments.weights)
+    weights = find_weights(arguments.weights)
     resample = arguments.resample or weights.resampling
     if arguments.split_by_video:
         _, images = find_data(arguments)
@@ -113,7 +115,7 @@ def evaluate(arguments: Namespace) -> None:
         images, _ = faces.list_images(arguments.data / "validation")
     arguments.output.mkdir(parents=True, exist_ok=True)
     face_set = load_data(images, resample, arguments.output, "validation", print)
-    predict = pipeline.load_predictor(weights, load_classifier)
+    predict = load_predictor(weights, load_classifier)
     parts = [predict(face_set.faces[i : i + 32]) for i in range(0, len(face_set.faces), 32)]
     scores, threshold = np.concatenate(parts), weights.threshold
     if arguments.calibrate:
@@ -125,7 +127,7 @@ def evaluate(arguments: Namespace) -> None:
 
 def calibrate(path: Path, images: Sequence[ImageFile], scores: np.ndarray) -> float:
     """Store in the card beside weights the threshold that does best on labelled faces; return it."""
-    card_path = pipeline.name_card(path)
+    card_path = name_card(path)
     card = json.loads(card_path.read_bytes()) if card_path.is_file() else {"sha256": {}}
     if path.name not in card["sha256"]:
         raise FileNotFoundError(f"{path}: has no card to store a threshold in: weights/convert.py makes one")
@@ -179,8 +181,8 @@ def load_data(
     return face_set
 
 
-def find_h5(name: str) -> pipeline.Weights:
-    return pipeline.find_weights(name, (".weights.h5", ".h5"))
+def find_h5(name: str) -> Weights:
+    return find_weights(name, (".weights.h5", ".h5"))
 
 
 def restore_last(run: trainer.Trainer, checkpoints: Sequence[Path]) -> trainer.Progress:
@@ -223,7 +225,7 @@ def format_epoch(row: dict[str, Any], epochs: int, speed: float, better: bool) -
     )
 
 
-def report(scores: Sequence[pipeline.Score], threshold: float, figure: Path) -> None:
+def report(scores: Sequence[Score], threshold: float, figure: Path) -> None:
     """Print the figures per source, image and video level, and draw them."""
     columns = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc", "eer")
     print("source      level  count  df right  real right  balanced    AUC    EER")

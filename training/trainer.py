@@ -22,6 +22,8 @@ import tensorflow as tf
 import classifiers
 import pipeline
 from training import faces
+from weights.metrics import evaluate_scores
+from weights.scores import Score, judge
 
 PLATEAU_PATIENCE = 3  # epochs without improvement before the plateau schedule divides the rate by 10
 LOWEST_RATE = 1e-6
@@ -391,17 +393,15 @@ def measure(face_set: faces.FaceSet, scores: np.ndarray, loss: str) -> dict[str,
 
 def judge_faces(
     images: Iterable[pipeline.ImageFile], scores: Iterable[float], threshold: float
-) -> list[pipeline.Score]:
+) -> list[Score]:
     """Return the pipeline.Scores of ImageFiles and their scores."""
     return [
-        pipeline.Score(image, float(score), pipeline.judge(score, threshold), "")
+        Score(image, float(score), judge(score, threshold), "")
         for image, score in zip(images, scores, strict=True)
     ]
 
 
-def evaluate_by_source(
-    scores: Sequence[pipeline.Score], threshold: float
-) -> dict[str, dict[str, dict[str, float]]]:
+def evaluate_by_source(scores: Sequence[Score], threshold: float) -> dict[str, dict[str, dict[str, float]]]:
     """Return {source: {"image": figures, "video": figures}} with the sources "all" and "mean" added.
 
     For the figures see `pipeline.evaluate`. "mean" has AUC and balanced accuracy, averaged over the
@@ -409,11 +409,11 @@ def evaluate_by_source(
     """
     sources = sorted({s.image.source for s in scores})
     found = {
-        source: pipeline.evaluate_scores([s for s in scores if s.image.source == source], threshold)
+        source: evaluate_scores([s for s in scores if s.image.source == source], threshold)
         for source in sources
     }
     both = [levels for levels in found.values() if "auc" in levels["image"]]
-    everything = pipeline.evaluate_scores(scores, threshold)
+    everything = evaluate_scores(scores, threshold)
     found = found if len(sources) > 1 else {}
     return found | {
         "all": everything,

@@ -15,12 +15,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 import pipeline
+from weights import find_weights, name_card, write_weights
 
 
 def main() -> int:
     arguments = parse_arguments()
     try:
-        first, second = (pipeline.find_weights(name, (".weights.h5",)) for name in arguments.weights)
+        first, second = (find_weights(name, (".weights.h5",)) for name in arguments.weights)
         if first.resampling != second.resampling:
             raise ValueError(f"{second.path}: resampling {second.resampling}, wanted {first.resampling}")
         if arguments.name.with_name(arguments.name.name + ".json").exists():
@@ -33,7 +34,7 @@ def main() -> int:
         pairs = zip(average.model.get_weights(), other.model.get_weights(), strict=True)
         share = arguments.share
         average.model.set_weights([(1 - share) * one + share * two for one, two in pairs])
-        cards = [json.loads(pipeline.name_card(weights.path).read_bytes()) for weights in (first, second)]
+        cards = [json.loads(name_card(weights.path).read_bytes()) for weights in (first, second)]
         card = {
             "resampling": first.resampling,
             "threshold": 0.5,
@@ -44,7 +45,7 @@ def main() -> int:
                 for part, card in zip((1 - share, share), cards, strict=True)
             ],
         }
-        pipeline.write_weights(average, arguments.name, card)
+        write_weights(average, arguments.name, card)
     except (OSError, ValueError) as error:
         print(f"average.py: {error}", file=sys.stderr)
         return 1

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 import pipeline
+from weights import write_weights
 
 
 def main() -> int:
@@ -32,7 +33,7 @@ def main() -> int:
             "threshold": arguments.threshold,
             "converted_from": {arguments.file.name: pipeline.compute_sha256(arguments.file)},
         }
-        pipeline.write_weights(classifiers.load_classifier(arguments.file), stem, card)
+        write_weights(classifiers.load_classifier(arguments.file), stem, card)
     except (OSError, ValueError) as error:
         print(f"convert.py: {error}", file=sys.stderr)
         return 1

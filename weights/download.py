@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 import pipeline
+from weights import WEIGHTS_FOLDER
 
 ADDRESS = "https://raw.githubusercontent.com/DariusAf/MesoNet/master/weights"
 SHA256 = {
@@ -75,7 +76,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--address", default=ADDRESS, metavar="URL", help="default: %(default)s")
-    folder = pipeline.WEIGHTS_FOLDER / "authors"
+    folder = WEIGHTS_FOLDER / "authors"
     parser.add_argument("--output", type=Path, default=folder, metavar="FOLDER", help="default: %(default)s")
     return parser.parse_args()
 

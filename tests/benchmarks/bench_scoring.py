@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 
 import pipeline
+from weights import find_weights, load_predictor
 
 ROUNDS = 3
 FACES = 320
@@ -53,7 +54,7 @@ def time_script(weights):
 def load(weights):
     from classifiers import load_classifier
 
-    return pipeline.load_predictor(pipeline.find_weights(weights), load_classifier)
+    return load_predictor(find_weights(weights), load_classifier)
 
 
 def time_predictor(predict):

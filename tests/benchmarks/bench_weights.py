@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import pipeline
+from weights import find_weights, load_predictor
+from weights.scores import score_images
 
 with pipeline.hush_native():
     import classifiers
@@ -48,9 +50,9 @@ def main():
 
 def evaluate_sources(images, name):
     """Return {source: {"image": figures, "video": figures}}, with "mean" over the sources."""
-    weights = pipeline.find_weights(name)
-    predict = pipeline.load_predictor(weights, classifiers.load_classifier)
-    scores = list(pipeline.score_images(images, predict, weights.resampling, weights.threshold))
+    weights = find_weights(name)
+    predict = load_predictor(weights, classifiers.load_classifier)
+    scores = list(score_images(images, predict, weights.resampling, weights.threshold))
     found = trainer.evaluate_by_source(scores, weights.threshold)
     everything, mean = found.pop("all"), found.pop("mean")
     for level, figures in mean.items():

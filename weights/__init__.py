@@ -1,0 +1,162 @@
+"""Find, check, load and write weights and their cards.
+
+A score is P(real): 1 = real, 0 = forged (deepfake or Face2Face). Weights, resampling filter and
+threshold belong together: the card, a JSON file beside the weights, names them. `.tflite` weights
+are run by LiteRT, so that TensorFlow is imported only for Keras weights.
+"""
+
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline import (
+    IMAGE_SIZE,
+    LABELS,
+    RESAMPLING,
+    check_room,
+    compute_sha256,
+    describe_error,
+    hush_native,
+    write_whole,
+)
+
+Predict = Callable[[np.ndarray], np.ndarray]  # uint8 faces (N, 256, 256, 3) -> a float32 each (N,)
+LoadKeras = Callable[[Path], Any]  # gives a classifiers.Classifier
+WEIGHTS_FOLDER = Path(__file__).parent
+
+
+class Weights(NamedTuple):
+    """A weights file with what belongs to it."""
+
+    path: Path
+    network: str  # "Meso4", "MesoInception4", or "" where no card tells
+    resampling: str  # key of RESAMPLING
+    threshold: float  # a score below it is a deepfake
+
+
+def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weights.h5", ".h5")) -> Weights:
+    """Return the Weights called `name`: a file, here or in weights/, its suffix given or not.
+
+    Without suffix, the first of `endings` that is there. The card beside the first two
+    says how they are used, and their SHA-256; a plain `.h5` (such as the authors') has no card and
+    is used as published: nearest-neighbour resizing, threshold 0.5. Raises FileNotFoundError, or
+    ValueError when file and card do not belong together; one line each.
+    """
+    ends = ("",) if str(name).endswith((".tflite", ".h5")) else endings
+    tried = [Path(folder, f"{name}{end}") for folder in ("", WEIGHTS_FOLDER) for end in ends]
+    path = next((path for path in tried if os.path.isfile(path)), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"{name}: no such weights, here or in {WEIGHTS_FOLDER} ({' or '.join(endings)}): "
+            "weights/README.md says where to get weights"
+        )
+    card_path = name_card(path)
+    plain = not path.name.endswith((".tflite", ".weights.h5"))
+    if plain or (path.suffix == ".h5" and not card_path.is_file()):
+        return Weights(path, "", "nearest", 0.5)
+    if not card_path.is_file():
+        raise FileNotFoundError(f"{path}: its card {card_path.name} is missing: copy it along")
+    try:
+        card = json.loads(card_path.read_bytes())
+        weights = Weights(path, str(card["network"]), str(card["resampling"]), float(card["threshold"]))
+        digest = card["sha256"][path.name]
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{card_path}: not a card of {path.name} ({error!r}): get both again") from error
+    if weights.resampling not in RESAMPLING:
+        raise ValueError(f"{card_path}: resampling {weights.resampling!r}, wanted one of {[*RESAMPLING]}")
+    if not 0 <= weights.threshold <= 1:
+        raise ValueError(f"{card_path}: threshold {weights.threshold:g}, wanted 0 to 1")
+    if compute_sha256(path) != digest:
+        raise ValueError(f"{path}: damaged, or not the file of {card_path.name}: get both again")
+    return weights
+
+
+def name_card(path: Path) -> Path:
+    """Return where the card of a weights file is."""
+    return path.with_name(re.sub(r"\.(tflite|weights\.h5)$", "", path.name) + ".json")
+
+
+# the last one loaded: who scores many videos loads weights once
+_predictor: dict[tuple[Path, int], Predict] = {}
+_one_at_a_time = threading.RLock()  # LiteRT is not for several threads, such as a Dask worker's
+
+
+def load_predictor(weights: Weights, load_keras: LoadKeras, threads: int = 0) -> Predict:
+    """Return the function that scores faces: uint8 (N, 256, 256, 3) -> P(real), float32 (N,).
+
+    `.tflite` runs in LiteRT, by `threads` threads (0: one per core); for other files `load_keras(path)`
+    gives the classifier to use, so that TensorFlow is imported by those who need it only.
+    """
+    key = weights.path, threads
+    with _one_at_a_time:
+        if key not in _predictor:
+            _predictor.clear()
+            if weights.path.suffix == ".tflite":
+                _predictor[key] = _load_litert(weights.path, threads or os.cpu_count())
+            else:
+                classifier = load_keras(weights.path)
+                _predictor[key] = lambda faces: classifier.predict(faces, max(1, len(faces)))[:, 0]
+        return _predictor[key]
+
+
+def _load_litert(path: Path, threads: int | None) -> Predict:
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        (faces_in,), (scores_out,) = interpreter.get_input_details(), interpreter.get_output_details()
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: LiteRT cannot read it ({describe_error(error)}): get it again") from error
+    found = np.dtype(faces_in["dtype"]).name, faces_in["shape"][1:].tolist(), len(scores_out["shape"])
+    if found != ("uint8", [IMAGE_SIZE, IMAGE_SIZE, 3], 2):
+        raise ValueError(f"{path}: takes faces as {found[0]} {found[1]}, wanted uint8 [256, 256, 3]")
+    shape = None
+
+    def predict(faces: np.ndarray) -> np.ndarray:
+        nonlocal shape
+        if not len(faces):
+            return np.empty(0, np.float32)
+        with _one_at_a_time:
+            try:
+                if faces.shape != shape:
+                    interpreter.resize_tensor_input(faces_in["index"], faces.shape)
+                    with hush_native():
+                        interpreter.allocate_tensors()
+                    shape = faces.shape
+                interpreter.set_tensor(faces_in["index"], faces)
+                interpreter.invoke()
+            except RuntimeError as error:
+                raise ValueError(f"{path}: LiteRT cannot run it ({describe_error(error)})") from error
+            return interpreter.get_tensor(scores_out["index"])[:, 0]
+
+    return predict
+
+
+def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> dict[str, Any]:
+    """Write a set of weights: `stem`.weights.h5, `stem`.tflite and `stem`.json. Returns the card.
+
+    The first is for Keras, to train on; the second for LiteRT, to score with. The third says how
+    they are used: what `card` holds (at least resampling and threshold), the network, the label
+    order and the SHA-256 of the two files.
+    """
+    stem = Path(stem)
+    h5, tflite, json_path = (Path(f"{stem}{end}") for end in (".weights.h5", ".tflite", ".json"))
+    check_room(stem.parent)
+    write_whole(h5, classifier.save)
+    with hush_native():
+        write_whole(tflite, classifier.export)
+    card = {
+        "network": classifier.model.name,
+        "labels": list(LABELS),
+        "score": "P(real): 1 = real, 0 = deepfake/f2f; below the threshold = deepfake",
+        **card,
+        "sha256": {path.name: compute_sha256(path) for path in (h5, tflite)},
+    }
+    write_whole(json_path, lambda path: path.write_text(json.dumps(card, indent=1) + "\n"))
+    return card
