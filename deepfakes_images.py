@@ -23,20 +23,20 @@ import numpy as np
 from tqdm import tqdm
 
 import pipeline
-from pipeline import ImageFile
+from pipeline import Item
 from weights import Predict, Weights, find_weights, load_predictor
 from weights.figures import map_evidence, plot_evidence, plot_scores, plot_videos
 from weights.media import score_file, try_annotating
 from weights.metrics import evaluate_scores
 from weights.scores import (
-    FEW_FACES,
-    Score,
+    MIN_FACES_PER_PERSON,
+    Result,
     average_people,
     group_by_folder,
-    judge,
     load_scored_face,
     score_images,
     summarize,
+    verdict_of,
 )
 from weights.table import read_scores, write_csv, write_json
 from weights.visualize import plot_activations, plot_units
@@ -44,9 +44,9 @@ from weights.visualize import plot_activations, plot_units
 if TYPE_CHECKING:
     from classifiers import Classifier
 
-Files = list[tuple[ImageFile, str]]  # see pipeline.find_media
+Files = list[tuple[Item, str]]  # see pipeline.find_media
 
-FEW = 50  # images: up to so many get a row each
+ROWS_SHOWN = 50  # images: up to so many get a row each
 SAVE_EVERY = 10  # seconds
 ACTIVATIONS, UNITS = "network-activations", "network-units"  # figures of the set
 FIGURE_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
@@ -112,7 +112,7 @@ def make_absolute(weights: Weights) -> Weights:
 
 
 def load_keras(path: Path) -> "Classifier":
-    with pipeline.hush_native():
+    with pipeline.silence_native_stderr():
         from classifiers import load_classifier  # imports TensorFlow: seconds
 
     return load_classifier(path)
@@ -132,8 +132,8 @@ def list_targets(arguments: Namespace, files: Files) -> list[Path]:
     return tables + copies + [arguments.explain / f"{name}.png" for name in names]
 
 
-def read_known(arguments: Namespace, weights: Weights, files: Files) -> dict[str, Score]:
-    """Return {path: Score} of what the run to --resume has scored."""
+def read_known(arguments: Namespace, weights: Weights, files: Files) -> dict[str, Result]:
+    """Return {path: Result} of what the run to --resume has scored."""
     tables = [table for table in (arguments.json, arguments.csv) if table and table.exists()]
     if not arguments.resume or not tables:
         return {}
@@ -154,8 +154,8 @@ def read_known(arguments: Namespace, weights: Weights, files: Files) -> dict[str
         copied = s.kind == "image" or not arguments.annotate
         copied = copied or name_copy(arguments.annotate, item, name).exists()
         if copied and s.kind == ("video" if pipeline.is_video(item.path) else searched):
-            verdict = s.verdict if s.score is None else judge(s.score, weights.threshold)
-            known[path] = s._replace(image=item, verdict=verdict)
+            verdict = s.verdict if s.score is None else verdict_of(s.score, weights.threshold)
+            known[path] = s._replace(item=item, verdict=verdict)
     return known
 
 
@@ -168,7 +168,7 @@ def describe_settings(arguments: Namespace, weights: Weights) -> str:
 
 
 def make_saver(
-    arguments: Namespace, weights: Weights, scores: dict[str, Score], order: list[str]
+    arguments: Namespace, weights: Weights, scores: dict[str, Result], order: list[str]
 ) -> Callable[..., None]:
     """Return the function that writes --csv and --json now and then, for --resume, or right now."""
     saved = time.monotonic()
@@ -189,16 +189,16 @@ def make_saver(
 
 def score_crops(
     arguments: Namespace,
-    images: list[ImageFile],
+    images: list[Item],
     weights: Weights,
     predict: Predict,
-    scores: dict[str, Score],
+    scores: dict[str, Result],
     save: Callable[[], None],
 ) -> None:
     todo = [item for item in images if str(item.path) not in scores]
     found = score_images(todo, predict, weights.resampling, weights.threshold, arguments.batch_size)
     for s in tqdm(found, total=len(todo), unit="image", **BAR):
-        scores[str(s.image.path)] = s
+        scores[str(s.item.path)] = s
         save()
     # of many, some are enough to tell
     seen = [item for item in todo if scores[str(item.path)].score is not None][:100]
@@ -215,7 +215,7 @@ def score_videos(
     arguments: Namespace,
     searched: Files,
     weights: Weights,
-    scores: dict[str, Score],
+    scores: dict[str, Result],
     save: Callable[[], None],
 ) -> None:
     """Score what faces are to be found in first, a row each as it gets ready."""
@@ -224,7 +224,7 @@ def score_videos(
     todo = [(item, name) for item, name in searched if str(item.path) not in scores]
     options = {
         "weights": make_absolute(weights),
-        "search": pipeline.Search(
+        "search": pipeline.FaceOptions(
             arguments.frames, arguments.every, everyone=arguments.everyone, min_size=arguments.min_size
         ),
         "load_keras": load_keras,
@@ -243,8 +243,8 @@ def score_videos(
     for item, _ in searched:
         path = str(item.path)
         if path not in scores:
-            died = Score(item, None, "error", pipeline.PROCESS_DIED, "photo" if arguments.align else "video")
-            scores[path] = (next(found) or died)._replace(image=item)
+            died = Result(item, None, "error", pipeline.PROCESS_DIED, "photo" if arguments.align else "video")
+            scores[path] = (next(found) or died)._replace(item=item)
         tqdm.write(format_video(scores[path], weights.threshold))
         bar.update()
         save()
@@ -252,12 +252,12 @@ def score_videos(
     print()
 
 
-def name_copy(folder: Path, item: ImageFile, name: str) -> Path:
+def name_copy(folder: Path, item: Item, name: str) -> Path:
     """Return where the annotated copy of a file belongs."""
     return folder / f"{name}{'.mp4' if pipeline.is_video(item.path) else '.png'}"
 
 
-def annotate_images(folder: Path, files: Files, scores: dict[str, Score], threshold: float) -> None:
+def annotate_images(folder: Path, files: Files, scores: dict[str, Result], threshold: float) -> None:
     for item, name in files:
         s = scores[str(item.path)]
         if s.kind == "image" and s.score is not None:
@@ -266,7 +266,7 @@ def annotate_images(folder: Path, files: Files, scores: dict[str, Score], thresh
 
 
 def explain(
-    folder: Path, files: Files, scores: dict[str, Score], weights: Weights, classifier: "Classifier"
+    folder: Path, files: Files, scores: dict[str, Result], weights: Weights, classifier: "Classifier"
 ) -> None:
     """Write the maps of evidence of every image and of every video's lowest face, and figures of the set."""
     groups: dict[str, list[np.ndarray]] = {}
@@ -279,9 +279,9 @@ def explain(
         if face is None:  # gone since
             continue
         score = lowest.score if lowest else s.score
-        verdict = judge(score, weights.threshold)
+        verdict = verdict_of(score, weights.threshold)
         when = f", at {lowest.time:.2f} s" if lowest and s.kind == "video" else ""
-        title = f"{pipeline.show(item.path.name)}{when}: {score:.3f}, {verdict}"
+        title = f"{pipeline.printable(item.path.name)}{when}: {score:.3f}, {verdict}"
         evidence = map_evidence(face, classifier.compute_logits)
         plot_evidence(face, evidence, title, folder / f"{name}.png")
         groups.setdefault(item.label or verdict, []).append(face)
@@ -293,7 +293,7 @@ def explain(
         plot_units(*classifier.excite_units(), folder / f"{UNITS}.png")
 
 
-def build_summary(arguments: Namespace, scores: list[Score], weights: Weights) -> dict[str, Any]:
+def build_summary(arguments: Namespace, scores: list[Result], weights: Weights) -> dict[str, Any]:
     """Return what --json holds beside the scores."""
     images = [s for s in scores if s.kind == "image"]
     searched = [s for s in scores if s.kind != "image"]
@@ -314,21 +314,21 @@ def build_summary(arguments: Namespace, scores: list[Score], weights: Weights) -
     return summary
 
 
-def print_report(scores: list[Score], summary: dict[str, Any]) -> None:
+def print_report(scores: list[Result], summary: dict[str, Any]) -> None:
     images = [s for s in scores if s.kind == "image"]
-    if images and len(images) <= FEW:
+    if images and len(images) <= ROWS_SHOWN:
         print(" score  verdict   image")
         for s in images:
-            print(f"{format_score(s.score)}  {s.verdict:<8}  {pipeline.show(s.image.path)}")
+            print(f"{format_score(s.score)}  {s.verdict:<8}  {pipeline.printable(s.item.path)}")
         print()
     for s in scores:
         if s.error:
             skipped = "skipped " if s.score is None else ""
-            print(f"{skipped}{pipeline.show(s.image.path)}: {s.error}", file=sys.stderr)
+            print(f"{skipped}{pipeline.printable(s.item.path)}: {s.error}", file=sys.stderr)
     if images:
         print("images  average  %deepfake  verdict   folder")
         for folder, found in summary["folders"].items():
-            print(f"{found['images']:>6}  {format_found(found)}  {pipeline.show(folder)}")
+            print(f"{found['images']:>6}  {format_found(found)}  {pipeline.printable(folder)}")
         print()
         print_summary(summary, "images")
         for level, found in summary["accuracy"].items():
@@ -342,7 +342,7 @@ def print_report(scores: list[Score], summary: dict[str, Any]) -> None:
             print(f"Accuracy over {noun}: {format_accuracy(summary['videos']['accuracy'])}")
     print(
         f"{MEANING} Below {summary['threshold']:g} is called a deepfake "
-        f"({pipeline.show(Path(summary['weights']).name)}, resizing: {summary['resampling']}).",
+        f"({pipeline.printable(Path(summary['weights']).name)}, resizing: {summary['resampling']}).",
         flush=True,
     )
 
@@ -361,16 +361,18 @@ def print_summary(found: dict[str, Any], noun: str) -> None:
         print(f"Skipped: {found['skipped']} of {found['images']} {noun} could not be scored")
 
 
-def format_video(s: Score, threshold: float) -> str:
+def format_video(s: Result, threshold: float) -> str:
     """Return the row of a video or photograph, with one more for each person where there are several."""
     people = average_people(s.faces)
     forged = sum(face.score < threshold for face in s.faces)
     share = f"{100 * forged / len(s.faces):.1f}" if s.faces else "-"
     count = "-" if s.score is None and s.error else len(s.faces)
-    rows = [f"{format_score(s.score)}  {count:>5}  {share:>9}  {s.verdict:<8}  {pipeline.show(s.image.path)}"]
+    rows = [
+        f"{format_score(s.score)}  {count:>5}  {share:>9}  {s.verdict:<8}  {pipeline.printable(s.item.path)}"
+    ]
     for person, (mean, number) in people.items() if len(people) > 1 else ():
-        verdict = judge(mean, threshold)
-        few = "" if number >= FEW_FACES or s.kind == "photo" else ", too few to decide"
+        verdict = verdict_of(mean, threshold)
+        few = "" if number >= MIN_FACES_PER_PERSON or s.kind == "photo" else ", too few to decide"
         rows.append(f"{format_score(mean)}  {number:>5}  {'':>9}  {verdict:<8}    person {person}{few}")
     return "\n".join(rows)
 

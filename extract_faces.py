@@ -24,11 +24,13 @@ def main() -> int:
     arguments = parse_arguments()
     videos = pipeline.find_videos(arguments.videos)
     if not any(os.path.exists(path) for path, _ in videos):
-        return fail(2, f"no video in {', '.join(map(pipeline.show, arguments.videos))}")
+        return fail(2, f"no video in {', '.join(map(pipeline.printable, arguments.videos))}")
     single = len(videos) == 1 and videos[0][0] == arguments.videos[0]
     folders = [arguments.output if single else arguments.output / name for _, name in videos]
     options = {
-        "search": pipeline.Search(**{name: getattr(arguments, name) for name in pipeline.Search._fields}),
+        "search": pipeline.FaceOptions(
+            **{name: getattr(arguments, name) for name in pipeline.FaceOptions._fields}
+        ),
         "jpeg": arguments.jpeg,
         "drop_doubtful": arguments.drop_doubtful,
         "force": arguments.force,
@@ -49,7 +51,7 @@ def main() -> int:
             extraction = found or Extraction(path, folder, error=pipeline.PROCESS_DIED)
             failed += not extraction.faces
             tqdm.write(
-                f"{pipeline.show(path)}: {describe(extraction)}",
+                f"{pipeline.printable(path)}: {describe(extraction)}",
                 file=sys.stderr if extraction.error else sys.stdout,
             )
     except BrokenPipeError:

@@ -71,37 +71,37 @@ TABLE_NAME, SHEET_NAME, RECORD_NAME = "faces.csv", "contact_sheet.png", "extract
 DOUBTFUL_NAME, PERSON_NAME = "doubtful", re.compile(r"person\d+")
 FACE_NAME = re.compile(r".+-\d{6,}\.(png|jpg)", re.DOTALL)
 # what a face's file name tells of its video: `<video>-000123.png`, as extract_faces.py writes them, or
-# `<source>-<video>-<frame>.jpg`, as in the face sets that the networks are trained on
+# `<dataset>-<video>-<frame>.jpg`, as in the face sets that the networks are trained on
 FRAME_NAMES = (
-    re.compile(r"(?P<source>)(?P<video>.+)-\d{6}"),
-    re.compile(r"(?P<source>[^-]+)-(?P<video>.+)-[^-]+"),
+    re.compile(r"(?P<dataset>)(?P<video>.+)-\d{6}"),
+    re.compile(r"(?P<dataset>[^-]+)-(?P<video>.+)-[^-]+"),
 )
 
 
-class ImageFile(NamedTuple):
+class Item(NamedTuple):
     """An image to score or to train on."""
 
     path: Path  # as found from the argument given
     label: str  # "df", "real", or "" when no folder name tells
-    source: str  # the set it comes from, or ""
+    dataset: str  # the set it comes from, or ""
     video: str  # what it was cut from: images of one video share it
 
 
 # --- images ---------------------------------------------------------------------------------------
 
 
-def find_images(arguments: Iterable[str | Path]) -> list[ImageFile]:
-    """Return the ImageFiles among files and folders (see `find_files`)."""
+def find_images(arguments: Iterable[str | Path]) -> list[Item]:
+    """Return the Items among files and folders (see `find_files`)."""
     return [
-        describe_image(path, (*above, *below)) for path, above, below in find_files(arguments, IMAGE_SUFFIXES)
+        parse_labels(path, (*above, *below)) for path, above, below in find_files(arguments, IMAGE_SUFFIXES)
     ]
 
 
-def find_media(arguments: Iterable[str | Path]) -> list[tuple[ImageFile, str]]:
-    """Return [(ImageFile, name for what comes of it)] of the images and videos (see `find_files`)."""
+def find_media(arguments: Iterable[str | Path]) -> list[tuple[Item, str]]:
+    """Return [(Item, name for what comes of it)] of the images and videos (see `find_files`)."""
     files = find_files(arguments, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
     return [
-        (describe_image(path, (*above, *below)), name)
+        (parse_labels(path, (*above, *below)), name)
         for (path, above, below), name in zip(files, name_outputs(files), strict=True)
     ]
 
@@ -174,11 +174,11 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def describe_image(path: Path, folder_names: Sequence[str]) -> ImageFile:
-    """Return the ImageFile of `path`, its label read from the names of the folders it lies in.
+def parse_labels(path: Path, folder_names: Sequence[str]) -> Item:
+    """Return the Item of `path`, its label read from the names of the folders it lies in.
 
     The video is the subfolder below the label's folder, or else the first part of a name like
-    `<video>-000123.png` or `<source>-<video>-<frame>.jpg`, or else the image itself. The folders of a
+    `<video>-000123.png` or `<dataset>-<video>-<frame>.jpg`, or else the image itself. The folders of a
     video's persons are one.
     """
     person = folder_names and PERSON_NAME.fullmatch(folder_names[-1])
@@ -188,11 +188,11 @@ def describe_image(path: Path, folder_names: Sequence[str]) -> ImageFile:
     name = next(filter(None, (pattern.fullmatch(path.stem) for pattern in FRAME_NAMES)), None)
     if label and not labels[-1]:
         folder = path.parent.parent if person else path.parent
-        return ImageFile(path, label, name["source"] if name else "", str(folder))
+        return Item(path, label, name["dataset"] if name else "", str(folder))
     if name:
-        video = "-".join(filter(None, (name["source"], name["video"])))
-        return ImageFile(path, label, name["source"], video)
-    return ImageFile(path, label, "", str(path))
+        video = "-".join(filter(None, (name["dataset"], name["video"])))
+        return Item(path, label, name["dataset"], video)
+    return Item(path, label, "", str(path))
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -265,15 +265,13 @@ def load_face(path: Path, resampling: str) -> np.ndarray:
     return resize_face(read_image(path), resampling)
 
 
-def load_faces(
-    images: Iterable[ImageFile], resampling: str, ahead: int = 64
-) -> Iterator[np.ndarray | Exception]:
-    """Yield for each ImageFile, in order, its face (see `load_face`) or the error that it raised.
+def load_faces(images: Iterable[Item], resampling: str, ahead: int = 64) -> Iterator[np.ndarray | Exception]:
+    """Yield for each Item, in order, its face (see `load_face`) or the error that it raised.
 
     Files are decoded in threads, at most `ahead` beyond what has been taken.
     """
 
-    def load(image: ImageFile) -> np.ndarray | Exception:
+    def load(image: Item) -> np.ndarray | Exception:
         try:
             return load_face(image.path, resampling)
         except (OSError, ValueError, MemoryError) as error:
@@ -535,7 +533,7 @@ def _decode_alone(
             stream.codec_context.flush_buffers()
 
 
-def work_ahead(iterable: Iterable[T], ahead: int = 2) -> Iterator[T]:
+def prefetch(iterable: Iterable[T], ahead: int = 2) -> Iterator[T]:
     """Yield the items of `iterable`, which runs in a thread beside, at most `ahead` items before."""
     iterator = iter(iterable)
     end: Any = object()
@@ -566,18 +564,21 @@ class Pose(NamedTuple):
 
 
 class Face(NamedTuple):
-    """A face found in a video."""
+    """A face found in a video or photograph."""
 
     frame: int  # index of its frame
     time: float  # of its frame, seconds
     box: Box  # the detector's
     pose: Pose
-    sharpness: float  # see measure_sharpness
-    person: int  # from 1, in order of appearance
-    crop: np.ndarray  # uint8 (side, side, 3) RGB, upright
+    person: int = 0  # from 1, in order of appearance; 0: not yet known
+    sharpness: float = 0.0  # see measure_sharpness
+    # `Any`, since each is None for a part of a face's life: the crop once it is scored (it would fill
+    # the memory), the score before
+    crop: Any = None  # uint8 (side, side, 3) RGB, upright
+    score: Any = None  # float: 1 = real, 0 = forged
 
 
-class Search(NamedTuple):
+class FaceOptions(NamedTuple):
     """Which faces of a video are wanted. Defaults: the published ones."""
 
     frames: int = 30  # to sample
@@ -594,23 +595,23 @@ class Search(NamedTuple):
 FoundFaces = tuple[Frame, list[Face], int]  # see find_faces
 
 
-def sample_frames(path: Path, search: Search, threads: int = 0) -> Iterator[Frame]:
-    """Yield the Frames of a video that a Search asks for (see `read_frames`)."""
+def sample_frames(path: Path, search: FaceOptions, threads: int = 0) -> Iterator[Frame]:
+    """Yield the Frames of a video that a FaceOptions asks for (see `read_frames`)."""
     return read_frames(path, search.frames, search.start, search.end, search.keyframes, search.every, threads)
 
 
-def find_faces(frames: Iterable[Frame], search: Search) -> Iterator[FoundFaces]:
+def find_faces(frames: Iterable[Frame], search: FaceOptions) -> Iterator[FoundFaces]:
     """Yield for each Frame (Frame, its Faces, how many more were too small or too blurred).
 
     Decoding, finding and telling persons apart run side by side.
     """
-    located = work_ahead(locate_faces(work_ahead(frames), search))
+    located = prefetch(locate_faces(prefetch(frames), search))
     for frame, faces in recognize_people(located):
         kept = [f for f in faces if f.pose.size >= search.min_size and f.sharpness >= search.min_sharpness]
         yield frame, kept, len(faces) - len(kept)
 
 
-def locate_faces(frames: Iterable[Frame], search: Search) -> Iterator[tuple[Frame, list[Face]]]:
+def locate_faces(frames: Iterable[Frame], search: FaceOptions) -> Iterator[tuple[Frame, list[Face]]]:
     """Yield (Frame, its Faces, largest first, of person 0) for each of a video's Frames.
 
     The largest face is looked for near the last one first, then in the whole frame.
@@ -623,7 +624,7 @@ def locate_faces(frames: Iterable[Frame], search: Search) -> Iterator[tuple[Fram
         faces = []
         for box, pose in [near] if near else locate_anywhere(frame.image, search):
             crop = align_face(frame.image, pose)
-            faces.append(Face(frame.index, frame.time, box, pose, measure_sharpness(crop), 0, crop))
+            faces.append(Face(frame.index, frame.time, box, pose, 0, measure_sharpness(crop), crop))
         last = faces[0].pose if faces else last
         yield frame, faces
 
@@ -658,7 +659,7 @@ def locate_near(image: np.ndarray, pose: Pose, detector: str) -> tuple[Box, Pose
     return found
 
 
-def locate_anywhere(image: np.ndarray, search: Search) -> list[tuple[Box, Pose]]:
+def locate_anywhere(image: np.ndarray, search: FaceOptions) -> list[tuple[Box, Pose]]:
     """Return [(box, Pose)] of a frame's largest face, or of all, largest first.
 
     The largest is looked for in the frame made small, then at ever larger scale: what is found
@@ -935,7 +936,7 @@ def _watch_parent(parent: int) -> None:
 
 
 @contextlib.contextmanager
-def hush_native() -> Iterator[None]:
+def silence_native_stderr() -> Iterator[None]:
     """Hold back what native code writes to stderr: TensorFlow and LiteRT greet at every start.
 
     Setting TF_CPP_MIN_LOG_LEVEL, which TensorFlow 2.21 heeds too late itself, lets all through.
@@ -972,7 +973,7 @@ def check_room(folder: Path) -> None:
         raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
-def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call write(temporary path of the same name), then rename it: a kill leaves no half file."""
     path = Path(os.path.realpath(path))  # a link stays a link
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -1011,7 +1012,7 @@ def read_number(text: str) -> float:
     return value
 
 
-def show(path: str | Path) -> str:
+def printable(path: str | Path) -> str:
     """Return a path on one line, whatever its name."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))
 

@@ -71,7 +71,7 @@ def open_portrait(name="hopper"):
 
 def locate(portrait):
     """Return the Pose of a portrait's face."""
-    ((_, faces),) = pipeline.locate_faces([pipeline.Frame(0, 0.0, portrait)], pipeline.Search())
+    ((_, faces),) = pipeline.locate_faces([pipeline.Frame(0, 0.0, portrait)], pipeline.FaceOptions())
     return faces[0].pose
 
 

@@ -40,7 +40,7 @@ def main():
         forged = forge_face(face, find_landmarks(face))
         for label, image in (("real", face), ("df", forged)):
             target = arguments.output / label / f"{name}.png"
-            pipeline.write_whole(target, Image.fromarray(image).save)
+            pipeline.write_atomically(target, Image.fromarray(image).save)
             print(f"{target}: {image.shape[1]}x{image.shape[0]}")
 
 

@@ -23,7 +23,7 @@ from training.extraction import extract_video
 from weights import find_weights, load_predictor, media
 from weights.figures import map_evidence
 from weights.media import interpolate_faces, score_file
-from weights.scores import FaceScore, find_worst
+from weights.scores import lowest_person_score
 from weights.table import read_scores
 
 WEIGHTS = find_weights("Meso4_DF")
@@ -84,7 +84,7 @@ def test_rows_of_videos(clips):
 def test_scores_are_of_the_faces_extracted(clips, tmp_path):
     """Same frames, same crops: what extract_faces.py writes, scored, is what the video scores."""
     clip = clips / "real/collins.mp4"
-    extract_video(clip, tmp_path / "faces", pipeline.Search(frames=5))
+    extract_video(clip, tmp_path / "faces", pipeline.FaceOptions(frames=5))
     run_script("deepfakes_images.py", clip, "--frames", "5", "--json", tmp_path / "video.json")
     run_script("deepfakes_images.py", tmp_path / "faces", "--json", tmp_path / "faces.json")
     video, *faces = json.loads((tmp_path / "video.json").read_text())["items"]
@@ -108,10 +108,10 @@ def test_the_worst_person_decides(clips, tmp_path):
 
 
 def test_who_is_hardly_seen_decides_nothing():
-    assert find_worst({1: (0.9, 20), 2: (0.1, 2)}) == 0.9
-    assert find_worst({1: (0.9, 20), 2: (0.1, 3)}) == 0.1
-    assert find_worst({1: (0.9, 2), 2: (0.1, 1)}) == 0.1
-    assert find_worst({}) is None
+    assert lowest_person_score({1: (0.9, 20), 2: (0.1, 2)}) == 0.9
+    assert lowest_person_score({1: (0.9, 20), 2: (0.1, 3)}) == 0.1
+    assert lowest_person_score({1: (0.9, 2), 2: (0.1, 1)}) == 0.1
+    assert lowest_person_score({}) is None
 
 
 def test_mixed_input(mixed, tmp_path):
@@ -320,7 +320,7 @@ def test_annotated_image(tmp_path):
 
 def test_boxes_vanish_where_no_face_was_found():
     def face(frame, left):
-        return FaceScore(frame, 0, 1, (left, 0, left + 10, 10), pipeline.Pose(0, 0, 10, 0), 0.5)
+        return pipeline.Face(frame, 0, (left, 0, left + 10, 10), pipeline.Pose(0, 0, 10, 0), 1, score=0.5)
 
     faces = {0: [face(0, 0)], 10: [face(10, 10)], 20: [], 30: [], 40: [face(40, 40)]}
     boxes = [interpolate_faces(faces, list(faces), i) for i in range(50)]
@@ -351,8 +351,8 @@ def test_a_copy_that_fails_costs_no_score(clips, tmp_path, monkeypatch):
         raise OSError("full")
 
     monkeypatch.setattr(media, "annotate", fail)
-    item = pipeline.describe_image(clips / "pair.mp4", ())
-    found = score_file(item, tmp_path / "x.mp4", WEIGHTS, pipeline.Search(frames=3), None)
+    item = pipeline.parse_labels(clips / "pair.mp4", ())
+    found = score_file(item, tmp_path / "x.mp4", WEIGHTS, pipeline.FaceOptions(frames=3), None)
     assert found.verdict in ("real", "deepfake")
     assert found.score is not None
     assert found.error == "no annotated copy: full"

@@ -143,7 +143,7 @@ def test_a_moving_head_is_measured_exactly(portrait):
         for i, a in enumerate(swing)
     ]
     frames = [pipeline.Frame(i, i / 25, film(portrait, pose)) for i, pose in enumerate(poses)]
-    for (_, faces), true in zip(pipeline.locate_faces(frames, pipeline.Search()), poses, strict=True):
+    for (_, faces), true in zip(pipeline.locate_faces(frames, pipeline.FaceOptions()), poses, strict=True):
         check_pose(faces[0].pose, true)
 
 
@@ -151,7 +151,7 @@ def test_a_moving_head_is_measured_exactly(portrait):
 def test_a_tilted_head_is_measured_or_not_found(portrait, angle):
     true = pipeline.Pose(300, 240, 140, float(angle))
     frame = pipeline.Frame(0, 0.0, film(portrait, true))
-    ((_, faces),) = pipeline.locate_faces([frame], pipeline.Search())
+    ((_, faces),) = pipeline.locate_faces([frame], pipeline.FaceOptions())
     assert faces or abs(angle) > 40
     for face in faces:
         check_pose(face.pose, true)
@@ -162,7 +162,7 @@ def test_a_small_face_is_followed(portrait):
     poses = [pipeline.Pose(320 + 2 * i, 240, size, 0) for i, size in enumerate(range(60, 23, -4))]
     frames = [pipeline.Frame(i, i / 25, film(portrait, pose)) for i, pose in enumerate(poses)]
     assert not pipeline.detect_faces(frames[-1].image, upsample=1)
-    for (_, faces), true in zip(pipeline.locate_faces(frames, pipeline.Search()), poses, strict=True):
+    for (_, faces), true in zip(pipeline.locate_faces(frames, pipeline.FaceOptions()), poses, strict=True):
         assert np.hypot(faces[0].pose.x - true.x, faces[0].pose.y - true.y) < 0.06 * true.size
         assert faces[0].pose.size == pytest.approx(true.size, rel=0.1)
 
@@ -206,7 +206,7 @@ def test_extraction_of_a_clip(clip, tmp_path):
 
 
 def test_a_finished_video_is_recognised(clip, tmp_path):
-    search = pipeline.Search(frames=3)
+    search = pipeline.FaceOptions(frames=3)
     first = extract_video(clip, tmp_path / "out", search)
     assert (first.frames, first.faces, first.before, first.error) == (3, 3, False, "")
     (tmp_path / "out/head-000000.png").unlink()  # cleaned by hand
@@ -246,9 +246,9 @@ def test_force_replaces_an_extraction_and_nothing_else(tmp_path):
 
 def test_two_runs_do_not_write_to_one_folder(clip, tmp_path):
     with _claim(tmp_path / ".writing-x"):
-        found = extract_video(clip, tmp_path / "x", pipeline.Search(frames=1))
+        found = extract_video(clip, tmp_path / "x", pipeline.FaceOptions(frames=1))
         assert "another run is writing there" in found.error
-    assert extract_video(clip, tmp_path / "x", pipeline.Search(frames=1)).faces == 1  # let go
+    assert extract_video(clip, tmp_path / "x", pipeline.FaceOptions(frames=1)).faces == 1  # let go
     assert not (tmp_path / ".writing-x").exists()
     left = {path.name for path in (tmp_path / "x").iterdir()}
     assert left == {"contact_sheet.png", "extraction.json", "faces.csv", f"{clip.stem}-000000.png"}
@@ -298,14 +298,14 @@ def test_several_videos_in_processes(clip, pair, tmp_path):
 
 
 def test_everyone_gets_a_folder(pair, tmp_path):
-    found = extract_video(pair, tmp_path / "out", pipeline.Search(everyone=True))
+    found = extract_video(pair, tmp_path / "out", pipeline.FaceOptions(everyone=True))
     assert (found.frames, found.faces, found.people, found.empty) == (6, 12, 2, 0)
     rows = read_rows(tmp_path / "out")
     for row in rows:
         assert row["person"] == ("1" if float(row["x"]) < 320 else "2")
         assert row["file"] == f"person{row['person']}/pair-{int(row['frame']):06}.png"
         assert (tmp_path / "out" / row["file"]).is_file()
-    largest = extract_video(pair, tmp_path / "largest", pipeline.Search())
+    largest = extract_video(pair, tmp_path / "largest", pipeline.FaceOptions())
     assert (largest.faces, largest.people) == (6, 1)
     assert all(float(row["x"]) < 320 for row in read_rows(tmp_path / "largest"))
     # persons of one video are one video, where it is asked which images belong together
@@ -317,7 +317,7 @@ def test_another_person_is_doubted(portrait, tmp_path):
     pose = pipeline.Pose(320, 240, 150, 0)
     frames = [film(other if i == 4 else portrait, pose) for i in range(7)]
     clip = write_clip(tmp_path / "cut.mp4", frames)
-    found = extract_video(clip, tmp_path / "out", pipeline.Search(), drop_doubtful=True)
+    found = extract_video(clip, tmp_path / "out", pipeline.FaceOptions(), drop_doubtful=True)
     assert (found.faces, found.people, found.doubtful) == (7, 2, 1)
     (row,) = [row for row in read_rows(tmp_path / "out") if row["doubt"]]
     assert (row["frame"], row["doubt"], row["file"]) == ("4", "identity", "doubtful/cut-000004.png")
@@ -327,12 +327,12 @@ def test_another_person_is_doubted(portrait, tmp_path):
 
 
 def test_small_and_blurred_faces_are_passed_over(clip, tmp_path):
-    found = extract_video(clip, tmp_path / "size", pipeline.Search(min_size=140))
+    found = extract_video(clip, tmp_path / "size", pipeline.FaceOptions(min_size=140))
     assert found.empty == 1
     assert found.faces + found.refused == 19
     assert all(float(row["size"]) >= 140 for row in read_rows(tmp_path / "size"))
     assert 6 <= found.faces <= 12
-    found = extract_video(clip, tmp_path / "sharp", pipeline.Search(min_sharpness=100))
+    found = extract_video(clip, tmp_path / "sharp", pipeline.FaceOptions(min_sharpness=100))
     assert (found.faces, found.refused) == (17, 2)
 
 
@@ -422,7 +422,7 @@ def test_shared_clips(shared, tmp_path):
     clips = {"no_face_screencast": 0, "carphone_qcif": 3, "stage_dark_audience": 1}
     for name, least in clips.items():
         path = shared / f"videos/clips/{name}.mp4"
-        found = extract_video(path, tmp_path / name, pipeline.Search(frames=3))
+        found = extract_video(path, tmp_path / name, pipeline.FaceOptions(frames=3))
         assert found.error == ""
         assert found.frames == 3 == found.faces + found.empty
         assert found.faces >= least

@@ -22,7 +22,7 @@ from PIL import ImageFile as PillowFile
 import classifiers
 import pipeline
 from weights import find_weights, load_predictor
-from weights.scores import Score, score_images
+from weights.scores import Result, score_images
 from weights.table import read_scores, write_csv
 
 MUTANTS = 40  # of each format
@@ -294,7 +294,7 @@ def test_a_file_that_vanishes_while_others_are_scored(tmp_path, portrait):
     (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:2000])
     found = list(score_images(images, lambda faces: np.ones(len(faces)), "bilinear", 0.5))
     assert [score.verdict for score in found] == ["real", "error", "error"]
-    assert [Path(score.image.path).name for score in found] == ["0.png", "1.png", "2.png"]
+    assert [Path(score.item.path).name for score in found] == ["0.png", "1.png", "2.png"]
 
 
 def test_a_video_that_changes_while_it_is_read(tmp_path):
@@ -498,7 +498,7 @@ def test_pickles_are_not_unpacked(tmp_path):
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "pwned"),)
 
-    np.savez(tmp_path / "checkpoint-00001.npz", state=np.array([Bomb()], dtype=object))
+    np.savez(tmp_path / "checkpoint-00001.npz", header=np.array([Bomb()], dtype=object))
     run = trainer.Trainer(trainer.Recipe(), trainer.choose_strategy())
     with pytest.raises(trainer.DamagedCheckpointError, match="damaged"):
         run.restore(tmp_path / "checkpoint-00001.npz")
@@ -509,30 +509,32 @@ def test_checkpoints_are_taken_up_whole_or_not_at_all(tmp_path):
     from training import trainer
 
     run = trainer.Trainer(trainer.Recipe(), trainer.choose_strategy())
-    run.save(tmp_path, trainer.Progress(1, 0.5, 1, ({"epoch": 1},)))
+    run.save(tmp_path, trainer.TrainingState(1, 0.5, 1, ({"epoch": 1},)))
     with np.load(tmp_path / "checkpoint-00001.npz") as arrays:
         whole = dict(arrays)
     assert run.restore(tmp_path / "checkpoint-00001.npz").epoch == 1
-    state = json.loads(str(whole["state"]))
+    state = json.loads(str(whole["header"]))
     last = f"variable_{len(whole) - 2}"
     before = [variable.numpy() for variable in run._variables()]
     for change in (
-        {"state": "{}"},
-        {"state": "[]"},
-        {"state": "[" * 100_000},
-        {"state": json.dumps(state | {"recipe": []})},
-        {"state": json.dumps(state | {"progress": {"no": 1}})},
-        {"state": json.dumps(state | {"progress": state["progress"] | {"history": None}})},
+        {"header": "{}"},
+        {"header": "[]"},
+        {"header": "[" * 100_000},
+        {"header": json.dumps(state | {"recipe": []})},
+        {"header": json.dumps(state | {"state": {"no": 1}})},
+        {"header": json.dumps(state | {"state": state["state"] | {"history": None}})},
         {last: np.zeros(3)},
         {last: np.full_like(whole[last], np.nan, float)},
     ):
-        np.savez(tmp_path / "x.npz", **(whole | {n: v + 1 for n, v in whole.items() if n < "s"} | change))
+        np.savez(
+            tmp_path / "x.npz", **(whole | {n: v + 1 for n, v in whole.items() if n != "header"} | change)
+        )
         with pytest.raises(trainer.DamagedCheckpointError, match=r"x\.npz: damaged"):
             run.restore(tmp_path / "x.npz")
         for variable, old in zip(run._variables(), before, strict=True):
             np.testing.assert_array_equal(variable.numpy(), old)
     other = json.dumps(state | {"recipe": state["recipe"] | {"loss": "bce"}})
-    np.savez(tmp_path / "x.npz", **(whole | {"state": other, last: np.zeros(3)}))
+    np.savez(tmp_path / "x.npz", **(whole | {"header": other, last: np.zeros(3)}))
     with pytest.raises(ValueError, match="was trained with loss bce, not mse"):
         run.restore(tmp_path / "x.npz")
 
@@ -573,7 +575,7 @@ def test_edited_tables_are_not_resumed(tmp_path, portrait, change, reason):
 
 
 def test_tables_cut_off_or_of_another_kind_are_not_resumed(tmp_path):
-    scores = [Score(pipeline.ImageFile(Path(f"{i}.png"), "", "", ""), 0.5, "real", "") for i in (1, 2)]
+    scores = [Result(pipeline.Item(Path(f"{i}.png"), "", "", ""), 0.5, "real", "") for i in (1, 2)]
     write_csv(tmp_path / "s.csv", scores, "the settings")
     whole = (tmp_path / "s.csv").read_text()
     for text in ("", "\0" * 100, whole[:-10], "a,b\n1,2\n", "{", '{"items": 3, "summary": {"settings": ""}}'):

@@ -11,9 +11,9 @@ from hypothesis.extra import numpy as hnp
 
 import pipeline
 from classifiers import PIXEL_SCALE, scale_pixels
-from training.extraction import find_doubts
+from training.extraction import flag_outliers
 from weights.metrics import evaluate
-from weights.scores import FaceScore, Score, judge
+from weights.scores import Result, verdict_of
 from weights.table import read_scores, write_csv, write_json
 
 settings.register_profile(
@@ -164,7 +164,7 @@ def test_resizing_invents_no_value(image, resampling):
 
 @given(st.text(max_size=60))
 def test_what_is_shown_is_one_line(text):
-    assert len(pipeline.show(text).splitlines()) <= 1
+    assert len(pipeline.printable(text).splitlines()) <= 1
     assert len(pipeline.describe_error(ValueError(text)).splitlines()) <= 1
 
 
@@ -191,12 +191,12 @@ def test_no_two_outputs_share_a_name_or_lie_within_another(paths, data):
     st.text(string.printable, max_size=20),
 )
 def test_tables_give_back_what_was_written(tmp_path, rows, words):
-    face = FaceScore(3, 0.12, 1, (1, 2, 3, 4), pipeline.Pose(1.0, 2.0, 3.0, 4.0), 0.5)
+    face = pipeline.Face(3, 0.12, (1, 2, 3, 4), pipeline.Pose(1.0, 2.0, 3.0, 4.0), 1, score=0.5)
     written = [
-        Score(
-            pipeline.ImageFile(Path(name), label, "", ""),
+        Result(
+            pipeline.Item(Path(name), label, "", ""),
             score,
-            judge(score, 0.5),
+            verdict_of(score, 0.5),
             " ".join(error.split()),
             "video" if number % 2 else "image",
             30 if number % 2 else 0,
@@ -212,9 +212,9 @@ def test_tables_give_back_what_was_written(tmp_path, rows, words):
         write(tmp_path / file)
         read, found = read_scores(tmp_path / file)
         assert found == (settings_line if written or file == "a.json" else "")
-        assert list(read) == [str(score.image.path) for score in written]
+        assert list(read) == [str(score.item.path) for score in written]
         for score in written:
-            again = read[str(score.image.path)]
+            again = read[str(score.item.path)]
             assert again == score._replace(score=again.score)
             assert again.score == (None if score.score is None else round(score.score, 6))
 
@@ -232,11 +232,11 @@ def test_figures_of_merit_are_fractions_and_symmetric(rows, threshold):
 
 
 @given(st.lists(st.builds(
-    pipeline.Face, st.integers(0, 999), st.floats(0, 99), st.just((0, 0, 9, 9)), poses, st.floats(0, 1e4),
-    st.integers(1, 4), st.just(np.zeros((2, 2, 3), np.uint8)),
+    pipeline.Face, st.integers(0, 999), st.floats(0, 99), st.just((0, 0, 9, 9)), poses, st.integers(1, 4),
+    st.floats(0, 1e4), st.just(np.zeros((2, 2, 3), np.uint8)),
 ), max_size=12), st.booleans())  # fmt: skip
 def test_every_face_gets_an_opinion(faces, everyone):
-    doubts = find_doubts(faces, everyone)
+    doubts = flag_outliers(faces, everyone)
     assert len(doubts) == len(faces)
     # most of a video's faces are as its faces are
     assert sum("blurred" in doubt for doubt in doubts) <= len(faces) / 2 or everyone

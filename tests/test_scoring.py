@@ -16,7 +16,7 @@ from PIL import Image
 import pipeline
 from weights import find_weights, load_predictor
 from weights.metrics import evaluate, evaluate_scores
-from weights.scores import Score, judge, score_images, summarize
+from weights.scores import Result, score_images, summarize, verdict_of
 
 GOLDEN_LINE = re.compile(r"^(\d\.\d{4})  (real|deepfake) +(\S+)$", re.MULTILINE)
 
@@ -63,7 +63,7 @@ def test_find_images_sorted_each_once_hidden_and_foreign_passed_over(tmp_path, m
 def test_label_source_and_video_from_names(tmp_path, monkeypatch, folders, name, expected):
     monkeypatch.chdir(tmp_path)
     path = pipeline.Path(*folders, name)
-    image = pipeline.describe_image(path, folders)
+    image = pipeline.parse_labels(path, folders)
     assert image == (path, *expected)
 
 
@@ -188,8 +188,8 @@ def test_scores_do_not_depend_on_batch_size():
 
 
 def test_judge_and_summarize():
-    image = pipeline.describe_image(pipeline.Path("a.png"), ())
-    scores = [Score(image, score, judge(score, 0.4), "") for score in (0.4, 0.3999, 1.0, None)]
+    image = pipeline.parse_labels(pipeline.Path("a.png"), ())
+    scores = [Result(image, score, verdict_of(score, 0.4), "") for score in (0.4, 0.3999, 1.0, None)]
     assert [s.verdict for s in scores] == ["real", "deepfake", "real", "error"]
     found = summarize(scores, 0.4)
     assert found["average_score"] == pytest.approx(0.599967, abs=1e-6)
@@ -214,8 +214,8 @@ def test_evaluate_known_figures():
 
 def test_video_level_is_the_mean_of_its_images():
     def score(label, video, value):
-        image = pipeline.ImageFile(pipeline.Path("x.png"), label, "", video)
-        return Score(image, value, judge(value, 0.5), "")
+        image = pipeline.Item(pipeline.Path("x.png"), label, "", video)
+        return Result(image, value, verdict_of(value, 0.5), "")
 
     scores = [score("df", "a", 0.1), score("df", "a", 0.7), score("real", "a", 0.9), score("", "b", 0.0)]
     levels = evaluate_scores(scores, 0.5)

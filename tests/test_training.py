@@ -1,4 +1,4 @@
-"""Training: data, augmentation, recipe, and the script through kills, faults and several processes."""
+"""Training: face_folder, augmentation, recipe, and the script through kills, faults and several processes."""
 
 import csv
 import json
@@ -22,8 +22,9 @@ from PIL import Image
 
 import pipeline
 from classifiers import load_classifier, scale_pixels
-from training import faces, trainer
+from training import data, trainer
 from weights import find_weights
+from weights.metrics import choose_threshold
 from weights.scores import score_images
 
 SCRIPT = "training/df_CNN.py"
@@ -46,7 +47,7 @@ def write_faces(folder, videos, frames, first_video=0):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def face_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     write_faces(folder / "training", videos=6, frames=3)
     write_faces(folder / "validation", videos=4, frames=2, first_video=10)
@@ -54,10 +55,10 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
+def trained(face_folder, tmp_path_factory):
     """Output folder of a short training, and what it printed."""
     output = tmp_path_factory.mktemp("trained")
-    return output, run_script(SCRIPT, "--data", data, "--output", output, *QUICK)
+    return output, run_script(SCRIPT, "--data", face_folder, "--output", output, *QUICK)
 
 
 def read_history(output):
@@ -72,9 +73,9 @@ def test_aliases_are_told_and_videos_come_from_folders_or_names(tmp_path):
     for path in ("Fake/clip1/1.png", "fake/a-b-1.png", "original/x.png", "real/.hidden/y.png", "real/y.png"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
-    images, aliases = faces.list_images(tmp_path)
+    images, aliases = data.list_images(tmp_path)
     assert aliases == {"Fake": "df", "fake": "df", "original": "real"}
-    found = {(i.label, i.source, i.video.replace(str(tmp_path), "")) for i in images}
+    found = {(i.label, i.dataset, i.video.replace(str(tmp_path), "")) for i in images}
     assert found == {
         ("df", "", "clip1"), ("df", "a", "a-b"), ("real", "", "/original/x.png"), ("real", "", "/real/y.png")
     }  # fmt: skip
@@ -82,20 +83,20 @@ def test_aliases_are_told_and_videos_come_from_folders_or_names(tmp_path):
 
 def test_stray_folders_and_empty_classes_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="training: no such folder"):
-        faces.list_images(tmp_path / "training")
+        data.list_images(tmp_path / "training")
     write_faces(tmp_path, videos=1, frames=1)
     (tmp_path / "masks").mkdir()
     (tmp_path / "loose.png").touch()
     with pytest.raises(
         ValueError, match=r"holds loose\.png, masks beside the classes: wanted .* df and real"
     ):
-        faces.list_images(tmp_path)
+        data.list_images(tmp_path)
     (tmp_path / "masks").rmdir()
     (tmp_path / "loose.png").unlink()
     for path in (tmp_path / "real").iterdir():
         path.unlink()
     with pytest.raises(ValueError, match=r"no image of class real, wanted some in .*/real"):
-        faces.list_images(tmp_path)
+        data.list_images(tmp_path)
 
 
 def test_leaks_are_videos_not_file_names(tmp_path):
@@ -103,82 +104,82 @@ def test_leaks_are_videos_not_file_names(tmp_path):
         for name in ("df/clip/1.png", "df/0001.png", f"real/{split}/1.png", "real/s-v-1.png"):
             (tmp_path / split / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / split / name).touch()
-    splits = [faces.list_images(tmp_path / split)[0] for split in ("training", "validation")]
-    assert faces.find_leaks(*splits) == ["clip", "s-v"]
+    splits = [data.list_images(tmp_path / split)[0] for split in ("training", "validation")]
+    assert data.find_leaks(*splits) == ["clip", "s-v"]
 
 
-def test_split_by_video_takes_whole_videos_of_every_source(data):
-    images, _ = faces.list_images(data / "training")
-    training, validation = faces.split_by_video(images, 0.3, seed=1)
+def test_split_by_video_takes_whole_videos_of_every_source(face_folder):
+    images, _ = data.list_images(face_folder / "training")
+    training, validation = data.split_by_video(images, 0.3, seed=1)
     assert len(training) + len(validation) == len(images)
-    assert not faces.find_leaks(training, validation)
-    counts = faces.count_faces(validation)
+    assert not data.find_leaks(training, validation)
+    counts = data.count_faces(validation)
     assert counts == {
         f"set{s} {label}": {"images": 3, "videos": 1} for s in (0, 1) for label in ("df", "real")
     }
-    assert (training, validation) == faces.split_by_video(images, 0.3, seed=1)
+    assert (training, validation) == data.split_by_video(images, 0.3, seed=1)
     with pytest.raises(ValueError, match="too few videos"):
-        faces.split_by_video([i for i in images if i.video.endswith("0")], 0.3, seed=1)
+        data.split_by_video([i for i in images if i.video.endswith("0")], 0.3, seed=1)
 
 
 def test_draws_are_even_over_classes_sources_and_videos():
-    def image(label, source, video):
-        return pipeline.ImageFile(pipeline.Path("x"), label, source, video)
+    def image(label, dataset, video):
+        return pipeline.Item(pipeline.Path("x"), label, dataset, video)
 
     images = [image("df", "a", "1")] * 3 + [
         image("df", "a", "2"),
         image("df", "b", "3"),
         image("real", "a", "4"),
     ]
-    np.testing.assert_allclose(faces.weigh_faces(images), [1 / 24] * 3 + [1 / 8, 1 / 4, 1 / 2])
+    np.testing.assert_allclose(data.weigh_faces(images), [1 / 24] * 3 + [1 / 8, 1 / 4, 1 / 2])
 
 
-def test_an_epoch_is_drawn_from_seed_and_number_alone(data):
-    images, _ = faces.list_images(data / "training")
-    order, changes = faces.draw_epoch(images, 8, False, 1, 0)
+def test_an_epoch_is_drawn_from_seed_and_number_alone(face_folder):
+    images, _ = data.list_images(face_folder / "training")
+    order, changes = data.draw_epoch(images, 8, False, 1, 0)
     assert order.shape == (5, 8)
     assert changes.shape == (5, 8, 8)
     assert sorted(set(order.ravel())) == list(range(36))  # every face, and four again
-    again = faces.draw_epoch(images, 8, False, 1, 0)
+    again = data.draw_epoch(images, 8, False, 1, 0)
     np.testing.assert_array_equal(order, again[0])
     np.testing.assert_array_equal(changes, again[1])
-    assert (order != faces.draw_epoch(images, 8, False, 1, 1)[0]).any()
-    assert (order != faces.draw_epoch(images, 8, False, 2, 0)[0]).any()
+    assert (order != data.draw_epoch(images, 8, False, 1, 1)[0]).any()
+    assert (order != data.draw_epoch(images, 8, False, 2, 0)[0]).any()
 
 
-def test_training_sees_the_pixels_that_scoring_sees(data):
+def test_training_sees_the_pixels_that_scoring_sees(face_folder):
     """One file through both ways to the network, bit for bit."""
-    images, _ = faces.list_images(data / "training")
+    images, _ = data.list_images(face_folder / "training")
     for resample in ("nearest", "bilinear"):
-        face_set, failed = faces.load_faces(images, resample, data)
+        face_set, failed = data.load_faces(images, resample, face_folder)
         assert not failed
         seen = []
         list(score_images(images, lambda x: seen.append(x) or np.zeros(len(x)), resample, 0.5, 10))  # noqa: B023
         np.testing.assert_array_equal(face_set.faces, np.concatenate(seen))
         order = np.arange(36).reshape(3, 12)
-        batches = faces.make_batches(face_set, order, np.zeros((3, 12, 8), np.float32))
+        batches = data.make_batches(face_set, order, np.zeros((3, 12, 8), np.float32))
         for row, (batch, labels) in zip(order, batches, strict=True):
             np.testing.assert_array_equal(batch, scale_pixels(face_set.faces[row]))
             np.testing.assert_array_equal(labels[:, 0], [images[i].label == "real" for i in row])
 
 
-def test_each_replica_gets_its_part_of_every_batch(data):
-    images, _ = faces.list_images(data / "training")
-    face_set, _ = faces.load_faces(images, "nearest", data)
+def test_each_replica_gets_its_part_of_every_batch(face_folder):
+    images, _ = data.list_images(face_folder / "training")
+    face_set, _ = data.load_faces(images, "nearest", face_folder)
     order = np.arange(36).reshape(3, 12)
     changes = np.zeros((3, 12, 8), np.float32)
     parts = order.reshape(3, 4, 3)  # steps, replicas, faces
     for mine, rows in ((slice(1, 2), parts[:, 1]), (slice(2, 4), parts[:, 2:].reshape(6, 3))):
-        batches = list(faces.make_batches(face_set, order, changes, 4, mine))
+        batches = list(data.make_batches(face_set, order, changes, 4, mine))
         for row, (batch, _) in zip(rows, batches, strict=True):
             np.testing.assert_array_equal(batch, scale_pixels(face_set.faces[row]))
 
 
-def test_faces_that_exceed_memory_lie_on_disk(data, monkeypatch, tmp_path):
-    images, _ = faces.list_images(data / "training")
-    in_memory, _ = faces.load_faces(images, "nearest", tmp_path)
-    monkeypatch.setattr(faces, "IN_MEMORY", 0)
-    on_disk, _ = faces.load_faces(images, "nearest", tmp_path)
+def test_faces_that_exceed_memory_lie_on_disk(face_folder, monkeypatch, tmp_path):
+    images, _ = data.list_images(face_folder / "training")
+    in_memory, _ = data.load_faces(images, "nearest", tmp_path)
+    monkeypatch.setattr(face_folder, "IN_MEMORY", 0)
+    on_disk, _ = data.load_faces(images, "nearest", tmp_path)
     assert isinstance(on_disk.faces, np.memmap)
     np.testing.assert_array_equal(in_memory.faces, on_disk.faces)
     assert list(tmp_path.iterdir()) == []  # nothing a kill could leave behind
@@ -195,7 +196,7 @@ def portrait():
 def augment(portrait, **values):
     names = ("rotation", "zoom_x", "zoom_y", "flip", "shift", "brightness", "across", "down")
     changes = tf.constant([[values.get(name, 0) for name in names]], tf.float32)
-    return faces.augment(tf.constant(portrait[None]), changes, values.get("side", 256)).numpy()[0]
+    return data.augment(tf.constant(portrait[None]), changes, values.get("side", 256)).numpy()[0]
 
 
 def test_augmentations_do_what_the_authors_did(portrait):
@@ -242,7 +243,7 @@ def test_augmentation_is_tensorflows_own_projective_transform(portrait):
         images=scale_pixels(batch), transforms=np.stack(rows, axis=1).astype(np.float32),
         output_shape=[256, 256], fill_value=0.0, interpolation="BILINEAR", fill_mode="NEAREST",
     )  # fmt: skip
-    np.testing.assert_allclose(faces.augment(tf.constant(batch), tf.constant(changes)), expected, atol=1e-3)
+    np.testing.assert_allclose(data.augment(tf.constant(batch), tf.constant(changes)), expected, atol=1e-3)
 
 
 # --- recipe ---------------------------------------------------------------------------------------
@@ -278,9 +279,9 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.parametrize(("name", "kept"), [("Meso4", 224 + 16 + 1608 + 16), ("MesoInception4", None)])
-def test_frozen_blocks_keep_their_weights(data, name, kept):
-    images, _ = faces.list_images(data / "training")
-    face_set, _ = faces.load_faces(images, "nearest", data)
+def test_frozen_blocks_keep_their_weights(face_folder, name, kept):
+    images, _ = data.list_images(face_folder / "training")
+    face_set, _ = data.load_faces(images, "nearest", face_folder)
     run = trainer.Trainer(
         trainer.Recipe(model=name, steps=3, batch_size=8, freeze=2), trainer.choose_strategy()
     )
@@ -303,14 +304,14 @@ def test_persons_of_a_video_are_one_video(tmp_path):
             folder = tmp_path / label / "clip1" / person
             folder.mkdir(parents=True)
             Image.new("RGB", (64, 64)).save(folder / "clip1-000003.png")
-    images, _ = faces.list_images(tmp_path)
+    images, _ = data.list_images(tmp_path)
     assert {image.video for image in images} == {"clip1"}
 
 
 def test_blocks_are_imitated_and_the_head_is_taken_over():
     teacher = load_classifier(ROOT / "weights/Meso4_DF")
     images = pipeline.find_images([ROOT / "test_images"])
-    face_set, _ = faces.load_faces(images * 16, "bilinear", ".")
+    face_set, _ = data.load_faces(images * 16, "bilinear", ".")
     recipe = trainer.Recipe("MesoInception4", steps=200, batch_size=8, learning_rate=3e-3,
                             imitate=str(ROOT / "weights/Meso4_DF.weights.h5"))  # fmt: skip
     run = trainer.Trainer(recipe, trainer.choose_strategy())
@@ -360,28 +361,35 @@ def test_training_writes_all_that_it_promises(trained):
         assert Image.open(output / name).size[0] > 800
 
 
-def test_trained_weights_score(data, trained):
+def test_trained_weights_score(face_folder, trained):
     output, _ = trained
-    done = run_script("deepfakes_images.py", data / "validation", "--weights", output / "Meso4")
+    done = run_script("deepfakes_images.py", face_folder / "validation", "--weights", output / "Meso4")
     assert "Accuracy per image" in done.stdout
     found = json.loads((output / "Meso4.json").read_text())["validation"]["all"]["image"]
     assert f"AUC {found['auc']:.3f}" in done.stdout
 
 
-def test_evaluate_alone_repeats_the_cards_figures(data, trained, tmp_path):
+def test_evaluate_alone_repeats_the_cards_figures(face_folder, trained, tmp_path):
     output, training = trained
     done = run_script(
-        SCRIPT, "--evaluate", "--weights", output / "Meso4.weights.h5", "--data", data, "--output", tmp_path
+        SCRIPT,
+        "--evaluate",
+        "--weights",
+        output / "Meso4.weights.h5",
+        "--data",
+        face_folder,
+        "--output",
+        tmp_path,
     )
-    table = training.stdout[training.stdout.index("source ") : training.stdout.index("A score is")]
+    table = training.stdout[training.stdout.index("dataset ") : training.stdout.index("A score is")]
     assert table in done.stdout
     assert [p.name for p in tmp_path.iterdir()] == ["evaluation-Meso4.png"]
 
 
-def test_it_learns(data):
-    images, _ = faces.list_images(data / "training")
-    face_set, _ = faces.load_faces(images, "nearest", data)
-    validation, _ = faces.load_faces(faces.list_images(data / "validation")[0], "nearest", data)
+def test_it_learns(face_folder):
+    images, _ = data.list_images(face_folder / "training")
+    face_set, _ = data.load_faces(images, "nearest", face_folder)
+    validation, _ = data.load_faces(data.list_images(face_folder / "validation")[0], "nearest", face_folder)
     run = trainer.Trainer(
         trainer.Recipe(steps=40, batch_size=8, schedule="cosine"), trainer.choose_strategy()
     )
@@ -409,14 +417,14 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.01)
 
 
-def test_killed_twice_and_resumed_it_goes_the_same_way(data, trained, tmp_path):
+def test_killed_twice_and_resumed_it_goes_the_same_way(face_folder, trained, tmp_path):
     for checkpoint in ("checkpoint-00001.npz", "checkpoint-00002.npz"):
-        process = start("--data", data, "--output", tmp_path, *QUICK, "--resume")
+        process = start("--data", face_folder, "--output", tmp_path, *QUICK, "--resume")
         wait_for((tmp_path / checkpoint).exists, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert all(np.load(path)["state"] for path in tmp_path.glob("*.npz"))  # none is half
-    done = run_script(SCRIPT, "--data", data, "--output", tmp_path, *QUICK, "--resume")
+        assert all(np.load(path)["header"] for path in tmp_path.glob("*.npz"))  # none is half
+    done = run_script(SCRIPT, "--data", face_folder, "--output", tmp_path, *QUICK, "--resume")
     assert "resumed after epoch 2" in done.stdout
     uninterrupted, _ = trained
     assert (tmp_path / "history.csv").read_bytes() == (uninterrupted / "history.csv").read_bytes()
@@ -425,7 +433,7 @@ def test_killed_twice_and_resumed_it_goes_the_same_way(data, trained, tmp_path):
         np.load(uninterrupted / "checkpoint-00003.npz") as two,
     ):
         assert set(one) == set(two)
-        for name in set(one) - {"state"}:
+        for name in set(one) - {"header"}:
             np.testing.assert_array_equal(one[name], two[name])
     best = [
         json.loads((folder / "Meso4.json").read_text())["best_epoch"] for folder in (tmp_path, uninterrupted)
@@ -434,17 +442,17 @@ def test_killed_twice_and_resumed_it_goes_the_same_way(data, trained, tmp_path):
     # a damaged last checkpoint costs an epoch, not the training
     last = tmp_path / "checkpoint-00003.npz"
     last.write_bytes(last.read_bytes()[:1000])
-    done = run_script(SCRIPT, "--data", data, "--output", tmp_path, *QUICK, "--resume")
+    done = run_script(SCRIPT, "--data", face_folder, "--output", tmp_path, *QUICK, "--resume")
     assert re.search(r"warning: .*00003\.npz: damaged", done.stderr)
     assert (tmp_path / "history.csv").read_bytes() == (uninterrupted / "history.csv").read_bytes()
 
 
-def test_a_training_is_neither_overwritten_nor_resumed_as_another(data, trained):
+def test_a_training_is_neither_overwritten_nor_resumed_as_another(face_folder, trained):
     output, _ = trained
-    done = run_script(SCRIPT, "--data", data, "--output", output, *QUICK, status=2)
+    done = run_script(SCRIPT, "--data", face_folder, "--output", output, *QUICK, status=2)
     assert re.search(r"holds a training already: --resume it, or name another --output", done.stderr)
     done = run_script(
-        SCRIPT, "--data", data, "--output", output, *QUICK, "--resume", "--loss", "bce", status=2
+        SCRIPT, "--data", face_folder, "--output", output, *QUICK, "--resume", "--loss", "bce", status=2
     )
     assert re.search(r"was trained with loss mse, not bce", done.stderr)
 
@@ -480,11 +488,11 @@ def test_split_by_video_serves_where_there_is_no_validation(tmp_path):
     assert "validation: 8 images" in done.stdout
 
 
-def test_divergence_stops_with_a_word_and_keeps_the_best(data, tmp_path):
+def test_divergence_stops_with_a_word_and_keeps_the_best(face_folder, tmp_path):
     done = run_script(
         SCRIPT,
         "--data",
-        data,
+        face_folder,
         "--output",
         tmp_path,
         *QUICK,
@@ -500,12 +508,12 @@ def test_divergence_stops_with_a_word_and_keeps_the_best(data, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_usage_errors_are_one_line(data, tmp_path):
+def test_usage_errors_are_one_line(face_folder, tmp_path):
     (tmp_path / "file").touch()
     for arguments, reason in (
         (("--data", tmp_path), "training: no such folder"),
-        (("--data", data, "--output", tmp_path / "file" / "x"), "Not a directory"),
-        (("--data", data, "--output", tmp_path / "new", "--weights", "none"), "none: no such weights"),
+        (("--data", face_folder, "--output", tmp_path / "file" / "x"), "Not a directory"),
+        (("--data", face_folder, "--output", tmp_path / "new", "--weights", "none"), "none: no such weights"),
     ):
         done = run_script(SCRIPT, *arguments, status=2)
         assert re.search(reason, done.stderr)
@@ -519,9 +527,9 @@ def test_usage_errors_are_one_line(data, tmp_path):
         run_script(SCRIPT, *arguments, status=2)
 
 
-def test_a_full_disk_is_one_line(data, tmp_path):
+def test_a_full_disk_is_one_line(face_folder, tmp_path):
     process = subprocess.run(
-        [sys.executable, ROOT / SCRIPT, "--data", data, "--output", tmp_path / "full", *QUICK],
+        [sys.executable, ROOT / SCRIPT, "--data", face_folder, "--output", tmp_path / "full", *QUICK],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
         capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
@@ -531,9 +539,10 @@ def test_a_full_disk_is_one_line(data, tmp_path):
     assert [p.name for p in (tmp_path / "full").iterdir()] == []  # no half file
 
 
-def test_fine_tuning_from_the_authors_weights(shared, data, tmp_path):
+def test_fine_tuning_from_the_authors_weights(shared, face_folder, tmp_path):
     done = run_script(
-        SCRIPT, "--data", data, "--output", tmp_path, "--epochs", "1", "--batch-size", "8", "--freeze", "4",
+        SCRIPT, "--data", face_folder, "--output", tmp_path, "--epochs", "1", "--batch-size", "8",
+        "--freeze", "4",
         "--weights", shared / "published_weights/Meso4_DF.h5", "--learning-rate", "1e-9", "--patience", "1",
     )  # fmt: skip
     assert done.stderr == ""
@@ -546,11 +555,11 @@ def test_fine_tuning_from_the_authors_weights(shared, data, tmp_path):
     assert scores[0] == scores[1]
 
 
-def test_threshold_is_calibrated(data, tmp_path):
+def test_threshold_is_calibrated(face_folder, tmp_path):
     for ending in ("tflite", "json"):
         shutil.copy(ROOT / f"weights/Meso4_DF.{ending}", tmp_path)
     weights = tmp_path / "Meso4_DF.tflite"
-    arguments = ("--evaluate", "--data", data, "--weights", weights, "--output", tmp_path)
+    arguments = ("--evaluate", "--data", face_folder, "--weights", weights, "--output", tmp_path)
     before = find_weights(weights).threshold
     done = run_script(SCRIPT, *arguments, "--calibrate")
     threshold = find_weights(weights).threshold
@@ -565,19 +574,28 @@ def test_threshold_is_calibrated(data, tmp_path):
 
 def test_the_threshold_chosen_is_the_best():
     images = [
-        pipeline.ImageFile(Path(f"{label}{i}"), label, "", f"{label}{i}")
+        pipeline.Item(Path(f"{label}{i}"), label, "", f"{label}{i}")
         for label in ("df", "real")
         for i in range(4)
     ]
-    assert trainer.choose_threshold(images, [0.1, 0.2, 0.3, 0.62, 0.66, 0.7, 0.8, 0.9]) == 0.65
-    assert trainer.choose_threshold(images, [0.1, 0.2, 0.3, 0.3, 0.66, 0.7, 0.8, 0.9]) == 0.5
-    assert trainer.choose_threshold(images, [0.1, 0.2, 0.3, 0.3, 0.36, 0.7, 0.8, 0.9]) == 0.35
+    assert choose_threshold(images, [0.1, 0.2, 0.3, 0.62, 0.66, 0.7, 0.8, 0.9]) == 0.65
+    assert choose_threshold(images, [0.1, 0.2, 0.3, 0.3, 0.66, 0.7, 0.8, 0.9]) == 0.5
+    assert choose_threshold(images, [0.1, 0.2, 0.3, 0.3, 0.36, 0.7, 0.8, 0.9]) == 0.35
 
 
-def test_tensorboard_logs(data, tmp_path):
+def test_tensorboard_logs(face_folder, tmp_path):
     pytest.importorskip("tensorboard")
     run_script(
-        SCRIPT, "--data", data, "--output", tmp_path, "--epochs", "1", "--batch-size", "8", "--tensorboard"
+        SCRIPT,
+        "--data",
+        face_folder,
+        "--output",
+        tmp_path,
+        "--epochs",
+        "1",
+        "--batch-size",
+        "8",
+        "--tensorboard",
     )
     assert list((tmp_path / "logs").glob("events.out.tfevents.*"))
 
@@ -594,11 +612,11 @@ if {mirrored}:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from pathlib import Path
-from training import faces, trainer
+from training import data, trainer
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if {mirrored} else trainer.choose_strategy()
 keras.layers.Dropout.call = lambda self, x, training=False: x
-images, _ = faces.list_images(Path({data!r}) / "training")
-face_set, _ = faces.load_faces(images, "nearest", ".")
+images, _ = data.list_images(Path({data!r}) / "training")
+face_set, _ = data.load_faces(images, "nearest", ".")
 run = trainer.Trainer(trainer.Recipe(batch_size=12, steps=3), strategy)
 for layer in run.model.layers:
     if isinstance(layer, keras.layers.BatchNormalization):
@@ -628,9 +646,11 @@ def make_cluster(count=2):
     ]
 
 
-def test_replicas_train_to_the_weights_of_one_process(data, tmp_path):
+def test_replicas_train_to_the_weights_of_one_process(face_folder, tmp_path):
     def compare(name, mirrored=False, environment=None):
-        code = COMPARE.format(root=str(ROOT), data=str(data), output=str(tmp_path / name), mirrored=mirrored)
+        code = COMPARE.format(
+            root=str(ROOT), data=str(face_folder), output=str(tmp_path / name), mirrored=mirrored
+        )
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **(environment or {})}
         return subprocess.Popen(
             [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, cwd=tmp_path
@@ -648,9 +668,9 @@ def test_replicas_train_to_the_weights_of_one_process(data, tmp_path):
                     np.testing.assert_allclose(other[key], one[key], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-def test_two_workers_train_and_the_chief_alone_writes(data, tmp_path):
+def test_two_workers_train_and_the_chief_alone_writes(face_folder, tmp_path):
     workers = [
-        start("--data", data, "--output", tmp_path / f"output{i}", *QUICK, environment=environment)
+        start("--data", face_folder, "--output", tmp_path / f"output{i}", *QUICK, environment=environment)
         for i, environment in enumerate(make_cluster())
     ]
     printed = [worker.communicate(timeout=300)[0] for worker in workers]
@@ -662,10 +682,10 @@ def test_two_workers_train_and_the_chief_alone_writes(data, tmp_path):
     assert list((tmp_path / "output1").iterdir()) == []
 
 
-def test_a_lost_worker_ends_the_other_with_a_line(data, tmp_path):
+def test_a_lost_worker_ends_the_other_with_a_line(face_folder, tmp_path):
     workers = [
-        start("--data", data, "--output", tmp_path / f"output{i}", "--epochs", "500", "--batch-size", "8",
-              environment=environment)
+        start("--data", face_folder, "--output", tmp_path / f"output{i}", "--epochs", "500", "--batch-size",
+              "8", environment=environment)
         for i, environment in enumerate(make_cluster())
     ]  # fmt: skip
     wait_for((tmp_path / "output0/checkpoint-00001.npz").exists, workers[0])

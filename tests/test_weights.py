@@ -34,7 +34,7 @@ def test_shipped_weights_give_their_golden_scores(name):
     scores = list(score_images(images, predict, weights.resampling, weights.threshold))
     assert [s.score for s in scores] == pytest.approx(GOLDEN[name], abs=1e-4)
     if name == "Meso4_DF":  # the default: README tells which it gets wrong
-        wrong = [s.image.path.name for s in scores if (s.verdict == "real") != (s.image.label == "real")]
+        wrong = [s.item.path.name for s in scores if (s.verdict == "real") != (s.item.label == "real")]
         assert wrong == ["biden.png"]
 
 

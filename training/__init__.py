@@ -1,3 +1,1 @@
-"""Train the networks: everything behind training/df_CNN.py."""
-
-import classifiers  # noqa: F401  (sets TensorFlow's environment before anything here imports it)
+"""Train the networks: everything behind training/df_CNN.py, and the faces to train on."""

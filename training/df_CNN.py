@@ -2,7 +2,7 @@
 
 Without arguments: the paper's recipe. In the output folder: NAME.weights.h5 (to train on),
 NAME.tflite (to score with) and NAME.json (the card) of the best epoch, by the validation AUC
-averaged over sources; history.csv, curves.png, evaluation.png; checkpoints for --resume.
+averaged over datasets; history.csv, curves.png, evaluation.png; checkpoints for --resume.
 
 Exit status: 0 trained, 1 stopped (no number, disk full), 2 wrong usage or unfit data.
 """
@@ -19,7 +19,7 @@ import pipeline
 
 def main() -> int:
     arguments = parse_arguments()
-    with pipeline.hush_native():
+    with pipeline.silence_native_stderr():
         from training import run  # imports TensorFlow: seconds
 
     try:
@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     data.add_argument(
         "--balance",
         action="store_true",
-        help="draw classes evenly, in a class its sources, in a source its videos",
+        help="draw classes evenly, in a class its datasets, in a dataset its videos",
     )
 
     network = parser.add_argument_group("network")

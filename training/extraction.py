@@ -22,8 +22,8 @@ from pipeline import (
     SHEET_NAME,
     TABLE_NAME,
     Face,
+    FaceOptions,
     FoundFaces,
-    Search,
     Watch,
     describe_error,
     find_faces,
@@ -53,7 +53,7 @@ class Extraction(NamedTuple):
 def extract_video(
     path: str | Path,
     folder: str | Path,
-    search: Search,
+    search: FaceOptions,
     jpeg: int | None = None,
     drop_doubtful: bool = False,
     force: bool = False,
@@ -66,7 +66,7 @@ def extract_video(
     each person; faces.csv; contact_sheet.png; extraction.json. The folder appears when it is
     complete. One that holds the same video's faces by the same settings is left as it is, unless
     `force`; one that holds anything else is refused. With `drop_doubtful` the faces that
-    `find_doubts` names go to a subfolder. `watch` wraps the iterator over frames: a progress bar.
+    `flag_outliers` names go to a subfolder. `watch` wraps the iterator over frames: a progress bar.
     """
     path, folder = Path(path), Path(os.path.realpath(folder))
     settings = search._asdict() | {"jpeg": jpeg, "drop_doubtful": drop_doubtful}
@@ -150,7 +150,7 @@ def check_replaceable(folder: Path) -> None:
 def _write_faces(
     path: Path,
     folder: Path,
-    search: Search,
+    search: FaceOptions,
     jpeg: int | None,
     drop_doubtful: bool,
     threads: int,
@@ -166,7 +166,7 @@ def _write_faces(
         frames += 1
         empty += not found and not passed_over
         refused += passed_over
-    doubts = find_doubts(faces, search.everyone)
+    doubts = flag_outliers(faces, search.everyone)
     files = [name_face(path, face, search.everyone, jpeg) for face in faces]
     for i, doubt in enumerate(doubts):
         if doubt and drop_doubtful:
@@ -201,7 +201,7 @@ def write_face(face: Face, path: Path, jpeg: int | None) -> None:
     Image.fromarray(face.crop).save(path, **options)
 
 
-def find_doubts(faces: Sequence[Face], everyone: bool = False) -> list[str]:
+def flag_outliers(faces: Sequence[Face], everyone: bool = False) -> list[str]:
     """Return why each of a video's Faces may be no good: "", or some of these, joined by ", ".
 
     "blurred" or "small" beside the median of the others, at an unusual "position", of another "identity"

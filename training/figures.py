@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 import pipeline
 from weights.figures import draw_faces, draw_histogram, draw_roc
 from weights.metrics import collect_labelled
-from weights.scores import Score
+from weights.scores import Result
 
 WORST = 16  # most wrongly classified faces to show
 
@@ -32,7 +32,7 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
                 "validation_accuracy": "validation",
                 "validation_balanced_accuracy": "validation, balanced",
             },
-            {"validation_auc": "validation, mean over sources"},
+            {"validation_auc": "validation, mean over datasets"},
             {"learning_rate": "at the epoch's start"},
         ),
         strict=True,
@@ -44,11 +44,11 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
         panel.legend(fontsize=8)
         if title == "Learning rate":
             panel.set_yscale("log")
-    pipeline.write_whole(path, lambda part: figure.savefig(part, dpi=110))
+    pipeline.write_atomically(path, lambda part: figure.savefig(part, dpi=110))
 
 
-def draw_evaluation(scores: Sequence[Score], threshold: float, path: Path) -> None:
-    """Draw labelled pipeline.Scores: ROC, histogram, confusion per image and per video, worst faces."""
+def draw_evaluation(scores: Sequence[Result], threshold: float, path: Path) -> None:
+    """Draw labelled Results: ROC, histogram, confusion per image and per video, worst faces."""
     figure = Figure(figsize=(12, 9.5), layout="constrained")
     upper, lower = figure.subfigures(2, squeeze=False, height_ratios=(4, 5)).flat
     roc, histogram, by_image, by_video = upper.subplots(1, 4)
@@ -58,13 +58,13 @@ def draw_evaluation(scores: Sequence[Score], threshold: float, path: Path) -> No
     for panel, (level, (labels, values)) in zip((by_image, by_video), levels.items(), strict=True):
         _draw_confusion(panel, level, labels, values, threshold)
     # how far on the wrong side of the threshold
-    sides = [1 if s.image.label == "real" else -1 for s in scores]
+    sides = [1 if s.item.label == "real" else -1 for s in scores]
     wrongness = (threshold - np.array([s.score for s in scores])) * sides
     order = np.argsort(wrongness)[::-1][:WORST]
     worst = [scores[i] for i in order if wrongness[i] > 0]
     lower.suptitle("Most wrongly classified" if worst else "None wrongly classified", fontsize=11)
     draw_faces(list(lower.subplots(2, WORST // 2).flat), worst)
-    pipeline.write_whole(path, lambda part: figure.savefig(part, dpi=110))
+    pipeline.write_atomically(path, lambda part: figure.savefig(part, dpi=110))
 
 
 def _draw_confusion(

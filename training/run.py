@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from classifiers import load_classifier  # first: it sets what TensorFlow reads when it is imported
+
+# isort: split
 import keras
 import numpy as np
 import tensorflow
@@ -20,11 +23,11 @@ from tensorflow.errors import OpError  # noqa: F401  (df_CNN.py tells of it)
 from tqdm import tqdm
 
 import pipeline
-from classifiers import load_classifier
-from pipeline import ImageFile
-from training import faces, figures, trainer
+from pipeline import Item
+from training import data, figures, trainer
 from weights import Weights, find_weights, load_predictor, name_card, write_weights
-from weights.scores import Score
+from weights.metrics import choose_threshold, evaluate_by_dataset, label_scores
+from weights.scores import Result
 
 
 def train(arguments: Namespace) -> None:
@@ -63,15 +66,15 @@ def train(arguments: Namespace) -> None:
         freeze=arguments.freeze,
         imitate=str(teacher.path) if teacher else "",
         name=arguments.name,
-        faces=faces.fingerprint(training.images),
+        faces=data.fingerprint(training.images),
     )
     run = trainer.Trainer(recipe, strategy)
-    progress = restore_last(run, checkpoints)
-    if run.agree(progress.epoch) != progress.epoch:
+    state = restore_last(run, checkpoints)
+    if run.agree(state.epoch) != state.epoch:
         raise ValueError(f"{output}: to resume, all workers must see the folder the first one writes to")
     if arguments.resume:
         say(
-            f"resumed after epoch {progress.epoch}"
+            f"resumed after epoch {state.epoch}"
             if checkpoints
             else f"{output}: nothing to resume, begins anew"
         )
@@ -79,15 +82,15 @@ def train(arguments: Namespace) -> None:
 
     def keep_best(epoch: int, scores: np.ndarray) -> None:
         card = make_card(recipe, training, validation)
-        judged = trainer.judge_faces(validation.images, scores, card["threshold"])
-        card |= {"best_epoch": epoch, "validation": trainer.evaluate_by_source(judged, card["threshold"])}
+        judged = label_scores(validation.images, scores, card["threshold"])
+        card |= {"best_epoch": epoch, "validation": evaluate_by_dataset(judged, card["threshold"])}
         write_weights(run.scorer, stem, card)
 
     def watch(steps: Iterable[int]) -> Iterable[int]:
         return tqdm(steps, unit="step", disable=None if chief else True, leave=False)
 
-    history, started, done = list(progress.history), time.monotonic(), run.steps_done
-    for row, better in trainer.train(run, training, validation, output, keep_best, progress, watch):
+    history, started, done = list(state.history), time.monotonic(), run.steps_done
+    for row, better in trainer.train(run, training, validation, output, keep_best, state, watch):
         if not chief:
             continue
         history.append(row)
@@ -102,7 +105,7 @@ def train(arguments: Namespace) -> None:
     run.scorer.load(f"{stem}.weights.h5")
     scores = run.scorer.predict(validation.faces, 75)[:, 0]
     threshold = find_weights(f"{stem}.tflite").threshold
-    report(trainer.judge_faces(validation.images, scores, threshold), threshold, output / "evaluation.png")
+    report(label_scores(validation.images, scores, threshold), threshold, output / "evaluation.png")
     print(f"wrote {stem}.tflite, .weights.h5 and .json, history.csv, curves.png and evaluation.png")
 
 
@@ -112,7 +115,7 @@ def evaluate(arguments: Namespace) -> None:
     if arguments.split_by_video:
         _, images = find_data(arguments)
     else:
-        images, _ = faces.list_images(arguments.data / "validation")
+        images, _ = data.list_images(arguments.data / "validation")
     arguments.output.mkdir(parents=True, exist_ok=True)
     face_set = load_data(images, resample, arguments.output, "validation", print)
     predict = load_predictor(weights, load_classifier)
@@ -121,43 +124,43 @@ def evaluate(arguments: Namespace) -> None:
     if arguments.calibrate:
         threshold = calibrate(weights.path, face_set.images, scores)
     figure = arguments.output / f"evaluation-{weights.path.name.partition('.')[0]}.png"
-    report(trainer.judge_faces(face_set.images, scores, threshold), threshold, figure)
+    report(label_scores(face_set.images, scores, threshold), threshold, figure)
     print(f"wrote {figure}")
 
 
-def calibrate(path: Path, images: Sequence[ImageFile], scores: np.ndarray) -> float:
+def calibrate(path: Path, images: Sequence[Item], scores: np.ndarray) -> float:
     """Store in the card beside weights the threshold that does best on labelled faces; return it."""
     card_path = name_card(path)
     card = json.loads(card_path.read_bytes()) if card_path.is_file() else {"sha256": {}}
     if path.name not in card["sha256"]:
         raise FileNotFoundError(f"{path}: has no card to store a threshold in: weights/convert.py makes one")
-    threshold = trainer.choose_threshold(images, scores)
+    threshold = choose_threshold(images, scores)
     print(f"{card_path}: threshold {card['threshold']:g} becomes {threshold:g}")
     card["threshold"] = threshold
-    card["calibrated_on"] = faces.count_faces(images)
-    card["validation"] = trainer.evaluate_by_source(trainer.judge_faces(images, scores, threshold), threshold)
-    pipeline.write_whole(card_path, lambda part: part.write_text(json.dumps(card, indent=1) + "\n"))
+    card["calibrated_on"] = data.count_faces(images)
+    card["validation"] = evaluate_by_dataset(label_scores(images, scores, threshold), threshold)
+    pipeline.write_atomically(card_path, lambda part: part.write_text(json.dumps(card, indent=1) + "\n"))
     return threshold
 
 
-def find_data(arguments: Namespace) -> tuple[list[ImageFile], list[ImageFile]]:
-    """Return the ImageFiles of training and validation; tell of aliases, splits and leaks."""
-    training, aliases = faces.list_images(arguments.data / "training")
+def find_data(arguments: Namespace) -> tuple[list[Item], list[Item]]:
+    """Return the Items of training and validation; tell of aliases, splits and leaks."""
+    training, aliases = data.list_images(arguments.data / "training")
     if not (arguments.data / "validation").is_dir():
         if not arguments.split_by_video:
             raise FileNotFoundError(
                 f"{arguments.data / 'validation'}: no such folder: make it, of other videos than "
                 "training, or use --split-by-video 0.1"
             )
-        training, validation = faces.split_by_video(training, arguments.split_by_video, arguments.seed)
+        training, validation = data.split_by_video(training, arguments.split_by_video, arguments.seed)
     elif arguments.split_by_video:
         raise ValueError(f"--split-by-video: {arguments.data / 'validation'} is there already")
     else:
-        validation, more = faces.list_images(arguments.data / "validation")
+        validation, more = data.list_images(arguments.data / "validation")
         aliases |= more
     for name, label in aliases.items():
         print(f"folder {name} is taken for {label}")
-    leaks = faces.find_leaks(training, validation)
+    leaks = data.find_leaks(training, validation)
     if leaks:
         names = ", ".join(leaks[:5]) + (", ..." if len(leaks) > 5 else "")
         warn(f"{len(leaks)} videos are in both training and validation, which flatters: {names}")
@@ -165,17 +168,17 @@ def find_data(arguments: Namespace) -> tuple[list[ImageFile], list[ImageFile]]:
 
 
 def load_data(
-    images: Sequence[ImageFile], resample: str, scratch: Path, name: str, say: Callable[..., None]
-) -> faces.FaceSet:
+    images: Sequence[Item], resample: str, scratch: Path, name: str, say: Callable[..., None]
+) -> data.FaceSet:
     """Return the FaceSet of the images that can be read; tell of the others, and count."""
     watch = functools.partial(tqdm, desc=f"reading {name}", unit="image", disable=None, delay=1, leave=False)
-    face_set, failed = faces.load_faces(images, resample, scratch, watch)
+    face_set, failed = data.load_faces(images, resample, scratch, watch)
     for path, reason in failed:
         warn(f"skipped {path}: {reason}")
     for label in pipeline.LABELS:
         if not any(image.label == label for image in face_set.images):
             raise ValueError(f"{name}: no image of class {label} can be read")
-    counts = faces.count_faces(face_set.images).items()
+    counts = data.count_faces(face_set.images).items()
     listed = ", ".join(f"{key} {n['images']} ({n['videos']} videos)" for key, n in counts)
     say(f"{name}: {len(face_set.images)} images: {listed}", flush=True)
     return face_set
@@ -185,8 +188,8 @@ def find_h5(name: str) -> Weights:
     return find_weights(name, (".weights.h5", ".h5"))
 
 
-def restore_last(run: trainer.Trainer, checkpoints: Sequence[Path]) -> trainer.Progress:
-    """Take up the newest checkpoint that is whole; return its Progress, or that of a beginning."""
+def restore_last(run: trainer.Trainer, checkpoints: Sequence[Path]) -> trainer.TrainingState:
+    """Take up the newest checkpoint that is whole; return its TrainingState, or that of a beginning."""
     for path in reversed(checkpoints):
         try:
             return run.restore(path)
@@ -194,15 +197,15 @@ def restore_last(run: trainer.Trainer, checkpoints: Sequence[Path]) -> trainer.P
             warn(error)
     if checkpoints:
         raise ValueError(f"{checkpoints[-1].parent}: no checkpoint is whole: train anew in another folder")
-    return trainer.Progress()
+    return trainer.TrainingState()
 
 
-def make_card(recipe: trainer.Recipe, training: faces.FaceSet, validation: faces.FaceSet) -> dict[str, Any]:
+def make_card(recipe: trainer.Recipe, training: data.FaceSet, validation: data.FaceSet) -> dict[str, Any]:
     return {
         "resampling": recipe.resample,
         "threshold": 0.5,
-        "trained_on": faces.count_faces(training.images),
-        "validated_on": faces.count_faces(validation.images),
+        "trained_on": data.count_faces(training.images),
+        "validated_on": data.count_faces(validation.images),
         "recipe": recipe._asdict(),
         "command": shlex.join(["python3", *sys.argv]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -225,15 +228,15 @@ def format_epoch(row: dict[str, Any], epochs: int, speed: float, better: bool) -
     )
 
 
-def report(scores: Sequence[Score], threshold: float, figure: Path) -> None:
-    """Print the figures per source, image and video level, and draw them."""
+def report(scores: Sequence[Result], threshold: float, figure: Path) -> None:
+    """Print the figures per dataset, image and video level, and draw them."""
     columns = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc", "eer")
-    print("source      level  count  df right  real right  balanced    AUC    EER")
-    for source, levels in trainer.evaluate_by_source(scores, threshold).items():
+    print("dataset      level  count  df right  real right  balanced    AUC    EER")
+    for dataset, levels in evaluate_by_dataset(scores, threshold).items():
         for level, found in levels.items():
             shown = [f"{found[key]:.3f}" if key in found else "-" for key in columns]
             print(
-                f"{source or '-':<10}  {level}  {found.get('count', ''):>5}  {shown[0]:>8}  {shown[1]:>10}  "
+                f"{dataset or '-':<10}  {level}  {found.get('count', ''):>5}  {shown[0]:>8}  {shown[1]:>10}  "
                 f"{shown[2]:>8}  {shown[3]:>5}  {shown[4]:>5}"
             )
     print(f"A score is P(real): 1 = real, 0 = df; below {threshold:g} is called df.")

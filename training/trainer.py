@@ -11,19 +11,20 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import classifiers  # first: it sets what TensorFlow reads when it is imported
+
+# isort: split
 import keras
 import numpy as np
 import tensorflow as tf
 
-import classifiers
 import pipeline
-from training import faces
-from weights.metrics import evaluate_scores
-from weights.scores import Score, judge
+from training import data
+from weights.metrics import evaluate_by_dataset, label_scores
 
 PLATEAU_PATIENCE = 3  # epochs without improvement before the plateau schedule divides the rate by 10
 LOWEST_RATE = 1e-6
@@ -64,7 +65,7 @@ class Recipe(NamedTuple):
     faces: str = ""  # fingerprint of the list of faces, so that a training is resumed on its own
 
 
-class Progress(NamedTuple):
+class TrainingState(NamedTuple):
     """Where a training stands; with the variables, all that a checkpoint holds."""
 
     epoch: int = 0  # completed
@@ -166,7 +167,7 @@ class Trainer:
         return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
 
     def train_epoch(
-        self, face_set: faces.FaceSet, epoch: int, watch: pipeline.Watch[int] = iter
+        self, face_set: data.FaceSet, epoch: int, watch: pipeline.Watch[int] = iter
     ) -> np.ndarray:
         """Train one epoch; return its mean (loss, accuracy), or as `_imitate_replica`.
 
@@ -174,7 +175,7 @@ class Trainer:
         `watch` wraps the iterator over steps: a progress bar.
         """
         recipe = self.recipe
-        order, changes = faces.draw_epoch(
+        order, changes = data.draw_epoch(
             face_set.images, recipe.batch_size, recipe.balance, recipe.seed, epoch
         )
         done = self.steps_done
@@ -184,8 +185,8 @@ class Trainer:
             replicas = self.strategy.num_replicas_in_sync
             local = replicas // context.num_input_pipelines
             first = context.input_pipeline_id * local
-            mine, side = slice(first, first + local), IMITATION_WINDOW if recipe.imitate else faces.SIDE
-            return faces.make_batches(face_set, order, changes, replicas, mine, side)
+            mine, side = slice(first, first + local), IMITATION_WINDOW if recipe.imitate else data.SIDE
+            return data.make_batches(face_set, order, changes, replicas, mine, side)
 
         sums = np.zeros(2)
         batches = iter(self.strategy.distribute_datasets_from_function(make_batches))
@@ -198,7 +199,7 @@ class Trainer:
             sums += values
         return sums / len(order)
 
-    def score(self, face_set: faces.FaceSet, batch_size: int = 75) -> np.ndarray:
+    def score(self, face_set: data.FaceSet, batch_size: int = 75) -> np.ndarray:
         """Return P(real) of the faces, float32 (N,), by the weights as they are now."""
         self.scorer.model.set_weights(self.model.get_weights())
         return self.scorer.predict(face_set.faces, batch_size)[:, 0]
@@ -226,17 +227,17 @@ class Trainer:
         # the seed states of the dropout layers are among the model's variables
         return [*self.model.variables, *self.optimizer.variables]
 
-    def save(self, folder: Path, progress: Progress) -> None:
+    def save(self, folder: Path, state: TrainingState) -> None:
         """Write the checkpoint of an epoch; the two last are kept."""
         arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(self._variables())}
-        state = {"recipe": self.recipe._asdict(), "progress": progress._asdict()}
-        path = folder / f"checkpoint-{progress.epoch:05}.npz"
-        pipeline.write_whole(path, lambda part: np.savez(part, state=json.dumps(state), **arrays))
+        header = json.dumps({"recipe": self.recipe._asdict(), "state": state._asdict()})
+        path = folder / f"checkpoint-{state.epoch:05}.npz"
+        pipeline.write_atomically(path, lambda part: np.savez(part, header=header, **arrays))
         for old in find_checkpoints(folder)[:-2]:
             old.unlink()
 
-    def restore(self, path: Path) -> Progress:
-        """Take up a checkpoint; return its Progress.
+    def restore(self, path: Path) -> TrainingState:
+        """Take up a checkpoint; return its TrainingState.
 
         Raises DamagedCheckpointError, with nothing changed, when it cannot be read, ValueError when
         the recipe was another.
@@ -244,10 +245,10 @@ class Trainer:
         variables = self._variables()
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                state = json.loads(str(arrays["state"]))
+                header = json.loads(str(arrays["header"]))
                 values = [arrays[f"variable_{i}"] for i in range(len(arrays) - 1)]
-            recipe = Recipe(**state["recipe"])
-            progress = Progress(**{**state["progress"], "history": tuple(state["progress"]["history"])})
+            recipe = Recipe(**header["recipe"])
+            state = TrainingState(**{**header["state"], "history": tuple(header["state"]["history"])})
             if any(not np.isfinite(value).all() for value in values):
                 raise ValueError("weights that are no numbers")
         except UNREADABLE as error:
@@ -263,7 +264,7 @@ class Trainer:
             raise DamagedCheckpointError(f"{path}: damaged (arrays of other shapes)")
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-        return progress
+        return state
 
 
 def find_checkpoints(folder: str | Path) -> list[Path]:
@@ -310,23 +311,23 @@ def list_head(model: keras.Model) -> list[keras.layers.Layer]:
 
 def train(
     trainer: Trainer,
-    training: faces.FaceSet,
-    validation: faces.FaceSet,
+    training: data.FaceSet,
+    validation: data.FaceSet,
     folder: Path,
     keep_best: Callable[[int, np.ndarray], None],
-    progress: Progress | None = None,
+    state: TrainingState | None = None,
     watch: pipeline.Watch[int] = iter,
 ) -> Iterator[tuple[dict[str, Any], bool]]:
     """Train epoch after epoch; yield (figures of the epoch, whether it is the best so far).
 
     After each, the chief writes history.csv and a checkpoint to `folder`, and calls
     `keep_best(epoch, validation scores)` when the validation AUC has never been as high. Begins
-    where `progress` stands. Raises ArithmeticError as `Trainer.train_epoch`, OSError.
+    where `state` stands. Raises ArithmeticError as `Trainer.train_epoch`, OSError.
     """
-    recipe, progress = trainer.recipe, progress or Progress()
+    recipe, state = trainer.recipe, state or TrainingState()
     chief = is_chief(trainer.strategy)
     epochs = -(-recipe.steps // -(-len(training.images) // recipe.batch_size))
-    for epoch in range(progress.epoch, 0 if progress.finished else epochs):
+    for epoch in range(state.epoch, 0 if state.finished else epochs):
         rate = trainer.learning_rate
         loss, share = trainer.train_epoch(training, epoch, watch)
         figures = {}
@@ -336,27 +337,27 @@ def train(
                 raise ArithmeticError(f"the scores are no numbers after epoch {epoch + 1}: {ADVICE}")
             figures = measure(validation, scores, recipe.loss)
         auc = trainer.agree(figures.get("validation_auc", 0.0))
-        better = auc > progress.best
+        better = auc > state.best
         row = {"epoch": epoch + 1, "step": trainer.steps_done, "loss": float(loss),
                "explained" if recipe.imitate else "accuracy": float(share), **figures,
                "learning_rate": rate}  # fmt: skip
-        progress = Progress(
+        state = TrainingState(
             epoch + 1,
-            auc if better else progress.best,
-            epoch + 1 if better else progress.best_epoch,
-            (*progress.history, row),
+            auc if better else state.best,
+            epoch + 1 if better else state.best_epoch,
+            (*state.history, row),
         )
-        waited = progress.epoch - progress.best_epoch
+        waited = state.epoch - state.best_epoch
         if recipe.schedule == "plateau" and waited and waited % PLATEAU_PATIENCE == 0:
             trainer.lower_rate()
-        progress = progress._replace(finished=bool(recipe.patience and waited >= recipe.patience))
+        state = state._replace(finished=bool(recipe.patience and waited >= recipe.patience))
         if chief:
             if better:
                 keep_best(epoch + 1, scores)
-            write_history(folder / "history.csv", progress.history)
-            trainer.save(folder, progress)
+            write_history(folder / "history.csv", state.history)
+            trainer.save(folder, state)
         yield row, better
-        if progress.finished:
+        if state.finished:
             return
 
 
@@ -367,13 +368,13 @@ def write_history(path: Path, history: Sequence[dict[str, Any]]) -> None:
             writer.writeheader()
             writer.writerows(history)
 
-    pipeline.write_whole(path, write)
+    pipeline.write_atomically(path, write)
 
 
-def measure(face_set: faces.FaceSet, scores: np.ndarray, loss: str) -> dict[str, float]:
+def measure(face_set: data.FaceSet, scores: np.ndarray, loss: str) -> dict[str, float]:
     """Return the figures of an epoch's validation: loss, accuracy, balanced accuracy and AUC per image.
 
-    The last two are means over the sources that have both classes, so that the largest does not
+    The last two are means over the datasets that have both classes, so that the largest does not
     decide alone.
     """
     real = face_set.labels[:, 0].astype(float)
@@ -382,59 +383,10 @@ def measure(face_set: faces.FaceSet, scores: np.ndarray, loss: str) -> dict[str,
         "mse": np.mean((scores - real) ** 2),
         "bce": -np.mean(real * np.log(safe) + (1 - real) * np.log(1 - safe)),
     }
-    found = evaluate_by_source(judge_faces(face_set.images, scores, 0.5), 0.5)
+    found = evaluate_by_dataset(label_scores(face_set.images, scores, 0.5), 0.5)
     return {
         "validation_loss": float(losses[loss]),
         "validation_accuracy": found["all"]["image"]["accuracy"],
         "validation_balanced_accuracy": found["mean"]["image"]["balanced_accuracy"],
         "validation_auc": found["mean"]["image"]["auc"],
     }
-
-
-def judge_faces(
-    images: Iterable[pipeline.ImageFile], scores: Iterable[float], threshold: float
-) -> list[Score]:
-    """Return the pipeline.Scores of ImageFiles and their scores."""
-    return [
-        Score(image, float(score), judge(score, threshold), "")
-        for image, score in zip(images, scores, strict=True)
-    ]
-
-
-def evaluate_by_source(scores: Sequence[Score], threshold: float) -> dict[str, dict[str, dict[str, float]]]:
-    """Return {source: {"image": figures, "video": figures}} with the sources "all" and "mean" added.
-
-    For the figures see `pipeline.evaluate`. "mean" has AUC and balanced accuracy, averaged over the
-    sources that have both classes.
-    """
-    sources = sorted({s.image.source for s in scores})
-    found = {
-        source: evaluate_scores([s for s in scores if s.image.source == source], threshold)
-        for source in sources
-    }
-    both = [levels for levels in found.values() if "auc" in levels["image"]]
-    everything = evaluate_scores(scores, threshold)
-    found = found if len(sources) > 1 else {}
-    return found | {
-        "all": everything,
-        "mean": {
-            level: {key: float(np.mean([f[level][key] for f in both or [everything]])) for key in
-                    ("balanced_accuracy", "auc")}
-            for level in ("image", "video")
-        },
-    }  # fmt: skip
-
-
-def choose_threshold(images: Sequence[pipeline.ImageFile], scores: np.ndarray) -> float:
-    """Return the threshold, a multiple of 0.05 from 0.3 to 0.7, of the highest balanced accuracy.
-
-    Of equals the nearest to 0.5. Averaged over the sources, and over images and videos; coarse, so
-    that it holds elsewhere too.
-    """
-
-    def measure_at(threshold: float) -> float:
-        means = evaluate_by_source(judge_faces(images, scores, threshold), threshold)["mean"]
-        return float(round(np.mean([level["balanced_accuracy"] for level in means.values()]), 6))
-
-    candidates = [round(0.3 + 0.05 * i, 2) for i in range(9)]
-    return max(candidates, key=lambda threshold: (measure_at(threshold), -abs(threshold - 0.5)))

@@ -22,8 +22,8 @@ from pipeline import (
     check_room,
     compute_sha256,
     describe_error,
-    hush_native,
-    write_whole,
+    silence_native_stderr,
+    write_atomically,
 )
 
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 faces (N, 256, 256, 3) -> a float32 each (N,)
@@ -126,7 +126,7 @@ def _load_litert(path: Path, threads: int | None) -> Predict:
             try:
                 if faces.shape != shape:
                     interpreter.resize_tensor_input(faces_in["index"], faces.shape)
-                    with hush_native():
+                    with silence_native_stderr():
                         interpreter.allocate_tensors()
                     shape = faces.shape
                 interpreter.set_tensor(faces_in["index"], faces)
@@ -148,9 +148,9 @@ def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> di
     stem = Path(stem)
     h5, tflite, json_path = (Path(f"{stem}{end}") for end in (".weights.h5", ".tflite", ".json"))
     check_room(stem.parent)
-    write_whole(h5, classifier.save)
-    with hush_native():
-        write_whole(tflite, classifier.export)
+    write_atomically(h5, classifier.save)
+    with silence_native_stderr():
+        write_atomically(tflite, classifier.export)
     card = {
         "network": classifier.model.name,
         "labels": list(LABELS),
@@ -158,5 +158,5 @@ def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> di
         **card,
         "sha256": {path.name: compute_sha256(path) for path in (h5, tflite)},
     }
-    write_whole(json_path, lambda path: path.write_text(json.dumps(card, indent=1) + "\n"))
+    write_atomically(json_path, lambda path: path.write_text(json.dumps(card, indent=1) + "\n"))
     return card

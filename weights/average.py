@@ -26,7 +26,7 @@ def main() -> int:
             raise ValueError(f"{second.path}: resampling {second.resampling}, wanted {first.resampling}")
         if arguments.name.with_name(arguments.name.name + ".json").exists():
             raise ValueError(f"{arguments.name}.json: is there already: --name another")
-        with pipeline.hush_native():
+        with pipeline.silence_native_stderr():
             import classifiers
         average, other = (classifiers.load_classifier(weights.path) for weights in (first, second))
         if average.model.name != other.model.name:

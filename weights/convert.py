@@ -26,7 +26,7 @@ def main() -> int:
     try:
         if not arguments.file.is_file():
             raise FileNotFoundError(f"{arguments.file}: no such file")
-        with pipeline.hush_native():
+        with pipeline.silence_native_stderr():
             import classifiers
         card = {
             "resampling": arguments.resample,

@@ -41,7 +41,7 @@ def main() -> int:
             continue
         try:
             content = fetch(f"{arguments.address}/{name}", digest)
-            pipeline.write_whole(target, functools.partial(Path.write_bytes, data=content))
+            pipeline.write_atomically(target, functools.partial(Path.write_bytes, data=content))
             print(f"{target}: downloaded, SHA-256 as expected")
         except (OSError, ValueError, http.client.HTTPException) as error:
             print(f"download.py: {name}: {error}", file=sys.stderr)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import IMAGE_SIZE, LABELS, load_faces, show, write_whole
+from pipeline import IMAGE_SIZE, LABELS, load_faces, printable, write_atomically
 from weights import Predict
 from weights.metrics import collect_labelled
-from weights.scores import Score, average_people, judge, load_scored_face
+from weights.scores import Result, average_people, load_scored_face, verdict_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ VERDICT_COLORS = {"real": "tab:blue", "deepfake": "tab:red", "no face": "tab:gra
 MOST_FACES = 32  # in a figure
 
 
-def plot_scores(scores: Iterable[Score], threshold: float, path: Path) -> None:
+def plot_scores(scores: Iterable[Result], threshold: float, path: Path) -> None:
     """Draw the Scores: faces in order of score, histogram and, where labels exist, the ROC curve.
 
     Of more than 32 faces, as many are shown, evenly spaced in the order. Raises ValueError when
@@ -41,40 +41,40 @@ def plot_scores(scores: Iterable[Score], threshold: float, path: Path) -> None:
     upper.suptitle(f"From forged (0) to real (1){few}", fontsize=11)
     cells = list(upper.subplots(rows, columns, squeeze=False).flat)
     draw_faces(cells, shown)
-    labelled = {s.image.label for s in ranked} >= set(LABELS)
+    labelled = {s.item.label for s in ranked} >= set(LABELS)
     panels = lower.subplots(1, 2 if labelled else 1, squeeze=False)[0]
     draw_histogram(panels[0], ranked, threshold)
     if labelled:
         draw_roc(panels[1], ranked)
-    write_whole(path, lambda part: figure.savefig(part, dpi=120))
+    write_atomically(path, lambda part: figure.savefig(part, dpi=120))
 
 
-def draw_faces(cells: Sequence["Axes"], scores: Sequence[Score]) -> None:
+def draw_faces(cells: Sequence["Axes"], scores: Sequence[Result]) -> None:
     """Draw the face, score and verdict of each Score into an axes of its own; leave the rest empty."""
     for cell in cells[len(scores) :]:
         cell.axis("off")
-    faces = load_faces([s.image for s in scores], "bilinear")
+    faces = load_faces([s.item for s in scores], "bilinear")
     for cell, score, face in zip(cells, scores, faces, strict=False):
         draw_face(cell, score, face)
 
 
-def draw_face(cell: "Axes", score: Score, face: np.ndarray | Exception | None) -> None:
+def draw_face(cell: "Axes", score: Result, face: np.ndarray | Exception | None) -> None:
     color = VERDICT_COLORS[score.verdict]
     cell.set(xticks=[], yticks=[])
     for spine in cell.spines.values():
         spine.set(color=color, linewidth=3)
     cell.set_title(f"{score.score:.3f} {score.verdict}", fontsize=8, color=color)
-    if score.image.label:
-        cell.set_xlabel(f"labelled {score.image.label}", fontsize=7)
+    if score.item.label:
+        cell.set_xlabel(f"labelled {score.item.label}", fontsize=7)
     if isinstance(face, np.ndarray):  # it may have vanished since it was scored
         cell.imshow(face)
 
 
-def draw_histogram(panel: "Axes", scores: Iterable[Score], threshold: float) -> None:
+def draw_histogram(panel: "Axes", scores: Iterable[Result], threshold: float) -> None:
     groups: dict[str, list[Any]] = defaultdict(list)
     for s in scores:
-        groups[s.image.label or s.verdict].append(s.score)
-    labelled = any(s.image.label for s in scores)
+        groups[s.item.label or s.verdict].append(s.score)
+    labelled = any(s.item.label for s in scores)
     names = sorted(groups)
     colors = [VERDICT_COLORS[{"df": "deepfake"}.get(name, name)] for name in names]
     panel.hist([groups[n] for n in names], bins=20, range=(0, 1), stacked=True, color=colors, label=names)
@@ -83,7 +83,7 @@ def draw_histogram(panel: "Axes", scores: Iterable[Score], threshold: float) -> 
     panel.legend(title="label" if labelled else "verdict", fontsize=8)
 
 
-def draw_roc(panel: "Axes", scores: Iterable[Score]) -> None:
+def draw_roc(panel: "Axes", scores: Iterable[Result]) -> None:
     """Draw the ROC curves of the labelled Scores, per image and, where that differs, per video."""
     from sklearn import metrics
 
@@ -102,7 +102,7 @@ def draw_roc(panel: "Axes", scores: Iterable[Score]) -> None:
 MOST_VIDEOS = 6  # in a figure
 
 
-def plot_videos(scores: Iterable[Score], threshold: float, path: Path) -> None:
+def plot_videos(scores: Iterable[Result], threshold: float, path: Path) -> None:
     """Draw the scores of videos over time, with the lowest and the highest face of each.
 
     Of more than six videos those of the lowest scores are shown. Raises as `plot_scores`.
@@ -119,27 +119,29 @@ def plot_videos(scores: Iterable[Score], threshold: float, path: Path) -> None:
         draw_timeline(panel, score, threshold)
         for cell, choose, name in zip(cells, (min, max), ("lowest", "highest"), strict=True):
             face = choose(score.faces, key=lambda face: face.score)
-            verdict = judge(face.score, threshold)
+            verdict = verdict_of(face.score, threshold)
             draw_face(
                 cell,
                 score._replace(score=face.score, verdict=verdict),
                 load_scored_face(score, face, "bilinear"),
             )
             cell.set_xlabel(f"{name}, at {face.time:.2f} s", fontsize=8)
-    write_whole(path, lambda part: figure.savefig(part, dpi=100))
+    write_atomically(path, lambda part: figure.savefig(part, dpi=100))
 
 
-def draw_timeline(panel: "Axes", score: Score, threshold: float) -> None:
+def draw_timeline(panel: "Axes", score: Result, threshold: float) -> None:
     """Draw a video's scores over time, a line for each person."""
     for person, (mean, _) in average_people(score.faces).items():
         own = [face for face in score.faces if face.person == person]
-        label = f"person {person}: mean {mean:.3f}, {judge(mean, threshold)}"
+        label = f"person {person}: mean {mean:.3f}, {verdict_of(mean, threshold)}"
         panel.plot([face.time for face in own], [face.score for face in own], marker="o", label=label)
     panel.axhspan(0, threshold, color=VERDICT_COLORS["deepfake"], alpha=0.08)
     panel.axhline(threshold, color="black", linestyle=":", label=f"threshold {threshold:g}")
     panel.set(ylim=(-0.03, 1.03), xlabel="seconds", ylabel="score: 0 = deepfake/f2f, 1 = real")
     panel.set_title(
-        f"{show(score.image.path.name)}: {score.score:.3f}, {score.verdict}", fontsize=10, parse_math=False
+        f"{printable(score.item.path.name)}: {score.score:.3f}, {score.verdict}",
+        fontsize=10,
+        parse_math=False,
     )
     panel.legend(fontsize=8)
 
@@ -183,4 +185,4 @@ def plot_evidence(face: np.ndarray, evidence: np.ndarray, title: str, path: Path
         panel.axis("off")
     figure.colorbar(colors, ax=overlaid, label="logit: speaks for forged (red), for real (blue)")
     figure.suptitle(title, fontsize=10, parse_math=False)
-    write_whole(path, lambda part: figure.savefig(part, dpi=100))
+    write_atomically(path, lambda part: figure.savefig(part, dpi=100))

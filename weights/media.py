@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline import (
+    Face,
+    FaceOptions,
     Frame,
-    ImageFile,
-    Search,
+    Item,
     choose_stream,
     describe_error,
     find_faces,
@@ -22,10 +23,10 @@ from pipeline import (
     read_frames,
     read_image,
     sample_frames,
-    write_whole,
+    write_atomically,
 )
 from weights import LoadKeras, Weights, load_predictor
-from weights.scores import VERDICT_INKS, FaceScore, Score, average_people, find_worst, judge, score_faces
+from weights.scores import VERDICT_INKS, Result, average_people, lowest_person_score, score_faces, verdict_of
 
 if TYPE_CHECKING:
     from av import AudioStream
@@ -33,17 +34,17 @@ if TYPE_CHECKING:
 
 
 def score_file(
-    item: ImageFile,
+    item: Item,
     annotated: Path | None,
     weights: Weights,
-    search: Search,
+    search: FaceOptions,
     load_keras: LoadKeras,
     batch_size: int = 32,
     threads: int = 0,
-) -> Score:
+) -> Result:
     """Return the Score of a video's faces, or of all in a photograph: those that `extract_faces.py` writes.
 
-    `item` is its ImageFile. An annotated copy is written to the path `annotated` if there is one. What
+    `item` is its Item. An annotated copy is written to the path `annotated` if there is one. What
     goes wrong is in the Score; where that is the copy only, with the score.
     """
     kind = "video" if is_video(item.path) else "photo"
@@ -55,22 +56,22 @@ def score_file(
             frames = [Frame(0, 0.0, read_image(item.path))]
         predict = load_predictor(weights, load_keras, threads)
         sampled, faces = score_faces(find_faces(frames, search), predict, weights.resampling, batch_size)
-        score = find_worst(average_people(faces))
-        verdict = judge(score, weights.threshold) if faces else "no face"
-        found = Score(item, score, verdict, "", kind, len(sampled), faces)
+        score = lowest_person_score(average_people(faces))
+        verdict = verdict_of(score, weights.threshold) if faces else "no face"
+        found = Result(item, score, verdict, "", kind, len(sampled), faces)
         if annotated:
             found = found._replace(error=try_annotating(found, annotated, weights.threshold, sampled))
         return found
     except (OSError, ValueError, MemoryError) as error:
-        return Score(item, None, "error", describe_error(error), kind)
+        return Result(item, None, "error", describe_error(error), kind)
 
 
-def try_annotating(score: Score, path: Path, threshold: float, sampled: Sequence[int] = ()) -> str:
+def try_annotating(score: Result, path: Path, threshold: float, sampled: Sequence[int] = ()) -> str:
     """Return why no annotated copy could be written, or ""."""
     import av
 
     try:
-        write_whole(path, lambda part: annotate(score, part, threshold, sampled))
+        write_atomically(path, lambda part: annotate(score, part, threshold, sampled))
         return ""
     except (OSError, ValueError, MemoryError, av.error.FFmpegError) as error:
         return f"no annotated copy: {describe_error(error)}"
@@ -80,7 +81,7 @@ COPIED_SOUND = ("aac", "ac3", "eac3", "opus", "flac", "alac")  # what MP4 takes 
 TICKS = 90_000  # a second, of an annotated video
 
 
-def annotate(score: Score, path: Path, threshold: float, sampled: Sequence[int] = ()) -> None:
+def annotate(score: Result, path: Path, threshold: float, sampled: Sequence[int] = ()) -> None:
     """Write a copy of a Score's video, photograph or face crop with its verdicts drawn on it.
 
     A video becomes an MP4 (H.264) with its sound; its scores hold from one of the frames `sampled`,
@@ -90,19 +91,19 @@ def annotate(score: Score, path: Path, threshold: float, sampled: Sequence[int] 
     if score.kind == "video":
         _annotate_video(score, label, path, threshold, sampled)
         return
-    image = Image.fromarray(read_image(score.image.path))
+    image = Image.fromarray(read_image(score.item.path))
     draw_verdicts(image, score.faces, threshold)
     draw_label(image, (0, 0), label, score.verdict)
     image.save(path, "png")
 
 
-def _annotate_video(score: Score, label: str, path: Path, threshold: float, sampled: Sequence[int]) -> None:
+def _annotate_video(score: Result, label: str, path: Path, threshold: float, sampled: Sequence[int]) -> None:
     import av
 
-    faces: dict[int, list[FaceScore]] = {index: [] for index in sampled}
+    faces: dict[int, list[Face]] = {index: [] for index in sampled}
     for face in score.faces:
         faces[face.frame].append(face)
-    original, copy = score.image.path, os.path.abspath(path)
+    original, copy = score.item.path, os.path.abspath(path)
     with open_video(original) as source, av.open(copy, "w", format="mp4") as target:
         video = target.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
         video.pix_fmt = "yuv420p"
@@ -162,10 +163,8 @@ def _copy_sound(source: "InputContainer", target: "OutputContainer", sound: "Aud
             target.mux(sound.encode())
 
 
-def interpolate_faces(
-    faces: dict[int, list[FaceScore]], sampled: Sequence[int], index: int
-) -> list[FaceScore]:
-    """Return the FaceScores to draw on a frame, given {index: FaceScores} of those `sampled`, ascending.
+def interpolate_faces(faces: dict[int, list[Face]], sampled: Sequence[int], index: int) -> list[Face]:
+    """Return the scored Faces to draw on a frame, given {index: scored Faces} of those `sampled`, ascending.
 
     Scores are those of the last frame sampled; boxes lie on the way to the same person's next.
     """
@@ -182,11 +181,11 @@ def interpolate_faces(
     return drawn
 
 
-def draw_verdicts(image: Image.Image, faces: Iterable[FaceScore], threshold: float) -> None:
-    """Draw the boxes, scores and verdicts of FaceScores on a Pillow image."""
+def draw_verdicts(image: Image.Image, faces: Iterable[Face], threshold: float) -> None:
+    """Draw the boxes, scores and verdicts of scored Faces on a Pillow image."""
     draw = ImageDraw.Draw(image)
     for face in faces:
-        verdict = judge(face.score, threshold)
+        verdict = verdict_of(face.score, threshold)
         draw.rectangle(face.box, outline=VERDICT_INKS[verdict], width=max(2, image.height // 200))
         draw_label(image, (face.box[0], face.box[3]), f"{face.score:.3f} {verdict}", verdict)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import write_whole
+from pipeline import write_atomically
 
 
 def plot_activations(means: dict[str, tuple[np.ndarray, ...]], path: Path) -> None:
@@ -25,7 +25,7 @@ def plot_activations(means: dict[str, tuple[np.ndarray, ...]], path: Path) -> No
             row[2 * layer + 1].set_title(f"{label}: {name} layer, strongest channel", fontsize=8)
     for panel in rows.flat:
         panel.axis("off")
-    write_whole(path, lambda part: figure.savefig(part, dpi=100))
+    write_atomically(path, lambda part: figure.savefig(part, dpi=100))
 
 
 def plot_units(images: np.ndarray, weights: np.ndarray, path: Path) -> None:
@@ -43,4 +43,4 @@ def plot_units(images: np.ndarray, weights: np.ndarray, path: Path) -> None:
         panel.imshow(images[unit])
         meaning = "real" if weights[unit] > 0 else "forged"
         panel.set_title(f"unit {unit}: {weights[unit]:+.2f}\n{meaning}", fontsize=8)
-    write_whole(path, lambda part: figure.savefig(part, dpi=80))
+    write_atomically(path, lambda part: figure.savefig(part, dpi=80))

@@ -67,6 +67,6 @@ def time_predictor(predict):
 
 
 if __name__ == "__main__":
-    with pipeline.hush_native():
+    with pipeline.silence_native_stderr():
         import classifiers  # noqa: F401
     main()

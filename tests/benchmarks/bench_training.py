@@ -21,12 +21,12 @@ from PIL import Image
 
 import pipeline
 
-with pipeline.hush_native():
+with pipeline.silence_native_stderr():
     import keras
     import tensorflow as tf
 
     import classifiers
-    from training import faces, trainer
+    from training import data, trainer
 
 BATCH = 75
 STEPS = 12  # for each measurement
@@ -38,8 +38,8 @@ def main():
     name = sys.argv[1] if len(sys.argv) > 1 else "Meso4"
     with tempfile.TemporaryDirectory() as folder:
         write_faces(Path(folder))
-        images, _ = faces.list_images(folder)
-        face_set, _ = faces.load_faces(images, "nearest", folder)
+        images, _ = data.list_images(folder)
+        face_set, _ = data.load_faces(images, "nearest", folder)
         run = trainer.Trainer(trainer.Recipe(model=name, steps=10**6), trainer.choose_strategy())
         plain = build_plain(name)
         generator = make_generator(folder)
@@ -93,8 +93,8 @@ def drain_generator(generator):
 
 
 def make_batches(face_set):
-    order, changes = faces.draw_epoch(face_set.images * 2, BATCH, False, 0, 0)
-    return faces.make_batches(face_set, order[:STEPS] % len(face_set.images), changes[:STEPS])
+    order, changes = data.draw_epoch(face_set.images * 2, BATCH, False, 0, 0)
+    return data.make_batches(face_set, order[:STEPS] % len(face_set.images), changes[:STEPS])
 
 
 def drain(batches):

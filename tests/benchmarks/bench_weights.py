@@ -2,9 +2,9 @@
 
     python3 tests/benchmarks/bench_weights.py DATA/validation Meso4_DF weights/authors/Meso4_DF.h5
 
-For each source (the first part of names `<source>-<video>-<frame>.jpg`), per image and per video, four
+For each dataset (the first part of names `<dataset>-<video>-<frame>.jpg`), per image and per video, four
 numbers: the share of forged (df) and of real faces told right, their mean (balanced accuracy), and the area
-under the ROC curve. "mean" is over the sources. Filter and threshold are those that belong to the weights.
+under the ROC curve. "mean" is over the datasets. Filter and threshold are those that belong to the weights.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import pipeline
 from weights import find_weights, load_predictor
 from weights.scores import score_images
 
-with pipeline.hush_native():
+with pipeline.silence_native_stderr():
     import classifiers
     from training import trainer
 
@@ -37,27 +37,27 @@ def main():
     images = pipeline.find_images([arguments.data])
     results = {name: evaluate_sources(images, name) for name in arguments.weights}
     names = [name.replace("weights/authors/", "authors' ").removesuffix(".h5") for name in results]
-    print(f"| source, level | count | {' | '.join(names)} |")
+    print(f"| dataset, level | count | {' | '.join(names)} |")
     print(f"|---|---|{'---|' * len(names)}")
-    for source in next(iter(results.values())):
+    for dataset in next(iter(results.values())):
         for level in ("image", "video"):
             cells = [
-                " ".join(f"{found[source][level][key]:.3f}" for key in FIGURES) for found in results.values()
+                " ".join(f"{found[dataset][level][key]:.3f}" for key in FIGURES) for found in results.values()
             ]
-            count = next(iter(results.values()))[source][level]["count"]
-            print(f"| {source}, {level} | {count} | {' | '.join(cells)} |")
+            count = next(iter(results.values()))[dataset][level]["count"]
+            print(f"| {dataset}, {level} | {count} | {' | '.join(cells)} |")
 
 
 def evaluate_sources(images, name):
-    """Return {source: {"image": figures, "video": figures}}, with "mean" over the sources."""
+    """Return {dataset: {"image": figures, "video": figures}}, with "mean" over the datasets."""
     weights = find_weights(name)
     predict = load_predictor(weights, classifiers.load_classifier)
     scores = list(score_images(images, predict, weights.resampling, weights.threshold))
-    found = trainer.evaluate_by_source(scores, weights.threshold)
+    found = trainer.evaluate_by_dataset(scores, weights.threshold)
     everything, mean = found.pop("all"), found.pop("mean")
     for level, figures in mean.items():
         for key in ("accuracy_df", "accuracy_real"):
-            figures[key] = np.mean([source[level][key] for source in found.values()])
+            figures[key] = np.mean([dataset[level][key] for dataset in found.values()])
         figures["count"] = everything[level]["count"]
     return found | {"mean": mean}
 

@@ -29,9 +29,9 @@ FIGURES_OF_FOLDER = {
     "decode s  search s": """tests/benchmarks/bench_extraction.py {0}/videos/clips/carphone_qcif.mp4
 {0}/videos/clips/no_face_screencast.mp4 {0}/videos/clips/talking_head.mp4
 {0}/videos/clips/walking_towards_camera.mp4 {0}/videos/training/real/ffpp_c23_055.mp4""",
-    "| source, level | count | Meso4_DF": """tests/benchmarks/bench_weights.py {0}/data/deepfake/validation
+    "| dataset, level | count | Meso4_DF": """tests/benchmarks/bench_weights.py {0}/data/deepfake/validation
 Meso4_DF MesoInception_DF weights/authors/Meso4_DF.h5 weights/authors/MesoInception_DF.h5""",
-    "| source, level | count | Meso4_F2F": """tests/benchmarks/bench_weights.py {0}/data/face2face/validation
+    "| dataset, level | count | Meso4_F2F": """tests/benchmarks/bench_weights.py {0}/data/face2face/validation
 Meso4_F2F MesoInception_F2F weights/authors/Meso4_F2F.h5 weights/authors/MesoInception_F2F.h5""",
 }
 
@@ -52,7 +52,7 @@ def main():
         printed = done.stdout.rstrip("\n")
         print(printed, end="\n\n", flush=True)
         text = replace_figure(readme.read_text(), beginning, printed)
-        pipeline.write_whole(readme, lambda part, text=text: part.write_text(text))
+        pipeline.write_atomically(readme, lambda part, text=text: part.write_text(text))
 
 
 def replace_figure(text, beginning, printed):

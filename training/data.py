@@ -16,7 +16,7 @@ import numpy as np
 
 import pipeline
 from classifiers import PIXEL_SCALE
-from pipeline import ImageFile
+from pipeline import Item
 
 SIDE = pipeline.IMAGE_SIZE
 IN_MEMORY = 0.25  # of the memory may hold a set of decoded faces; a larger set lies on disk
@@ -30,15 +30,15 @@ CHANNEL_SHIFT = 30 / 255
 class FaceSet(NamedTuple):
     """Decoded faces. The three are parallel."""
 
-    images: list[ImageFile]
+    images: list[Item]
     faces: np.ndarray  # uint8 (N, 256, 256, 3) RGB, in memory or mapped from disk
     labels: np.ndarray  # float32 (N, 1): 1 = real, 0 = forged
 
 
-def list_images(folder: str | Path) -> tuple[list[ImageFile], dict[str, str]]:
-    """Return (ImageFiles of `folder`/<df,real>, {folder name: label} where the name is an alias).
+def list_images(folder: str | Path) -> tuple[list[Item], dict[str, str]]:
+    """Return (Items of `folder`/<df,real>, {folder name: label} where the name is an alias).
 
-    A video is a subfolder of its class, or the first part of names `<source>-<video>-<frame>`.
+    A video is a subfolder of its class, or the first part of names `<dataset>-<video>-<frame>`.
     Raises FileNotFoundError without the folder, ValueError, naming what was found, when a class is
     empty or something lies beside the two classes.
     """
@@ -71,38 +71,36 @@ def list_images(folder: str | Path) -> tuple[list[ImageFile], dict[str, str]]:
     return images, aliases
 
 
-def find_leaks(training: Iterable[ImageFile], validation: Iterable[ImageFile]) -> list[str]:
+def find_leaks(training: Iterable[Item], validation: Iterable[Item]) -> list[str]:
     """Return the names of videos that have images in both lists, sorted."""
 
-    def named(images: Iterable[ImageFile]) -> set[str]:
+    def named(images: Iterable[Item]) -> set[str]:
         return {image.video for image in images if image.video != str(image.path)}
 
     return sorted(named(training) & named(validation))
 
 
-def split_by_video(
-    images: Sequence[ImageFile], fraction: float, seed: int
-) -> tuple[list[ImageFile], list[ImageFile]]:
-    """Return (training, validation): whole videos, about `fraction` of each source's into the second.
+def split_by_video(images: Sequence[Item], fraction: float, seed: int) -> tuple[list[Item], list[Item]]:
+    """Return (training, validation): whole videos, about `fraction` of each dataset's into the second.
 
     Videos of one name stay together, whatever their class. Raises ValueError when a class of either
     would be empty.
     """
     classes = collections.defaultdict(set)
     for image in images:
-        classes[image.source, image.video].add(image.label)
+        classes[image.dataset, image.video].add(image.label)
     strata = collections.defaultdict(list)
-    for (source, video), labels in sorted(classes.items()):
-        strata[source, tuple(sorted(labels))].append(video)
+    for (dataset, video), labels in sorted(classes.items()):
+        strata[dataset, tuple(sorted(labels))].append(video)
     chosen = set()
-    for (source, _), videos in sorted(strata.items()):
+    for (dataset, _), videos in sorted(strata.items()):
         order = np.random.default_rng(seed).permutation(len(videos))
         count = round(fraction * len(videos))
         if len(videos) > 1:
             count = min(max(count, 1), len(videos) - 1)
-        chosen |= {(source, videos[i]) for i in order[:count]}
-    validation = [image for image in images if (image.source, image.video) in chosen]
-    training = [image for image in images if (image.source, image.video) not in chosen]
+        chosen |= {(dataset, videos[i]) for i in order[:count]}
+    validation = [image for image in images if (image.dataset, image.video) in chosen]
+    training = [image for image in images if (image.dataset, image.video) not in chosen]
     for label in pipeline.LABELS:
         if not all(any(i.label == label for i in part) for part in (training, validation)):
             raise ValueError(f"class {label} has too few videos to split: give it a validation folder")
@@ -110,7 +108,7 @@ def split_by_video(
 
 
 def load_faces(
-    images: Sequence[ImageFile], resampling: str, scratch: str | Path, watch: pipeline.Watch[ImageFile] = iter
+    images: Sequence[Item], resampling: str, scratch: str | Path, watch: pipeline.Watch[Item] = iter
 ) -> tuple[FaceSet, list[tuple[Path, str]]]:
     """Return (FaceSet of the images that can be read, [(path, reason)] of the others).
 
@@ -125,7 +123,7 @@ def load_faces(
         with tempfile.TemporaryFile(dir=scratch) as file:  # gone when the process is, killed or not
             os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))  # else a full disk is a crash, later
             faces = np.memmap(file, np.uint8, "w+", shape=shape)
-    kept: list[ImageFile] = []
+    kept: list[Item] = []
     failed: list[tuple[Path, str]] = []
     for image, face in zip(watch(images), pipeline.load_faces(images, resampling), strict=True):
         if isinstance(face, Exception):
@@ -146,35 +144,35 @@ def measure_memory() -> int:
         return machine
 
 
-def count_faces(images: Iterable[ImageFile]) -> dict[str, dict[str, int]]:
-    """Return {"source label": {"images": n, "videos": m}}, sorted; a set without sources has "" there."""
+def count_faces(images: Iterable[Item]) -> dict[str, dict[str, int]]:
+    """Return {"dataset label": {"images": n, "videos": m}}, sorted; a set without datasets has "" there."""
     videos = collections.defaultdict(list)  # of each image
     for image in images:
-        videos[f"{image.source} {image.label}".strip()].append(image.video)
+        videos[f"{image.dataset} {image.label}".strip()].append(image.video)
     return {name: {"images": len(v), "videos": len(set(v))} for name, v in sorted(videos.items())}
 
 
-def fingerprint(images: Iterable[ImageFile]) -> str:
+def fingerprint(images: Iterable[Item]) -> str:
     """Return a short digest of which faces these are: classes, videos and file names, in order."""
     names = "\n".join(f"{i.label}/{i.video}/{i.path.name}" for i in images)
     return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-def weigh_faces(images: Sequence[ImageFile]) -> np.ndarray:
+def weigh_faces(images: Sequence[Item]) -> np.ndarray:
     """Return each image's chance to be drawn, float64 (N,), summing to 1.
 
-    Even over the classes, within a class over its sources, within a source over its videos.
+    Even over the classes, within a class over its datasets, within a dataset over its videos.
     """
-    videos = collections.Counter((i.label, i.source, i.video) for i in images)
-    sources = collections.Counter(key[:2] for key in videos)
-    classes = collections.Counter(key[:1] for key in sources)
-    keys = [(i.label, i.source, i.video) for i in images]
-    chances = np.array([1 / (videos[k] * sources[k[:2]] * classes[k[:1]]) for k in keys])
+    videos = collections.Counter((i.label, i.dataset, i.video) for i in images)
+    datasets = collections.Counter(key[:2] for key in videos)
+    classes = collections.Counter(key[:1] for key in datasets)
+    keys = [(i.label, i.dataset, i.video) for i in images]
+    chances = np.array([1 / (videos[k] * datasets[k[:2]] * classes[k[:1]]) for k in keys])
     return chances / chances.sum()
 
 
 def draw_epoch(
-    images: Sequence[ImageFile], batch_size: int, balance: bool, seed: int, epoch: int
+    images: Sequence[Item], batch_size: int, balance: bool, seed: int, epoch: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (which faces, int (steps, batch_size); how to change them, float32 (steps, batch_size, 8)).
 
