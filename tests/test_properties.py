@@ -233,7 +233,7 @@ def test_figures_of_merit_are_fractions_and_symmetric(rows, threshold):
 
 @given(st.lists(st.builds(
     pipeline.Face, st.integers(0, 999), st.floats(0, 99), st.just((0, 0, 9, 9)), poses, st.integers(1, 4),
-    st.floats(0, 1e4), st.just(np.zeros((2, 2, 3), np.uint8)),
+    st.floats(0, 1e4), st.just(np.zeros((2, 2, 3), np.uint8)), st.none(),
 ), max_size=12), st.booleans())  # fmt: skip
 def test_every_face_gets_an_opinion(faces, everyone):
     doubts = flag_outliers(faces, everyone)
