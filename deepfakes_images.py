@@ -42,11 +42,13 @@ BAR: dict[str, Any] = {"disable": None, "leave": False, "delay": 1}
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    files = pipeline.find_media(arguments.paths)
+    files, passed_over = pipeline.find_media(arguments.paths)
+    if passed_over:
+        print(pipeline.describe_passed_over(passed_over), file=sys.stderr)
     if not any(os.path.lexists(item.path) for item, _ in files):
         return fail(2, f"nothing to score: no image or video in {', '.join(map(str, arguments.paths))}")
-    searched = [(item, name) for item, name in files if arguments.align or pipeline.is_video(item.path)]
-    crops = [] if arguments.align else [item for item, _ in files if not pipeline.is_video(item.path)]
+    searched = [(item, name) for item, name in files if arguments.align or item.is_video]
+    crops = [] if arguments.align else [item for item, _ in files if not item.is_video]
     try:
         if arguments.plot and crops and searched:
             raise ValueError("--plot takes images or videos, not both")
@@ -116,7 +118,7 @@ def read_known(arguments: Namespace, weights: Weights, files: Files) -> Results:
         result = results.get(str(item.path))
         if result is None or result.error:
             continue
-        kind = "video" if pipeline.is_video(item.path) else "photo" if arguments.align else "image"
+        kind = "video" if item.is_video else "photo" if arguments.align else "image"
         missing_copy = (
             arguments.annotate and kind != "image" and not name_copy(arguments.annotate, item, name).exists()
         )
@@ -208,7 +210,7 @@ def score_videos(
 
 def name_copy(folder: Path, item: Item, name: str) -> Path:
     """Return the path of a file's annotated copy."""
-    return folder / f"{name}{'.mp4' if pipeline.is_video(item.path) else '.png'}"
+    return folder / f"{name}{'.mp4' if item.is_video else '.png'}"
 
 
 def annotate_images(folder: Path, files: Files, results: Results, threshold: float) -> None:

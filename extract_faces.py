@@ -26,7 +26,9 @@ BAR: dict[str, Any] = {"disable": None, "leave": False}
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    videos = pipeline.find_videos(arguments.videos)
+    videos, passed_over = pipeline.find_videos(arguments.videos)
+    if passed_over:
+        print(pipeline.describe_passed_over(passed_over, "videos"), file=sys.stderr)
     if not any(os.path.exists(path) for path, _ in videos):
         return fail(2, f"no video in {', '.join(map(printable, arguments.videos))}")
     single = len(videos) == 1 and videos[0][0] == arguments.videos[0]
@@ -70,7 +72,8 @@ def describe_extraction(extraction: Extraction) -> str:
         parts.append(f"{extraction.refused} too small or too blurred")
     if extraction.doubtful:
         parts.append(f"{extraction.doubtful} doubtful")
-    return ", ".join(parts) + (" (done before)" if extraction.before else "")
+    line = ", ".join(parts) + (" (done before)" if extraction.before else "")
+    return f"{line} ({extraction.note})" if extraction.note else line
 
 
 def count(number: int, noun: str) -> str:

@@ -1,7 +1,8 @@
-"""From image files to scores: what the scripts share.
+"""Turn image and video files into upright faces.
 
-A score is P(real): 1 = real, 0 = forged (deepfake or Face2Face). Faces travel as uint8 RGB.
-Nothing here imports TensorFlow: `.tflite` weights are run by LiteRT.
+What all scripts share: finding and reading files, sampling a video's frames, finding, following and
+aligning faces, telling people apart, and what every script needs (errors in one line, atomic writes,
+several jobs). Faces travel as uint8 RGB. Nothing here knows of networks, weights or scores.
 """
 
 import argparse
@@ -20,15 +21,16 @@ import tempfile
 import threading
 import time
 import warnings
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
+import imageio.v3 as iio
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, PngImagePlugin
 from PIL import ImageFile as PillowFile
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 T = TypeVar("T")
-FoundFile = tuple[Path, tuple[str, ...], tuple[str, ...]]  # see find_files
 Box = tuple[int, ...]  # left, top, right, bottom, whole pixels
 Watch = Callable[[Iterable[T]], Iterable[T]]  # wraps an iterator: a progress bar
 
@@ -46,104 +47,81 @@ LABEL_ALIASES = {
     **dict.fromkeys(("real", "original"), "real"),
 }
 IMAGE_SIZE = 256  # pixels, both ways: what the networks take
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
-SMALLEST_FACE = 16  # pixels: below, nothing is left of a face to score
-LARGEST_IMAGE = 100_000_000  # pixels: 300 MB once decoded
-MOST_SCANS = 100  # of a progressive JPEG, which has about 10: each goes over all pixels
-JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")  # of those with a header, and the end
-# what files are taken for, whatever their names: formats that hold what they show, and run nothing (EPS
-# would start Ghostscript, a playlist would fetch and wait)
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-VIDEO_FORMATS = (
-    "3g2,3gp,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,"
-    "mpegvideo,mxf,nut,obu,ogg,webm,wtv,yuv4mpegpipe"
-)
-RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,  # antialiased where it shrinks
-    "bicubic": Image.Resampling.BICUBIC,  # likewise
-}
-warnings.filterwarnings("ignore", module="PIL")  # of bombs and odd tags: read_image has its own limits
 
-# what lies beside the faces of a video
-TABLE_NAME, SHEET_NAME, RECORD_NAME = "faces.csv", "contact_sheet.png", "extraction.json"
-DOUBTFUL_NAME, PERSON_NAME = "doubtful", re.compile(r"person\d+")
-FACE_NAME = re.compile(r".+-\d{6,}\.(png|jpg)", re.DOTALL)
-# what a face's file name tells of its video: `<video>-000123.png`, as extract_faces.py writes them, or
-# `<dataset>-<video>-<frame>.jpg`, as in the face sets that the networks are trained on
-FRAME_NAMES = (
-    re.compile(r"(?P<dataset>)(?P<video>.+)-\d{6}"),
-    re.compile(r"(?P<dataset>[^-]+)-(?P<video>.+)-[^-]+"),
-)
+
+# --- finding files --------------------------------------------------------------------------------
+
+IMAGE_SUFFIXES = (
+    ".apng", ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png",
+    ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+ANIMATED_SUFFIXES = (".apng", ".avif", ".gif", ".webp")  # images that may be videos
+VIDEO_SUFFIXES = (
+    ".3g2", ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv",
+    ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".ts", ".vob", ".webm",
+    ".wmv",
+)  # fmt: skip
+IGNORED_SUFFIXES = (".csv", ".html", ".json", ".md", ".txt", "")  # texts beside faces: not worth a word
+
+# What lies beside the faces of a video; see training/extraction.py.
+SHEET_NAME, DOUBTFUL_NAME = "contact_sheet.png", "doubtful"
+PERSON_NAME = re.compile(r"person\d+")
+# What a face's file name says of its video: `<video>-000123.png`, as extract_faces.py writes it, or
+# `<dataset>-<video>-<frame>.jpg`, as in the face sets that the networks are trained on.
+EXTRACTED_NAME = re.compile(r"(?P<video>.+)-\d{6}")
+DATASET_NAME = re.compile(r"(?P<dataset>[^-]+)-(?P<video>.+)-(?P<frame>[^-]+)")
+DATE = re.compile(r"(19|20)\d\d-?\d\d-?\d\d")
 
 
 class Item(NamedTuple):
-    """An image to score or to train on."""
+    """A file to work on: an image or a video."""
 
     path: Path  # as found from the argument given
-    label: str  # "df", "real", or "" when no folder name tells
-    dataset: str  # the set it comes from, or ""
-    video: str  # what it was cut from: images of one video share it
+    label: str  # "df", "real", or "" if no folder name says
+    dataset: str  # the face set it belongs to, or ""
+    video: str  # what it was cut from; images of one video share it
+    is_video: bool = False
 
 
-# --- images ---------------------------------------------------------------------------------------
+class FoundFile(NamedTuple):
+    path: Path
+    top: str  # own name of the folder given as argument, or "" if the file itself was
+    below: tuple[str, ...]  # names of the folders from there down to the file
+
+
+def find_media(arguments: Iterable[str | Path]) -> tuple[list[tuple[Item, str]], Counter[str]]:
+    """Return ([(Item, name of its outputs)], {suffix: number of files passed over}). See `find_files`."""
+    files, passed_over = find_files(arguments)
+    items = [
+        parse_labels(file.path, (file.top, *file.below))._replace(is_video=is_video(file.path, not file.top))
+        for file in files
+    ]
+    return list(zip(drop_false_datasets(items), name_outputs(files), strict=True)), passed_over
 
 
 def find_images(arguments: Iterable[str | Path]) -> list[Item]:
-    """Return the Items among files and folders (see `find_files`)."""
-    return [
-        parse_labels(path, (*above, *below)) for path, above, below in find_files(arguments, IMAGE_SUFFIXES)
-    ]
+    """Return the Items of the images among files and folders. See `find_files`."""
+    return [item for item, _ in find_media(arguments)[0] if not item.is_video]
 
 
-def find_media(arguments: Iterable[str | Path]) -> list[tuple[Item, str]]:
-    """Return [(Item, name for what comes of it)] of the images and videos (see `find_files`)."""
-    files = find_files(arguments, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
-    return [
-        (parse_labels(path, (*above, *below)), name)
-        for (path, above, below), name in zip(files, name_outputs(files), strict=True)
-    ]
+def find_files(arguments: Iterable[str | Path]) -> tuple[list[FoundFile], Counter[str]]:
+    """Return (files, {suffix: number of files passed over}) among files and folders: sorted, each file once.
 
-
-def is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES
-
-
-def is_square(path: Path) -> bool:
-    """Return whether an image is about as wide as high, as face crops are; True when it cannot be read."""
-    try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
-            return max(image.size) <= 1.2 * min(image.size)
-    except Exception:  # noqa: BLE001  (see read_image)
-        return True
-
-
-def find_files(arguments: Iterable[str | Path], suffixes: tuple[str, ...]) -> list[FoundFile]:
-    """Return [(path, names of the folders up to the argument, of those below it)]: sorted, each file once.
-
-    A file named as such is taken whatever its suffix. In folders, subfolders included, other suffixes
-    are passed over, and so are hidden files and what `extract_faces.py` writes beside the faces to
-    keep. Links are followed, a folder is entered once. What does not exist, and a folder that cannot
-    be entered, is returned too, so that reading it reports it.
+    A file given as argument is taken whatever its name. In folders, subfolders included, only images and
+    videos are taken, and neither hidden files nor those that extract_faces.py writes beside the faces.
+    Links are followed; a folder is entered once. A missing file, or a folder that cannot be entered, is
+    returned as well: reading it reports the error.
     """
-    found: list[FoundFile] = []
-    files_seen, folders_seen = set(), set()
-
-    def add(path: Path, above: tuple[str, ...], below: tuple[str, ...] = ()) -> None:
-        real = os.path.realpath(path)
-        if real not in files_seen:
-            files_seen.add(real)
-            found.append((path, above, below))
-
+    found: dict[str, FoundFile] = {}  # by real path
+    passed_over: Counter[str] = Counter()
+    folders_seen = set()
     for argument in arguments:
         top = Path(argument)
         if not os.path.isdir(top):
-            add(top, top.parts[:-1])
+            found.setdefault(os.path.realpath(top), FoundFile(top, "", ()))
             continue
-        above = top.parts or (top.resolve().name,)
         pending, unreadable = [top], list[Path]()
-        while pending:  # os.walk would call itself for each level, of which there may be too many
+        while pending:  # os.walk recurses once per level: too deep a tree would end it
             folder = pending.pop()
             try:
                 status = os.stat(folder)
@@ -155,16 +133,19 @@ def find_files(arguments: Iterable[str | Path], suffixes: tuple[str, ...]) -> li
                 unreadable.append(folder)
                 continue
             entries = [entry for entry in entries if not entry.name.startswith(".")]
-            subfolders = [entry for entry in entries if _is_folder(entry)]
-            pending += [folder / s.name for s in reversed(subfolders) if s.name != DOUBTFUL_NAME]
+            subfolders = [entry.name for entry in entries if _is_folder(entry)]
+            pending += [folder / name for name in reversed(subfolders) if name != DOUBTFUL_NAME]
             below = folder.parts[len(top.parts) :]
-            for entry in entries:
-                wanted = entry.name.lower().endswith(suffixes) and entry.name != SHEET_NAME
-                if wanted and entry not in subfolders:
-                    add(folder / entry.name, above, below)
+            for name in (entry.name for entry in entries if entry.name not in {*subfolders, SHEET_NAME}):
+                suffix = PurePosixPath(name).suffix.lower()
+                if suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES:
+                    path = folder / name
+                    found.setdefault(os.path.realpath(path), FoundFile(path, top.name or ".", below))
+                elif suffix not in IGNORED_SUFFIXES:
+                    passed_over[suffix] += 1
         for folder in unreadable:
-            add(folder, ())
-    return found
+            found.setdefault(os.path.realpath(folder), FoundFile(folder, "", ()))
+    return list(found.values()), passed_over
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -174,157 +155,89 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def parse_labels(path: Path, folder_names: Sequence[str]) -> Item:
-    """Return the Item of `path`, its label read from the names of the folders it lies in.
+def describe_passed_over(passed_over: Counter[str], wanted: str = "images or videos") -> str:
+    """Return one line about the files in the folders that are not wanted."""
+    listed = ", ".join(f"{suffix}: {number}" for suffix, number in sorted(passed_over.items()))
+    return f"passed over, since they are not {wanted}: {listed}"
 
-    The video is the subfolder below the label's folder, or else the first part of a name like
-    `<video>-000123.png` or `<dataset>-<video>-<frame>.jpg`, or else the image itself. The folders of a
-    video's persons are one.
+
+def is_video(path: Path, by_content: bool = False) -> bool:
+    """Return whether a file is a video, or an image with several frames; by its name, or by its content.
+
+    What cannot be read, or is neither image nor video, is judged by its name.
+    """
+    suffix = path.suffix.lower()
+    if by_content or suffix in ANIMATED_SUFFIXES:
+        try:
+            return _count_images(path) > 1
+        except (OSError, ValueError):
+            if suffix in ANIMATED_SUFFIXES:
+                return False
+    if by_content and os.path.isfile(path):
+        with contextlib.suppress(OSError, ValueError):
+            read_timeline(path)
+            return True
+    return suffix in VIDEO_SUFFIXES
+
+
+def parse_labels(path: Path, folder_names: Sequence[str]) -> Item:
+    """Return the Item of an image, with its label read from the names of folders, outermost first.
+
+    Its video is the subfolder below the label's folder, or else what a name like `<video>-000123.png` or
+    `<dataset>-<video>-<frame>.jpg` says, or else the image itself. The folders of a video's people are one.
     """
     person = folder_names and PERSON_NAME.fullmatch(folder_names[-1])
     folder_names = folder_names[:-1] if person else folder_names
     labels = [LABEL_ALIASES.get(name.lower(), "") for name in folder_names]
     label = next(filter(None, reversed(labels)), "")
-    name = next(filter(None, (pattern.fullmatch(path.stem) for pattern in FRAME_NAMES)), None)
+    extracted, named = EXTRACTED_NAME.fullmatch(path.stem), DATASET_NAME.fullmatch(path.stem)
+    dataset = named["dataset"] if named and not extracted else ""
     if label and not labels[-1]:
-        folder = path.parent.parent if person else path.parent
-        return Item(path, label, name["dataset"] if name else "", str(folder))
-    if name:
-        video = "-".join(filter(None, (name["dataset"], name["video"])))
-        return Item(path, label, name["dataset"], video)
-    return Item(path, label, "", str(path))
+        video = str(path.parent.parent if person else path.parent)
+    elif extracted:
+        video = extracted["video"]
+    elif named:
+        video = f"{dataset}-{named['video']}"
+    else:
+        video = str(path)
+    return Item(path, label, dataset, video)
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Return the image as uint8 (height, width, 3) RGB, upright (EXIF), of an animation the first frame.
+def drop_false_datasets(items: Sequence[Item]) -> list[Item]:
+    """Return the Items without the data sets and videos that their names only seem to have.
 
-    16-bit grey is scaled to 8, alpha dropped. Raises OSError or ValueError, in one line, when the
-    file is missing, damaged, no image, or smaller or larger than a face crop can be.
+    The name `<dataset>-<video>-<frame>` counts if the data set has several videos, none named by a date,
+    and if most of its frames are numbers: neither UUIDs nor `IMG-20240727-WA0001.jpg` are such names.
     """
-    kind = os.stat(path).st_mode
-    if stat.S_ISDIR(kind):
-        os.scandir(path).close()  # says why it could not be entered
-    if not stat.S_ISREG(kind):
-        raise ValueError("not a regular file")  # opening a pipe would wait for ever
-    try:
-        with Image.open(path, formats=IMAGE_FORMATS) as opened:
-            width, height = opened.size
-            if min(width, height) < SMALLEST_FACE:
-                raise ValueError(f"{width}x{height} pixels, wanted at least {SMALLEST_FACE} both ways")
-            check_size(width, height)
-            if opened.format in ("JPEG", "MPO") and (scans := _count_scans(path)) > MOST_SCANS:
-                raise ValueError(f"JPEG of {scans} scans, wanted at most {MOST_SCANS}")
-            if opened.mode == "F":
-                raise ValueError("float pixels, of unknown range: save the image with 8 bits")
-            image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
-            grey = np.asarray(image, np.float64)
-            if grey.min() < 0 or grey.max() > 65535:
-                raise ValueError(f"pixels of {grey.min():g} to {grey.max():g}, wanted 8 or 16 bits")
-            grey *= 255 / 65535
-            return np.stack([np.clip(grey, 0, 255).round().astype(np.uint8)] * 3, axis=-1)
-        palette = image.mode == "P"  # its transparency goes with the alpha channel
-        return np.asarray((image.convert("RGBA") if palette else image).convert("RGB"))
-    except Image.UnidentifiedImageError:
-        empty = os.path.getsize(path) == 0
-        raise ValueError("empty file" if empty else "not an image") from None
-    except (OSError, ValueError, MemoryError):
-        raise
-    except Exception as error:  # Pillow raises whatever a damaged file makes its decoders do
-        raise ValueError(f"damaged image ({describe_error(error)})") from error
+    names = defaultdict(list)
+    for item in items:
+        if item.dataset and (name := DATASET_NAME.fullmatch(item.path.stem)):
+            names[item.dataset].append((name["video"], name["frame"][0].isdigit()))
+    true = {
+        dataset
+        for dataset, found in names.items()
+        if len({video for video, _ in found}) > 1
+        and not any(DATE.match(video) for video, _ in found)
+        and sum(numbered for _, numbered in found) >= len(found) / 2
+    }
+    return [
+        item
+        if item.dataset in {"", *true}
+        else item._replace(
+            dataset="", video=str(item.path) if item.video.startswith(f"{item.dataset}-") else item.video
+        )
+        for item in items
+    ]
 
 
-def _count_scans(path: Path) -> int:
-    with open(path, "rb") as file:
-        data = file.read(4 * LARGEST_IMAGE)
-    scans, position = 0, 2
-    while found := JPEG_MARKER.search(data, position):
-        kind, position = found[1][0], found.end()
-        if kind == 0xD9:  # the end: behind it may lie anything, a film say
-            break
-        scans += kind == 0xDA
-        position += int.from_bytes(data[position : position + 2])  # its header; within may lie anything too
-    return scans
+def name_outputs(files: Sequence[FoundFile]) -> list[str]:
+    """Return for each file a name for what comes of it; no two are alike, nor one inside another.
 
-
-def check_size(width: int, height: int) -> None:
-    """Raise ValueError when an image of so many pixels would fill the memory."""
-    if width * height > LARGEST_IMAGE:
-        raise ValueError(f"{width}x{height} pixels, wanted at most {LARGEST_IMAGE:,} in all")
-
-
-def resize_face(image: np.ndarray, resampling: str, side: int = IMAGE_SIZE) -> np.ndarray:
-    """Return `image` as uint8 (side, side, 3), resampled by the filter named (a key of RESAMPLING)."""
-    if image.shape[:2] == (side, side):
-        return image
-    return np.asarray(Image.fromarray(image).resize((side, side), RESAMPLING[resampling]))
-
-
-def load_face(path: Path, resampling: str) -> np.ndarray:
-    """Return the face crop in a file as uint8 (256, 256, 3) RGB: what is scored and trained on."""
-    return resize_face(read_image(path), resampling)
-
-
-def load_faces(images: Iterable[Item], resampling: str, ahead: int = 64) -> Iterator[np.ndarray | Exception]:
-    """Yield for each Item, in order, its face (see `load_face`) or the error that it raised.
-
-    Files are decoded in threads, at most `ahead` beyond what has been taken.
+    The path below the argument, without its suffix if that is unambiguous.
     """
-
-    def load(image: Item) -> np.ndarray | Exception:
-        try:
-            return load_face(image.path, resampling)
-        except (OSError, ValueError, MemoryError) as error:
-            return error
-
-    pending: deque[Future[np.ndarray | Exception]] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for image in images:
-            pending.append(pool.submit(load, image))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-
-
-# --- videos ---------------------------------------------------------------------------------------
-
-
-class Frame(NamedTuple):
-    """A frame of a video."""
-
-    index: int  # type: ignore[assignment]  # hides tuple.index; from 0, in the order shown
-    time: float  # seconds since the first frame
-    image: np.ndarray  # uint8 (height, width, 3) RGB, upright
-
-
-class Timeline(NamedTuple):
-    """When the frames of a video are shown. The first two are parallel, one for each frame."""
-
-    stamps: list[int]  # ascending, in the stream's unit; the frames' numbers where the file has none
-    times: list[float]  # seconds since the first
-    keys: list[tuple[int, int]]  # where decoding can start: (stamp, stamp of decoding), ascending
-    stamped: bool  # whether the file has stamps
-
-
-def find_videos(arguments: Iterable[str | Path]) -> list[tuple[Path, str]]:
-    """Return [(path, name)] of the videos among files and folders: recursive, sorted, each file once.
-
-    A file named as such is taken whatever its suffix. For the names see `name_outputs`.
-    """
-    files = find_files(arguments, VIDEO_SUFFIXES)
-    return [(path, name) for (path, _, _), name in zip(files, name_outputs(files), strict=True)]
-
-
-def name_outputs(files: Iterable[FoundFile]) -> list[str]:
-    """Return a name for what comes of each of the files, which are as `find_files` returns them.
-
-    The path below the argument, without suffix where that is enough for no two names to be alike,
-    nor one to lie within another.
-    """
-    # never hidden: what is would be passed over later
-    full = ["/".join((*below, path.name.lstrip(".") or "_")) for path, _, below in files]
-    short = [name.removesuffix(path.suffix) for name, (path, _, _) in zip(full, files, strict=True)]
+    # never hidden: hidden files are passed over when the outputs are searched
+    full = ["/".join((*file.below, file.path.name.lstrip(".") or "_")) for file in files]
+    short = [name.removesuffix(file.path.suffix) for name, file in zip(full, files, strict=True)]
     # how many files use a name, as theirs or as a folder of it
     uses = Counter(use for name in short for use in (name, *map(str, PurePosixPath(name).parents)))
     folders = {str(folder) for name in short for folder in PurePosixPath(name).parents}
@@ -343,6 +256,208 @@ def _is_part_of_extraction(name: str) -> bool:
     return last == DOUBTFUL_NAME or bool(PERSON_NAME.fullmatch(last))
 
 
+# --- images ---------------------------------------------------------------------------------------
+
+# Formats that only hold pixels: EPS, say, would start Ghostscript.
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")
+HEIF_BRANDS = [b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")]
+SMALLEST_IMAGE = 16  # pixels: in less there is no face to score
+LARGEST_IMAGE = 250_000_000  # pixels: 750 MB once decoded
+MOST_SCANS = 100  # of a progressive JPEG, which has about 10; each goes over all pixels
+JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")  # those with a header, and the end
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,  # antialiased when it shrinks
+    "bicubic": Image.Resampling.BICUBIC,  # likewise
+}
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # screenshots carry megabytes of XMP
+warnings.filterwarnings("ignore", module="PIL")  # of large images and odd tags: read_image checks
+
+
+@contextlib.contextmanager
+def _open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image of a known format. Raises OSError or ValueError, in one line, for any other file."""
+    kind = os.stat(path).st_mode
+    if stat.S_ISDIR(kind):
+        os.scandir(path).close()  # raises the reason why it could not be entered
+    if not stat.S_ISREG(kind):
+        raise ValueError("not a regular file")  # opening a pipe would block
+    try:
+        with open(path, "rb") as file:
+            is_heif = file.read(12)[4:] in HEIF_BRANDS
+        formats = (*IMAGE_FORMATS, _register_heif()) if is_heif else IMAGE_FORMATS
+        with Image.open(path, formats=formats) as image:
+            yield image
+    except Image.UnidentifiedImageError:
+        empty = os.path.getsize(path) == 0
+        raise ValueError("empty file" if empty else "not an image") from None
+    except (OSError, ValueError, MemoryError):
+        raise
+    except Exception as error:  # damaged files make Pillow's decoders raise anything
+        raise ValueError(f"damaged image ({describe_error(error)})") from error
+
+
+@functools.cache
+def _register_heif() -> str:
+    from pillow_heif import register_heif_opener  # takes long to import
+
+    register_heif_opener()
+    return "HEIF"
+
+
+def _count_images(path: Path) -> int:
+    with _open_image(path) as image:
+        return getattr(image, "n_frames", 1)
+
+
+def is_square(path: Path) -> bool:
+    """Return whether an image is about as wide as high, as face crops are; True if it cannot be read."""
+    try:
+        with _open_image(path) as image:
+            return max(image.size) <= 1.2 * min(image.size)
+    except (OSError, ValueError, MemoryError):
+        return True
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Return an image as uint8 (height, width, 3) RGB, upright by its EXIF; the first frame of several.
+
+    16-bit grey is scaled to 8 bits, alpha dropped. Raises OSError or ValueError, in one line, if the file
+    is missing, damaged, not an image, too small or too large.
+    """
+    with _open_image(path) as image:
+        width, height = image.size
+        if min(width, height) < SMALLEST_IMAGE:
+            raise ValueError(f"{width}x{height} pixels: must be at least {SMALLEST_IMAGE} both ways")
+        check_size(width, height)
+        if image.format in ("JPEG", "MPO") and (scans := _count_scans(path)) > MOST_SCANS:
+            raise ValueError(f"JPEG of {scans} scans: must be at most {MOST_SCANS}")
+        if image.mode == "F":
+            raise ValueError("float pixels, of unknown range: save the image with 8 bits")
+        pixels = _convert_to_rgb(image)
+        return np.ascontiguousarray(_turn_upright(pixels, _read_orientation(image)))
+
+
+def _convert_to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
+        grey = np.asarray(image, np.float64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError(f"pixels from {grey.min():g} to {grey.max():g}: must have 8 or 16 bits")
+        return np.stack([(grey * (255 / 65535)).round().astype(np.uint8)] * 3, axis=-1)
+    # a palette's transparency becomes an alpha channel, which is dropped
+    return np.asarray((image.convert("RGBA") if image.mode == "P" else image).convert("RGB"))
+
+
+def _read_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 (not turned) if there is none or EXIF cannot be read."""
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # noqa: BLE001  (damaged EXIF makes Pillow raise anything)
+        return 1
+
+
+def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return pixels[::rows, ::columns]
+
+
+def _count_scans(path: Path) -> int:
+    with open(path, "rb") as file:
+        data = file.read(4 * LARGEST_IMAGE)
+    scans, position = 0, 2
+    while found := JPEG_MARKER.search(data, position):
+        kind, position = found[1][0], found.end()
+        if kind == 0xD9:  # the end; anything may follow, even a film
+            break
+        scans += kind == 0xDA
+        position += int.from_bytes(data[position : position + 2])  # skip the header, which may hold anything
+    return scans
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise ValueError if an image of this size would fill the memory."""
+    if width * height > LARGEST_IMAGE:
+        raise ValueError(f"{width}x{height} pixels: must be at most {LARGEST_IMAGE:,} in all")
+
+
+def resize_face(image: np.ndarray, resampling: str, side: int = IMAGE_SIZE) -> np.ndarray:
+    """Return `image` as uint8 (side, side, 3), resampled with a filter of RESAMPLING."""
+    if image.shape[:2] == (side, side):
+        return image
+    return np.asarray(Image.fromarray(image).resize((side, side), RESAMPLING[resampling]))
+
+
+def load_face(path: Path, resampling: str) -> np.ndarray:
+    """Return the face crop in a file as uint8 (256, 256, 3) RGB: what is scored and trained on."""
+    return resize_face(read_image(path), resampling)
+
+
+def load_faces(items: Iterable[Item], resampling: str, ahead: int = 64) -> Iterator[np.ndarray | Exception]:
+    """Yield for each Item, in order, its face (see `load_face`) or the error that reading it raised.
+
+    Files are decoded in threads, at most `ahead` files ahead.
+    """
+
+    def load(item: Item) -> np.ndarray | Exception:
+        try:
+            return load_face(item.path, resampling)
+        except (OSError, ValueError, MemoryError) as error:
+            return error
+
+    pending: deque[Future[np.ndarray | Exception]] = deque()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for item in items:
+            pending.append(pool.submit(load, item))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+# --- videos ---------------------------------------------------------------------------------------
+
+# Formats that only hold a video: a playlist, say, would read other files or wait for a network.
+VIDEO_FORMATS = (
+    "3g2,3gp,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,"
+    "mpegvideo,mxf,nut,obu,ogg,webm,wtv,yuv4mpegpipe"
+)
+SEEK_FROM = 24  # frames: skipping fewer saves less than the seek costs
+WIDEST_PIXEL = 4  # pixels wider, or higher, than that are a mistake in the file's header
+
+
+class Frame(NamedTuple):
+    """A frame of a video."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index; from 0, in the order shown
+    time: float  # seconds since the first frame
+    image: np.ndarray  # uint8 (height, width, 3) RGB, upright, of square pixels
+
+
+class Timeline(NamedTuple):
+    """When the frames of a video are shown, and where decoding can start."""
+
+    times: list[float]  # of each frame, rising: seconds since the first
+    stamps: list[int]  # of each frame, ascending, in the stream's unit; [] if the file's are unusable
+    keys: list[tuple[int, int]]  # (stamp, stamp of decoding) of the key frames, ascending
+    key_indices: list[int]  # of the key frames
+    stream: int = 0  # index of the video stream in its container
+    others: str = ""  # which other video streams there are, in words
+
+
+def find_videos(arguments: Iterable[str | Path]) -> tuple[list[tuple[Path, str]], Counter[str]]:
+    """Return ([(path, name of its outputs)] of videos, {suffix: number of files passed over}).
+
+    See `find_files` and `name_outputs`. A file given as argument is taken whatever it is.
+    """
+    files, passed_over = find_files(arguments)
+    videos = [file for file in files if not file.top or is_video(file.path)]
+    passed_over.update(file.path.suffix.lower() for file in files if file not in videos)
+    return list(zip((file.path for file in videos), name_outputs(videos), strict=True)), passed_over
+
+
 def read_frames(
     path: str | Path,
     count: int = 30,
@@ -351,39 +466,32 @@ def read_frames(
     keyframes: bool = False,
     every: int = 0,
     threads: int = 0,
+    timeline: Timeline | None = None,
 ) -> Iterator[Frame]:
-    """Yield the Frames of a video: `count` of them, evenly spread, or all where there are fewer.
+    """Yield `count` Frames of a video, evenly spread, or all of them if there are fewer.
 
-    With `every` instead each so manieth, 1 for all. Taken between the times `start` and `end`, in
-    seconds since the first frame (None: to the last); with `keyframes` among the intra-coded frames
-    alone. The file's packets are counted, since headers lie; then it is decoded once, forward, by
-    `threads` threads (0: one per core), seeking over what is not needed. A frame that is damaged is
-    replaced by the next that is not. Raises OSError or ValueError, in one line, when the file is
-    missing, no video, or has no frame there.
+    `every=n` takes every nth frame instead. Both choose among the frames from `start` to `end`, in
+    seconds since the first frame (None: to the last); with `keyframes`, among the intra-coded ones. The
+    file's packets are counted, since headers can be wrong; then it is decoded once, forward, with
+    `threads` threads (0: one per core), seeking over long stretches. A damaged frame is replaced by the
+    next intact one. `timeline` is what `read_timeline` returned, to save reading it again. Raises
+    OSError or ValueError, in one line, if the file is missing, not a video, or has no such frame.
     """
     import av
 
+    path = Path(path)
+    timeline = timeline or read_timeline(path)
+    wanted = _choose_frames(timeline, count, start, np.inf if end is None else end, keyframes, every)
+    decode = _read_animation if _is_animation(path) else _decode_video
+    decoded = 0
     try:
-        if not os.path.getsize(path):
-            raise ValueError("empty file")
-        timeline = read_timeline(path)
-        wanted = _choose_frames(timeline, count, start, np.inf if end is None else end, keyframes, every)
-        decoded = 0
-        with open_video(path) as container:
-            stream = choose_stream(container)
-            stream.thread_type, stream.thread_count = "SLICE" if keyframes else "FRAME", threads
-            decode = _decode_alone if keyframes else _decode_forward
-            for index, frame in decode(container, stream, timeline, wanted):
-                check_size(frame.width, frame.height)  # it may change on the way
-                image = frame.to_ndarray(format="rgb24")
-                image = np.rot90(image, round(frame.rotation / 90))  # as the phone was held
-                # rows without padding: dlib misreads others
-                yield Frame(index, timeline.times[index], np.ascontiguousarray(image))
-                decoded += 1
-        if not decoded:
-            raise ValueError(f"none of its {len(timeline.times)} frames can be decoded")
+        for index, image in decode(path, timeline, wanted, threads):
+            yield Frame(index, timeline.times[index], image)
+            decoded += 1
     except av.error.FFmpegError as error:
-        raise ValueError(f"no video that can be read ({describe_error(error)})") from error
+        raise ValueError(f"not a readable video ({describe_error(error)})") from error
+    if not decoded:
+        raise ValueError(f"none of its {len(timeline.times)} frames can be decoded")
 
 
 def _choose_frames(
@@ -391,11 +499,10 @@ def _choose_frames(
 ) -> list[int]:
     times = np.array(timeline.times)
     if not len(times):
-        raise ValueError("no frame in it")
+        raise ValueError("it has no frames")
     wanted = np.flatnonzero((times >= start) & (times <= end))
     if keyframes:
-        keys = {key for key, _ in timeline.keys}
-        wanted = np.array([i for i in wanted if timeline.stamps[i] in keys], int)
+        wanted = np.intersect1d(wanted, timeline.key_indices)
     if not len(wanted):
         kind = "key frame" if keyframes else "frame"
         until = "s on" if np.isinf(end) else f"to {end:g} s"
@@ -405,65 +512,181 @@ def _choose_frames(
     return wanted[np.linspace(0, len(wanted) - 1, min(count, len(wanted))).round().astype(int)].tolist()
 
 
-def open_video(path: str | Path) -> "InputContainer":
-    """Return the PyAV container of a file, which alone is read: no playlist, nothing from a network."""
+def read_timeline(path: str | Path) -> Timeline:
+    """Return the Timeline of a video from its packets, without decoding. Raises as `read_frames`."""
     import av
 
-    # an absolute path has no "protocol:" in front
+    path = Path(path)
+    if not os.path.getsize(path):
+        raise ValueError("empty file")
+    if _is_animation(path):
+        return _time_animation(path)
+    try:
+        with open_video(path) as container:
+            return _time_packets(container)
+    except av.error.FFmpegError as error:
+        raise ValueError(f"not a readable video ({describe_error(error)})") from error
+
+
+def open_video(path: str | Path) -> "InputContainer":
+    """Return the PyAV container of a file. Nothing but the file is read: no playlist, no network."""
+    import av
+
+    # an absolute path cannot begin with a protocol
     return av.open(os.path.abspath(path), options={"format_whitelist": VIDEO_FORMATS})
 
 
-def choose_stream(container: "InputContainer") -> "VideoStream":
-    """Return the video stream of an open container. Raises ValueError when it has none of use."""
+def _time_packets(container: "InputContainer") -> Timeline:
     import av
 
-    cover = av.stream.Disposition.attached_pic  # a picture that comes with a song
+    cover = av.stream.Disposition.attached_pic  # the picture that comes with a song
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
-    if not streams:
-        raise ValueError("no video in it" + (", only sound" if container.streams.audio else ""))
-    context = streams[0].codec_context
-    if context is None:
-        raise ValueError("no video that can be read (unknown codec)")
-    check_size(context.width, context.height)
-    return streams[0]
+    known = [stream for stream in streams if stream.codec_context is not None]
+    if not known:
+        sound = ", only sound" if container.streams.audio else ""
+        raise ValueError("not a readable video (unknown codec)" if streams else f"it has no video{sound}")
+    # without the packets' content, which may exceed the memory
+    packets: dict[int, list[tuple]] = {stream.index: [] for stream in known}
+    for packet in _demux(container, *known):
+        found = (packet.pts, packet.dts, packet.is_keyframe, packet.is_discard, packet.size)
+        packets[packet.stream.index].append(found)
+
+    def rank(stream: "VideoStream") -> tuple:
+        own = packets[stream.index]  # a picture of one frame is not the film; empty pictures have few bytes
+        return len(own) > 1, stream.width * stream.height, sum(size for *_, size in own)
+
+    stream = max(known, key=rank)
+    check_size(stream.width, stream.height)
+    sizes = [f"{other.width}x{other.height}" for other in known if other is not stream]
+    others = (
+        f"of {len(sizes) + 1} video streams the largest was taken, not {', '.join(sizes)}" if sizes else ""
+    )
+    own, unit = packets[stream.index], float(stream.time_base or 1)
+    shown = [packet for packet in own if not packet[3]]  # the rest is decoded only, since others build on it
+    only_decoding = container.format.name == "avi"  # says when frames are decoded, not when they are shown
+    stamps = [dts if only_decoding or pts is None else pts for pts, dts, *_ in shown]
+    pieces = _split_pieces(shown, stamps)
+    if None not in stamps and not only_decoding and len(pieces) == 1 and len(set(stamps)) == len(stamps):
+        stamps.sort()
+        times = [(stamp - stamps[0]) * unit for stamp in stamps]
+        keys = sorted((pts, pts if dts is None else dts) for pts, dts, is_key, *_ in own if is_key)
+        key_indices = [i for i in (bisect.bisect_left(stamps, key) for key, _ in keys) if i < len(stamps)]
+        return Timeline(times, stamps, keys, key_indices, stream.index, others)
+    if None in stamps:  # a raw stream
+        pieces, unit = [list(range(len(shown)))], 1 / float(stream.average_rate or 25)
+    key_indices = [number for number, (_, _, is_key, *_) in enumerate(shown) if is_key]
+    return Timeline(_join_pieces(pieces, unit), [], [], key_indices, stream.index, others)
 
 
-def read_timeline(path: str | Path) -> Timeline:
-    """Return the Timeline of a video from its packets, without decoding. Raises as `read_frames`."""
-    with open_video(path) as container:
-        stream = choose_stream(container)
-        # without the packets' content, which may be larger than the memory
-        packets = [
-            (packet.pts, packet.dts, packet.is_keyframe, packet.is_discard)
-            for packet in _demux(container, stream)
-        ]
-        shown = [(pts, dts, is_key) for pts, dts, is_key, trimmed in packets if not trimmed]
-        stamps = sorted({pts for pts, _, _ in shown if pts is not None})
-        unit = stream.time_base or 1  # seconds
-        # AVI files say when frames are decoded only, raw streams nothing
-        if container.format.name == "avi" or len(stamps) < len(shown):
-            numbers = list(range(len(shown)))
-            keys = [(number, number) for number, (*_, is_key) in enumerate(shown) if is_key]
-            clock = sorted(dts for _, dts, _ in shown if dts is not None)
-            if len(clock) < len(shown):
-                rate = float(stream.average_rate or 25)
-                return Timeline(numbers, [number / rate for number in numbers], keys, False)
-            return Timeline(numbers, [float((t - clock[0]) * unit) for t in clock], keys, False)
-        times = [float((stamp - stamps[0]) * unit) for stamp in stamps]
-        starts = [
-            (pts, pts if dts is None else dts) for pts, dts, key, _ in packets if key and pts is not None
-        ]
-        return Timeline(stamps, times, sorted(starts), True)
+def _split_pieces(packets: Sequence[tuple], stamps: Sequence[int | None]) -> list[list[int | None]]:
+    """Return the stamps in pieces: a new one begins where the decoding clock goes back, in joined files."""
+    pieces: list[list[int | None]] = [[]]
+    last = None
+    for (_, dts, *_), stamp in zip(packets, stamps, strict=True):
+        if dts is not None and last is not None and dts < last:
+            pieces.append([])
+        last = dts if dts is not None else last
+        pieces[-1].append(stamp)
+    return pieces
 
 
-def _demux(container: "InputContainer", stream: "VideoStream") -> Iterator["Packet"]:
-    """Yield the packets up to where the file is cut off, those trimmed off included: others build on them."""
+def _join_pieces(pieces: Sequence[Sequence[int | None]], unit: float) -> list[float]:
+    """Return rising times, in seconds, of stamps that repeat or restart: one piece follows the other."""
+    ordered = [np.sort(np.array(piece, float)) * unit for piece in pieces if piece]
+    gaps = np.concatenate([np.zeros(0), *(np.diff(piece) for piece in ordered)])
+    step = float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else 1 / 25
+    times, end = [], 0.0
+    for piece in ordered:
+        times.append(piece - piece[0] + end)
+        end = times[-1][-1] + step
+    joined = np.concatenate([np.zeros(0), *times])
+    first = np.flatnonzero(np.diff(joined, prepend=-1) > 0)  # of each run of equal times
+    return np.interp(np.arange(len(joined)), [*first, len(joined)], [*joined[first], end]).tolist()
+
+
+def _demux(container: "InputContainer", *streams: "VideoStream") -> Iterator["Packet"]:
+    """Yield the packets up to where the file is cut off, trimmed ones included: others build on them."""
     import av
 
     with contextlib.suppress(av.error.FFmpegError):
-        for packet in container.demux(stream):
+        for packet in container.demux(*streams):
             if packet.size:
                 yield packet
+
+
+def _decode_video(
+    path: Path, timeline: Timeline, wanted: list[int], threads: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (index, image) of the frames `wanted`, of square pixels, upright."""
+    with open_video(path) as container:
+        stream = get_stream(container, timeline)
+        stream.thread_type, stream.thread_count = "FRAME", threads
+        aspect = float(stream.sample_aspect_ratio or 1)
+        aspect = aspect if 1 / WIDEST_PIXEL <= aspect <= WIDEST_PIXEL else 1.0
+        for index, frame in _seek_and_decode(container, stream, timeline, wanted):
+            check_size(frame.width, frame.height)  # it may change on the way
+            width, height = round(frame.width * max(aspect, 1)), round(frame.height / min(aspect, 1))
+            image = frame.to_ndarray(format="rgb24", width=width, height=height)
+            image = np.rot90(image, round(frame.rotation / 90))  # as the phone was held
+            yield index, np.ascontiguousarray(image)  # without padding: dlib misreads padded rows
+
+
+def get_stream(container: "InputContainer", timeline: Timeline) -> "VideoStream":
+    """Return the video stream of an open container that the Timeline is of."""
+    return next(stream for stream in container.streams.video if stream.index == timeline.stream)
+
+
+def _seek_and_decode(
+    container: "InputContainer", stream: "VideoStream", timeline: Timeline, wanted: list[int]
+) -> Iterator[tuple[int, "VideoFrame"]]:
+    """Yield (index, frame) of the frames `wanted`, skipping to the last key frame before each.
+
+    The frames are those that decoding from the start gives. Where a seek leads past the wanted frame
+    (damage, or a key frame that is none), decoding begins again at the start, without seeking.
+    """
+    stamps, keys = timeline.stamps, timeline.keys
+    frames, frame, position = _decode(stream, _demux(container, stream)), None, -1
+
+    def decode_to(index: int) -> bool:
+        nonlocal frame, position
+        while position < index:
+            frame = next(frames, None)
+            if frame is None:
+                return False
+            stamp = frame.pts if stamps else None
+            position = position + 1 if stamp is None else bisect.bisect_left(stamps, stamp)
+        return True
+
+    for index, following in zip(wanted, [*wanted[1:], len(timeline.times)], strict=True):
+        key = keys[max(0, bisect.bisect_right(keys, (stamps[index], np.inf)) - 1)] if keys else None
+        if key and bisect.bisect_left(stamps, key[0]) - position > SEEK_FROM:
+            decode_to(0)  # the first frame tells some decoders what kind of encoder made the rest
+            packets = _seek(container, stream, key)
+            frames = _decode(stream, packets or ())
+            if not (packets and decode_to(index) and position == index):
+                keys, position = [], -1
+                container.seek(timeline.keys[0][1], stream=stream)
+                frames = _decode(stream, _demux(container, stream))
+        if not decode_to(index):
+            return
+        if frame and position < following:  # else it was damaged, and all up to the next one wanted
+            yield position, frame
+
+
+def _seek(
+    container: "InputContainer", stream: "VideoStream", key: tuple[int, int]
+) -> Iterator["Packet"] | None:
+    """Return the packets from a key frame on, or from one before it; None if the seek failed.
+
+    Some formats seek by when a frame is shown, others by when it is decoded.
+    """
+    for stamp in key:
+        container.seek(stamp, stream=stream)
+        packets = _demux(container, stream)
+        first = next(packets, None)
+        if first and first.is_keyframe and first.pts is not None and first.pts <= key[0]:
+            return itertools.chain([first], packets)
+    return None
 
 
 def _decode(stream: "VideoStream", packets: Iterable["Packet"]) -> Iterator["VideoFrame"]:
@@ -478,78 +701,51 @@ def _decode(stream: "VideoStream", packets: Iterable["Packet"]) -> Iterator["Vid
         yield from (frame for frame in frames if not frame.is_corrupt)
 
 
-SEEK_FROM = 24  # frames not needed: to skip fewer saves less than the seek costs
+# --- animated images ------------------------------------------------------------------------------
 
 
-def _decode_forward(
-    container: "InputContainer", stream: "VideoStream", timeline: Timeline, wanted: list[int]
-) -> Iterator[tuple[int, "VideoFrame"]]:
-    """Yield (index, frame) of the frames `wanted`, skipping to the last key frame before each."""
-    stamps, keys, can_seek = timeline.stamps, timeline.keys, timeline.stamped and bool(timeline.keys)
-    frames, frame, position = _decode(stream, _demux(container, stream)), None, -1
-    for index, following in zip(wanted, [*wanted[1:], len(stamps)], strict=True):
-        key = keys[max(0, bisect.bisect_right(keys, (stamps[index], np.inf)) - 1)] if can_seek else None
-        if key and bisect.bisect_left(stamps, key[0]) - position > SEEK_FROM:
-            packets = _seek(container, stream, key)
-            if packets is None:  # from the start, and all through
-                can_seek, position, packets = False, -1, _seek(container, stream, keys[0])
-            frames = _decode(stream, packets or ())
-        while position < index:
-            frame = next(frames, None)
-            if frame is None:
-                return
-            stamp = frame.pts if timeline.stamped else None
-            position = position + 1 if stamp is None else bisect.bisect_left(stamps, stamp)
-        if frame and position < following:  # else this one was damaged, and all up to the next
-            yield position, frame
+def _is_animation(path: Path) -> bool:
+    with contextlib.suppress(ValueError):
+        return _count_images(path) > 1
+    return False
 
 
-def _seek(
-    container: "InputContainer", stream: "VideoStream", key: tuple[int, int]
-) -> Iterator["Packet"] | None:
-    """Return the packets from a key frame on, or from one before; None where that fails.
-
-    Some formats seek by when a frame is shown, others by when it is decoded.
-    """
-    for stamp in key:
-        container.seek(stamp, stream=stream)
-        packets = _demux(container, stream)
-        first = next(packets, None)
-        if first and first.is_keyframe and first.pts is not None and first.pts <= key[0]:
-            return itertools.chain([first], packets)
-    return None
+def _time_animation(path: Path) -> Timeline:
+    with _open_image(path) as image:
+        check_size(*image.size)
+        seconds = []
+        for index in range(getattr(image, "n_frames", 1)):
+            image.seek(index)
+            seconds.append((image.info.get("duration") or 100) / 1000)
+    times = np.cumsum([0, *seconds[:-1]]).tolist()
+    return Timeline(times, [], [], list(range(len(times))))
 
 
-def _decode_alone(
-    container: "InputContainer", stream: "VideoStream", timeline: Timeline, wanted: list[int]
-) -> Iterator[tuple[int, "VideoFrame"]]:
-    """Yield (index, frame) of the key frames `wanted`, decoding nothing else."""
-    indices: dict[int | None, int] = {timeline.stamps[index]: index for index in wanted}
-    for number, packet in enumerate(_demux(container, stream)):
-        index = indices.get(packet.pts if timeline.stamped else number)
-        if index is not None:
-            for frame in _decode(stream, [packet]):
-                yield index, frame
-            stream.codec_context.flush_buffers()
-
-
-def prefetch(iterable: Iterable[T], ahead: int = 2) -> Iterator[T]:
-    """Yield the items of `iterable`, which runs in a thread beside, at most `ahead` items before."""
-    iterator = iter(iterable)
-    end: Any = object()
-    with ThreadPoolExecutor(1) as pool:
-        pending = deque(pool.submit(next, iterator, end) for _ in range(ahead))
-        while (item := pending.popleft().result()) is not end:
-            pending.append(pool.submit(next, iterator, end))
-            yield item
+def _read_animation(
+    path: Path, timeline: Timeline, wanted: list[int], threads: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (index, image) of the frames `wanted` of a GIF, WebP, AVIF or PNG."""
+    del timeline, threads
+    chosen = set(wanted)
+    for index, image in enumerate(iio.imiter(path, plugin="pillow", mode="RGB")):
+        if index in chosen:
+            yield index, image
 
 
 # --- faces ----------------------------------------------------------------------------------------
 
 CROP_ZOOM = 1.3  # side of a crop / size of its face
 HOG_FACE = 80  # pixels: the smallest face that the detector sees
+DOUBLED = (1, 1)  # a Scale
 ZONE, ZONE_FACE = 280, 112  # pixels: side of the zone searched around a known face, and the face in it
-COARSE = 640  # pixels: long side from which on the largest face is looked for
+COARSE = 640  # pixels: long side of the smallest reduced picture that is searched
+TILE = 3000  # pixels: side of the parts in which larger pictures are searched, to bound the memory
+LARGER = 1.15  # times as wide: when another face counts as larger than the one that is followed
+LOOK_AROUND = 10  # frames, at most, from one search for larger faces to the next
+CHEAP = 75_000  # pixels: pictures so small are searched in every frame; twice as large ones in every second
+CUT = 0.5  # correlation of two frames below which they are different scenes
+BACKGROUND = 8  # times smaller than the largest face: such faces are not searched
+PROBED = 8  # frames without a face that wait for a slow search of one or two of them
 SAME_PERSON = 0.6  # distance of encodings: face_recognition's own limit
 SAME_LOOK = 0.75  # correlation of crops
 
@@ -560,7 +756,7 @@ class Pose(NamedTuple):
     x: float  # centre: between the nose tip and the nose bridge
     y: float
     size: float  # 2.2 x the larger of eye distance and eyes-to-mouth distance
-    angle: float  # degrees in (-180, 180] by which to turn the head clockwise to have it upright
+    angle: float  # degrees in (-180, 180] by which to turn the head clockwise to make it upright
 
 
 class Face(NamedTuple):
@@ -579,62 +775,164 @@ class Face(NamedTuple):
 
 
 class FaceOptions(NamedTuple):
-    """Which faces of a video are wanted. Defaults: the published ones."""
+    """Which faces of a video to take. Defaults: the published ones."""
 
     frames: int = 30  # to sample
-    every: int = 0  # if not 0: sample every so manieth instead
+    every: int = 0  # if not 0: sample every nth frame instead
     start: float = 0.0  # seconds
     end: float | None = None  # seconds
     keyframes: bool = False  # sample the intra-coded frames only
     detector: str = "hog"  # or "cnn", slow without a GPU
     everyone: bool = False  # every person's face, not only the largest of each frame
-    min_size: float = 0.0  # pixels: Pose.size below which a face is passed over
+    min_size: float = 0.0  # pixels: faces with a smaller Pose.size are skipped
     min_sharpness: float = 0.0  # likewise, see measure_sharpness
 
 
+Located = tuple[Box, Pose]  # a face in a picture
+Scale = tuple[int, int]  # how many times a picture is reduced, then doubled
 FoundFaces = tuple[Frame, list[Face], int]  # see find_faces
 
 
-def sample_frames(path: Path, search: FaceOptions, threads: int = 0) -> Iterator[Frame]:
-    """Yield the Frames of a video that a FaceOptions asks for (see `read_frames`)."""
-    return read_frames(path, search.frames, search.start, search.end, search.keyframes, search.every, threads)
+def sample_frames(
+    path: Path, options: FaceOptions, threads: int = 0, timeline: Timeline | None = None
+) -> Iterator[Frame]:
+    """Yield the Frames of a video that the options ask for. See `read_frames`."""
+    chosen = (options.frames, options.start, options.end, options.keyframes, options.every)
+    return read_frames(path, *chosen, threads, timeline)
 
 
-def find_faces(frames: Iterable[Frame], search: FaceOptions) -> Iterator[FoundFaces]:
-    """Yield for each Frame (Frame, its Faces, how many more were too small or too blurred).
+def find_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[FoundFaces]:
+    """Yield (Frame, its Faces, number of faces skipped as too small or too blurred) for each Frame.
 
-    Decoding, finding and telling persons apart run side by side.
+    Decoding, searching and telling people apart run side by side.
     """
-    located = prefetch(locate_faces(prefetch(frames), search))
+    threading.Thread(target=_load_detector_ahead, daemon=True).start()  # while the first frames decode
+    located = prefetch(locate_faces(prefetch(frames), options))
     for frame, faces in recognize_people(located):
-        kept = [f for f in faces if f.pose.size >= search.min_size and f.sharpness >= search.min_sharpness]
+        kept = [f for f in faces if f.pose.size >= options.min_size and f.sharpness >= options.min_sharpness]
         yield frame, kept, len(faces) - len(kept)
 
 
-def locate_faces(frames: Iterable[Frame], search: FaceOptions) -> Iterator[tuple[Frame, list[Face]]]:
+def prefetch(iterable: Iterable[T], ahead: int = 2) -> Iterator[T]:
+    """Iterate in a background thread, at most `ahead` items ahead."""
+    iterator = iter(iterable)
+    end: Any = object()
+    with ThreadPoolExecutor(1) as pool:
+        pending = deque(pool.submit(next, iterator, end) for _ in range(ahead))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(pool.submit(next, iterator, end))
+            yield item
+
+
+def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tuple[Frame, list[Face]]]:
     """Yield (Frame, its Faces, largest first, of person 0) for each of a video's Frames.
 
-    The largest face is looked for near the last one first, then in the whole frame.
+    The largest face is followed from frame to frame until a larger one is seen or the scene changes.
+    Frames without a face wait until a few of them are searched at twice their size (see `locate_anywhere`);
+    only if that finds a face are all searched so from then on.
     """
-    last: Pose | None = None
-    for frame in frames:
-        near = None
-        if last and not search.everyone:
-            near = locate_near(frame.image, last, search.detector)
-        faces = []
-        for box, pose in [near] if near else locate_anywhere(frame.image, search):
-            crop = align_face(frame.image, pose)
-            faces.append(Face(frame.index, frame.time, box, pose, 0, measure_sharpness(crop), crop))
-        last = faces[0].pose if faces else last
-        yield frame, faces
+    last: Located | None = None  # the face that is followed
+    look_before: np.ndarray | None = None
+    blank: np.ndarray | None = None  # a picture in which every search failed
+    waiting: list[Frame] = []
+    doubled = False
+    for number, frame in enumerate(frames):
+        look = _reduce_grey(frame.image, 32)
+        if look_before is not None and _correlate(look, look_before) < CUT:
+            last = None
+        look_before = look
+        searched_before = waiting[-1].image if waiting else blank
+        found: list[Located] = []
+        if searched_before is None or not _is_unchanged(frame.image, searched_before):
+            found = _locate(frame.image, number, last, options, doubled)
+        last = found[0] if found else last
+        if not found and not doubled:
+            waiting.append(frame)
+            if len(waiting) < PROBED:
+                continue
+        if waiting:
+            again = _search_again(waiting, options, blank)
+            doubled = any(again)
+            last = next((located[0] for located in reversed(again) if located), last)
+            blank = None if doubled else waiting[-1].image
+            for earlier, located in zip(waiting, again, strict=True):
+                yield earlier, _make_faces(earlier, located)
+            waiting = []
+            if not found:
+                continue
+        if options.everyone and not doubled:  # smaller people may stand beside the one found
+            doubled = True
+            found = locate_anywhere(frame.image, options, doubled)
+        yield frame, _make_faces(frame, found)
+    if waiting:
+        for earlier, located in zip(waiting, _search_again(waiting, options, blank), strict=True):
+            yield earlier, _make_faces(earlier, located)
 
 
-def locate_near(image: np.ndarray, pose: Pose, detector: str) -> tuple[Box, Pose] | None:
-    """Return (box, Pose) of the face nearest to where one was, or None.
+def _search_again(
+    frames: Sequence[Frame], options: FaceOptions, blank: np.ndarray | None
+) -> list[list[Located]]:
+    """Return what the doubled search finds in each frame, if it finds anything in the first or middle one.
 
-    Searched is a zone around it, scaled and turned upright, so that faces smaller than the detector
-    sees are followed, and heads far from upright, where landmarks are poor. When the face proves to lie
-    otherwise than thought, it is searched again as it lies.
+    After a first failure, in the picture `blank`, only the middle one is tried. From where a face is found
+    it is followed in both directions; the slow search serves again where it is lost.
+    """
+    first: list[Located] = []
+    middle = len(frames) // 2
+    for start in (middle,) if blank is not None else (0, middle):
+        image = frames[start].image
+        if options.min_size < HOG_FACE and (blank is None or not _is_unchanged(image, blank)):
+            first = _pick(image, detect_faces(image, options.detector, *DOUBLED), options)
+        if first:
+            break
+        blank = image
+    if not first:
+        return [[] for _ in frames]
+    found = {start: first}
+    for others in (range(start + 1, len(frames)), range(start - 1, -1, -1)):
+        last = first[0]
+        for i in others:
+            found[i] = _locate(frames[i].image, i, last, options, doubled=True)
+            last = found[i][0] if found[i] else last
+    return [found[i] for i in range(len(frames))]
+
+
+def _make_faces(frame: Frame, located: Iterable[Located]) -> list[Face]:
+    faces = []
+    for box, pose in located:
+        crop = align_face(frame.image, pose)
+        faces.append(Face(frame.index, frame.time, box, pose, 0, measure_sharpness(crop), crop))
+    return faces
+
+
+def _locate(
+    image: np.ndarray, number: int, last: Located | None, options: FaceOptions, doubled: bool
+) -> list[Located]:
+    """Return the face followed, or a larger one if the frame shows it, or all faces (`options.everyone`).
+
+    `number` counts the frames: the larger the picture to search for larger faces, the more seldom that is.
+    """
+    near = locate_near(image, last[1], options.detector) if last and not options.everyone else None
+    if last and near and near[1].size > last[1].size / LARGER**2:  # else it is another face
+        width = near[0][2] - near[0][0]
+        for scale in _list_scales(image, ZONE):
+            pixels = image.shape[0] * image.shape[1] / scale[0] ** 2
+            due = number % min(LOOK_AROUND, math.ceil(pixels / CHEAP)) == 0
+            if due and _smallest_visible(scale) > LARGER * width:
+                boxes = detect_faces(image, options.detector, *scale)
+                largest = max(boxes, key=_area, default=near[0])
+                if largest[2] - largest[0] > LARGER * width:
+                    return [_measure(image, largest, options.detector)]
+        return [near]
+    return locate_anywhere(image, options, doubled)
+
+
+def locate_near(image: np.ndarray, pose: Pose, detector: str) -> Located | None:
+    """Return (box, Pose) of the face nearest to a known pose, or None.
+
+    Searches a zone around it, scaled and turned upright: so faces smaller than the detector sees are
+    followed, and heads far from upright, whose landmarks would be poor. If the face turns out to lie
+    differently, it is searched again as it lies.
     """
     found = None
     for _ in range(4):
@@ -659,35 +957,72 @@ def locate_near(image: np.ndarray, pose: Pose, detector: str) -> tuple[Box, Pose
     return found
 
 
-def locate_anywhere(image: np.ndarray, search: FaceOptions) -> list[tuple[Box, Pose]]:
-    """Return [(box, Pose)] of a frame's largest face, or of all, largest first.
+def locate_anywhere(image: np.ndarray, options: FaceOptions, doubled: bool = True) -> list[Located]:
+    """Return [(box, Pose)] of the largest face in a picture, or of all (`options.everyone`), largest first.
 
-    The largest is looked for in the frame made small, then at ever larger scale: what is found
-    first is the largest. The last scale, twice the frame's, is face_recognition's default, and costs
-    three times as much as all before.
+    The picture is searched from small to large: what is found first is the largest. The last search, with
+    `doubled`, is in the picture at twice its size, face_recognition's default, where faces down to 40
+    pixels are found; it costs three times as much as all before. Faces an eighth as large as the largest
+    are background: they are not searched.
     """
-    scales = [*((n, 0) for n in (8, 4, 2) if max(image.shape) >= n * COARSE), (1, 0), (1, 1)]
-    if search.min_size >= HOG_FACE:
-        scales.pop()
-    if search.everyone:
-        scales = scales[-1:]
-    found = (detect_faces(image, search.detector, *scale) for scale in scales)
-    boxes = next(filter(None, found), [])
-    boxes = sorted(boxes, key=lambda b: (b[2] - b[0]) * (b[3] - b[1]), reverse=True)
-    faces = []
-    for box in boxes if search.everyone else boxes[:1]:
-        pose = measure_pose(find_landmarks(image, box))
-        near = locate_near(image, pose, search.detector)
-        if near and np.hypot(near[1].x - pose.x, near[1].y - pose.y) >= pose.size / 2:
-            near = None  # another face, which lies nearer in the zone
-        faces.append(near or (box, pose))
-    return faces
+    *reduced, full = _list_scales(image, COARSE)
+    finest = DOUBLED if doubled and options.min_size < HOG_FACE else full
+    boxes: list[Box] = []
+    for scale in dict.fromkeys((*reduced, full, finest)):
+        if options.everyone and scale == full != finest and _widest(boxes) < BACKGROUND * HOG_FACE:
+            continue  # the finest search finds what this one does, and more
+        boxes = _merge_boxes(boxes + detect_faces(image, options.detector, *scale))
+        if boxes and (not options.everyone or _smallest_visible(scale) <= _widest(boxes) / BACKGROUND):
+            break
+    return _pick(image, boxes, options)
+
+
+def _pick(image: np.ndarray, boxes: Sequence[Box], options: FaceOptions) -> list[Located]:
+    boxes = sorted(boxes, key=_area, reverse=True)
+    return [_measure(image, box, options.detector) for box in (boxes if options.everyone else boxes[:1])]
+
+
+def _measure(image: np.ndarray, box: Box, detector: str) -> Located:
+    """Return (box, Pose) of a detected face, measured upright where that finds the same face again."""
+    pose = measure_pose(find_landmarks(image, box))
+    near = locate_near(image, pose, detector)
+    if near and np.hypot(near[1].x - pose.x, near[1].y - pose.y) < pose.size / 2:
+        return near
+    return box, pose
+
+
+def _list_scales(image: np.ndarray, side: int) -> list[Scale]:
+    """Return the scales at which to search, the smallest picture, of at least `side` pixels, first."""
+    return [*((n, 0) for n in (16, 8, 4, 2) if max(image.shape) >= n * side), (1, 0)]
+
+
+def _smallest_visible(scale: Scale) -> float:
+    """Return the width, in pixels of the picture, of the smallest face that is found at a scale."""
+    return HOG_FACE * scale[0] / 2 ** scale[1]
+
+
+def _area(box: Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _widest(boxes: Iterable[Box]) -> int:
+    return max((box[2] - box[0] for box in boxes), default=0)
+
+
+def _merge_boxes(boxes: Sequence[Box]) -> list[Box]:
+    """Return the boxes without those that have their centre in an earlier one: the same face, found twice."""
+    merged: list[Box] = []
+    for box in boxes:
+        x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        if not any(left <= x <= right and top <= y <= bottom for left, top, right, bottom in merged):
+            merged.append(box)
+    return merged
 
 
 def recognize_people(located: Iterable[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, list[Face]]]:
     """Yield (Frame, its Faces) for each (Frame, Faces) of a video, with the person set, counted from 1.
 
-    Who looks the same as in the frame before is not encoded anew: that takes longer than all else.
+    A face that matches one in the previous frame keeps its person: encoding is the slowest step.
     """
     people: list[list[np.ndarray]] = []  # each person's encodings
     last: list[Face] = []  # of the last frame that had some
@@ -719,12 +1054,19 @@ def detect_faces(
 ) -> list[Box]:
     """Return the boxes (left, top, right, bottom) of the faces in a uint8 RGB image, in its pixels.
 
-    Looked for in the image made `reduction` times smaller, then doubled `upsample` times.
+    The image is searched reduced by `reduction`, then doubled `upsample` times; in parts if it is large.
     """
     small = image if reduction == 1 else np.asarray(Image.fromarray(image).reduce(reduction))
-    boxes = _import_face_recognition().face_locations(small, upsample, detector)
-    return [(left * reduction, top * reduction, right * reduction, bottom * reduction)
-            for top, right, bottom, left in boxes]  # fmt: skip
+    find = _import_face_recognition().face_locations
+    side, overlap = TILE >> upsample, 3 * HOG_FACE
+    boxes = []
+    for y in range(0, max(1, small.shape[0] - overlap), side - overlap):
+        for x in range(0, max(1, small.shape[1] - overlap), side - overlap):
+            part = np.ascontiguousarray(small[y : y + side, x : x + side])
+            for top, right, bottom, left in find(part, upsample, detector):
+                box = (left + x, top + y, right + x, bottom + y)
+                boxes.append(tuple(edge * reduction for edge in box))
+    return _merge_boxes(boxes) if max(small.shape) > side else boxes
 
 
 def find_landmarks(image: np.ndarray, box: Box) -> dict[str, list[tuple[int, int]]]:
@@ -743,10 +1085,21 @@ def encode_face(crop: np.ndarray) -> np.ndarray:
 
 def correlate_crops(first: np.ndarray, second: np.ndarray) -> float:
     """Return the correlation of two aligned crops, at 24x24 grey pixels without the border, in [-1, 1]."""
-    grey = [_reduce_grey(crop, 32)[4:-4, 4:-4].ravel() for crop in (first, second)]
-    deviations = [g - g.mean() for g in grey]
+    return _correlate(*(_reduce_grey(crop, 32)[4:-4, 4:-4] for crop in (first, second)))
+
+
+def _correlate(first: np.ndarray, second: np.ndarray) -> float:
+    deviations = [(grey - grey.mean()).ravel() for grey in (first, second)]
     norms = [np.linalg.norm(d) for d in deviations]
     return float(deviations[0] @ deviations[1] / max(norms[0] * norms[1], 1e-9))
+
+
+def _is_unchanged(first: np.ndarray, second: np.ndarray) -> bool:
+    """Return whether two pictures differ by no more than compression does."""
+    if first.shape != second.shape:
+        return False
+    every = np.s_[::3, ::3]
+    return bool(np.abs(first[every].astype(np.int16) - second[every]).max() <= 8)
 
 
 def measure_sharpness(crop: np.ndarray) -> float:
@@ -758,6 +1111,11 @@ def measure_sharpness(crop: np.ndarray) -> float:
 
 def _reduce_grey(crop: np.ndarray, side: int) -> np.ndarray:
     return resize_face(crop, "bilinear", side) @ (0.299, 0.587, 0.114)
+
+
+def _load_detector_ahead() -> None:
+    with contextlib.suppress(ImportError):  # whoever needs it raises it again
+        _import_face_recognition()
 
 
 @functools.cache
@@ -837,9 +1195,6 @@ def _mirror(first: int, last: int, length: int) -> slice | np.ndarray:
     beyond = (max(0, -first), max(0, last - length))
     rows = np.pad(np.arange(length), beyond, "reflect" if length > 1 else "edge")
     return rows[max(0, first) : max(0, first) + last - first]
-
-
-# --- faces of videos, as files ---------------------------------------------------------------------
 
 
 # --- many at once -----------------------------------------------------------------------------------

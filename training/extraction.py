@@ -3,40 +3,44 @@
 import contextlib
 import csv
 import fcntl
+import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline import (
     DOUBTFUL_NAME,
-    FACE_NAME,
     PERSON_NAME,
-    RECORD_NAME,
     SHEET_NAME,
-    TABLE_NAME,
     Face,
     FaceOptions,
     FoundFaces,
     Watch,
     describe_error,
     find_faces,
+    read_timeline,
     resize_face,
     sample_frames,
 )
 
+TABLE_NAME, RECORD_NAME = "faces.csv", "extraction.json"
+FACE_NAME = re.compile(r".+-\d{6,}\.(png|jpg)", re.DOTALL)
+MEGABYTE = 1 << 20
 FACE_COLUMNS = ("frame", "time", "person", "left", "top", "right", "bottom", "x", "y", "size", "angle",
                 "sharpness", "doubt", "file")  # fmt: skip
 
 
 class Extraction(NamedTuple):
-    """What came of a video's extraction."""
+    """What came of one video."""
 
     path: Path  # the video
     folder: Path  # where its faces are
@@ -48,12 +52,13 @@ class Extraction(NamedTuple):
     doubtful: int = 0  # of the faces written
     before: bool = False  # whether it had been done before
     error: str = ""
+    note: str = ""  # what a reader should know of how the video was read
 
 
 def extract_video(
     path: str | Path,
     folder: str | Path,
-    search: FaceOptions,
+    options: FaceOptions,
     jpeg: int | None = None,
     drop_doubtful: bool = False,
     force: bool = False,
@@ -62,23 +67,26 @@ def extract_video(
 ) -> Extraction:
     """Write a video's faces to a folder of their own; return the Extraction, errors included.
 
-    In the folder: `<video>-<frame index>.png`, or .jpg of quality `jpeg`, of everyone in a subfolder for
-    each person; faces.csv; contact_sheet.png; extraction.json. The folder appears when it is
-    complete. One that holds the same video's faces by the same settings is left as it is, unless
-    `force`; one that holds anything else is refused. With `drop_doubtful` the faces that
-    `flag_outliers` names go to a subfolder. `watch` wraps the iterator over frames: a progress bar.
+    The folder gets `<video>-<frame index>.png` (or .jpg of quality `jpeg`), in a subfolder per person if
+    `options.everyone`, faces.csv, contact_sheet.png and extraction.json. It appears when it is complete. A
+    folder that holds the same video's faces by the same settings is left as it is, unless `force`; one that
+    holds anything else is refused. `drop_doubtful` moves the faces that `flag_outliers` names to a
+    subfolder. `watch` wraps the iterator over frames: a progress bar.
     """
     path, folder = Path(path), Path(os.path.realpath(folder))
-    settings = search._asdict() | {"jpeg": jpeg, "drop_doubtful": drop_doubtful}
-    part = folder.parent / f".writing-{folder.name}"  # always the same: a kill's leftover is cleared
+    settings = options._asdict() | {"jpeg": jpeg, "drop_doubtful": drop_doubtful}
+    part = folder.parent / f".writing-{folder.name}"  # always the same, so that a killed run's is cleared
     try:
-        record = {"video": path.name, "bytes": os.path.getsize(path), "settings": settings}
+        record = {"video": path.name, "digest": compute_digest(path), "settings": settings}
         if force:
             check_replaceable(folder)
         elif found := check_extraction(folder, record):
             return Extraction(path, folder, **found, before=True)
+        timeline = read_timeline(path)
+        frames = sample_frames(path, options, threads, timeline)
         with _claim(part) as lock:
-            found = _write_faces(path, part, search, jpeg, drop_doubtful, threads, watch)
+            found = _write_faces(path, part, watch(find_faces(frames, options)), options, jpeg, drop_doubtful)
+            found["note"] = timeline.others
             (part / RECORD_NAME).write_text(json.dumps(record | {"found": found}, indent=1) + "\n")
             if force:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -89,17 +97,27 @@ def extract_video(
         return Extraction(path, folder, error=describe_error(error))
 
 
+def compute_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's size and of its first and last megabyte: it tells videos apart."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        digest = hashlib.sha256(f"{size} ".encode() + file.read(MEGABYTE))
+        file.seek(max(0, size - MEGABYTE))
+        digest.update(file.read(MEGABYTE))
+    return digest.hexdigest()
+
+
 @contextlib.contextmanager
 def _claim(folder: Path) -> Iterator[Path]:
     """Make a folder, or clear that of a killed run; yield the file that locks out other runs.
 
-    Raises FileExistsError when another run is at it. The folder is gone when there is an error.
+    Raises FileExistsError if another run is using the folder. After an error the folder is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / ".lock"
     with open(lock, "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by a kill, too
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a kill releases it
         except BlockingIOError:
             raise FileExistsError(f"{folder}: another run is writing there") from None
         try:
@@ -117,13 +135,13 @@ def _claim(folder: Path) -> Iterator[Path]:
 def check_extraction(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Return what an extraction by these settings found in this video before, {} if there was none.
 
-    Raises FileExistsError when the folder holds anything else.
+    Raises FileExistsError if the folder holds anything else.
     """
     if not folder.is_dir() or not any(folder.iterdir()):
         return {}
     try:
         found = json.loads((folder / RECORD_NAME).read_bytes())
-        differing = [name for name in ("video", "bytes") if found[name] != record[name]]
+        differing = [name for name in ("video", "digest") if found[name] != record[name]]
         settings = found["settings"]
         differing += [name for name, value in record["settings"].items() if settings[name] != value]
         if not differing:
@@ -131,11 +149,11 @@ def check_extraction(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         reason = f"faces of another video or by other settings ({', '.join(differing)})"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         reason = "something else"
-    raise FileExistsError(f"{folder} holds {reason}: --force to replace it, or another --output")
+    raise FileExistsError(f"{folder} holds {reason}: use --force to replace it, or another --output")
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise FileExistsError unless the folder holds an extraction and nothing else, or nothing at all."""
+    """Raise FileExistsError unless the folder is empty, missing, or holds an extraction and nothing else."""
     entries = list(folder.iterdir()) if folder.is_dir() else []
     recorded = any(entry.name == RECORD_NAME for entry in entries)
     for entry in entries:
@@ -150,42 +168,48 @@ def check_replaceable(folder: Path) -> None:
 def _write_faces(
     path: Path,
     folder: Path,
-    search: FaceOptions,
+    found: Iterable[FoundFaces],
+    options: FaceOptions,
     jpeg: int | None,
     drop_doubtful: bool,
-    threads: int,
-    watch: Watch[FoundFaces],
 ) -> dict[str, Any]:
     """Write what belongs into an extraction's folder; return the counts of its Extraction."""
     faces, frames, empty, refused = [], 0, 0, 0
-    for _, found, passed_over in watch(find_faces(sample_frames(path, search, threads), search)):
-        for face in found:
-            write_face(face, folder / name_face(path, face, search.everyone, jpeg), jpeg)
-            # the sheet needs no more, and many large crops would fill the memory
+    for _, kept, skipped in found:
+        for face in kept:
+            write_face(face, folder / name_face(path, face, options.everyone, jpeg), jpeg)
+            # the sheet needs no more than a thumbnail; large crops would fill the memory
             faces.append(face._replace(crop=resize_face(face.crop, "bilinear", THUMBNAIL)))
         frames += 1
-        empty += not found and not passed_over
-        refused += passed_over
-    doubts = flag_outliers(faces, search.everyone)
-    files = [name_face(path, face, search.everyone, jpeg) for face in faces]
+        empty += not kept and not skipped
+        refused += skipped
+    doubts = flag_outliers(faces, options.everyone)
+    files = [name_face(path, face, options.everyone, jpeg) for face in faces]
     for i, doubt in enumerate(doubts):
         if doubt and drop_doubtful:
             name = files[i].parent / DOUBTFUL_NAME / files[i].name
             os.renames(folder / files[i], folder / name)
             files[i] = name
-    with open(folder / TABLE_NAME, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    write_table(folder / TABLE_NAME, faces, doubts, files)
+    if faces:
+        iio.imwrite(folder / SHEET_NAME, np.asarray(draw_contact_sheet(faces, doubts)))
+    people = len({face.person for face in faces})
+    doubtful = sum(map(bool, doubts))
+    return {"frames": frames, "faces": len(faces), "empty": empty, "refused": refused,
+            "people": people, "doubtful": doubtful}  # fmt: skip
+
+
+def write_table(
+    path: Path, faces: Sequence[Face], doubts: Sequence[str], files: Sequence[PurePosixPath]
+) -> None:
+    """Write faces.csv: a row per face, with its doubt and the name of its file."""
+    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(FACE_COLUMNS)
         for face, doubt, name in zip(faces, doubts, files, strict=True):
             pose = (round(value, 2) for value in face.pose)
             numbers = (face.frame, round(face.time, 4), face.person, *face.box, *pose)
             writer.writerow((*numbers, round(face.sharpness, 1), doubt, name))
-    if faces:
-        draw_contact_sheet(faces, doubts).save(folder / SHEET_NAME)
-    people = len({face.person for face in faces})
-    doubtful = sum(map(bool, doubts))
-    return {"frames": frames, "faces": len(faces), "empty": empty, "refused": refused,
-            "people": people, "doubtful": doubtful}  # fmt: skip
 
 
 def name_face(path: Path, face: Face, everyone: bool, jpeg: int | None) -> PurePosixPath:
@@ -196,16 +220,17 @@ def name_face(path: Path, face: Face, everyone: bool, jpeg: int | None) -> PureP
 
 def write_face(face: Face, path: Path, jpeg: int | None) -> None:
     path.parent.mkdir(exist_ok=True)
-    # full colour resolution: the networks look at just such traces
+    # full colour resolution: colour traces are among what the networks look for
     options: dict[str, Any] = {"quality": jpeg, "subsampling": 0} if jpeg else {}
-    Image.fromarray(face.crop).save(path, **options)
+    iio.imwrite(path, face.crop, plugin="pillow", **options)
 
 
 def flag_outliers(faces: Sequence[Face], everyone: bool = False) -> list[str]:
-    """Return why each of a video's Faces may be no good: "", or some of these, joined by ", ".
+    """Return for each face why it may be unusable, or "".
 
-    "blurred" or "small" beside the median of the others, at an unusual "position", of another "identity"
-    than most. With `everyone` each person's faces are compared with their own only.
+    The reasons, joined by ", ": "blurred" or "small" compared with the median of the video's faces, at an
+    unusual "position", or of another "identity" than most. With `everyone`, each person's faces are compared
+    with their own only.
     """
     if not faces:
         return []
@@ -219,7 +244,7 @@ def flag_outliers(faces: Sequence[Face], everyone: bool = False) -> list[str]:
         away = np.linalg.norm(centre[own] - np.median(centre[own], axis=0), axis=1)
         tests[own, 0] = sharpness[own] < 0.4 * np.median(sharpness[own])
         tests[own, 1] = size[own] < 0.6 * np.median(size[own])
-        # who walks across the picture is nowhere unusual
+        # for someone who walks across the picture no position is unusual
         tests[own, 2] = away > max(np.median(size[own]), 4 * np.median(away))
     if not everyone:
         tests[:, 3] = person != np.bincount(person).argmax()
@@ -231,7 +256,7 @@ THUMBNAIL = 112  # pixels
 
 
 def draw_contact_sheet(faces: Sequence[Face], doubts: Sequence[str]) -> Image.Image:
-    """Return a Pillow image of the Faces in order, their crops made THUMBNAIL wide; the doubtful in red."""
+    """Return a Pillow image of the Faces in order, as thumbnails, the doubtful ones framed in red."""
     columns = min(10, len(faces))
     rows = -(-len(faces) // columns)
     width, height = THUMBNAIL + 8, THUMBNAIL + 30

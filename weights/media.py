@@ -1,9 +1,10 @@
-"""One video or photograph: score its faces, write an annotated copy."""
+"""One video or photograph: find and score its faces, write an annotated copy."""
 
 import bisect
 import contextlib
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,17 +14,21 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline import (
+    HOG_FACE,
     Face,
     FaceOptions,
+    FoundFaces,
     Frame,
     Item,
-    choose_stream,
+    Pose,
+    Timeline,
     describe_error,
     find_faces,
-    is_video,
+    get_stream,
     open_video,
     read_frames,
     read_image,
+    read_timeline,
     sample_frames,
     write_atomically,
 )
@@ -42,6 +47,9 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
 
 
+LARGEST_PHOTO = 50_000_000  # pixels: larger photographs are reduced before faces are searched
+
+
 def score_file(
     item: Item, annotated: Path | None, weights: Weights, options: FaceOptions, threads: int = 0
 ) -> Result:
@@ -50,23 +58,64 @@ def score_file(
     In a photograph all faces are scored. If `annotated` is a path, an annotated copy is written there.
     Errors are in the Result; if only the copy failed, beside the score.
     """
-    kind = "video" if is_video(item.path) else "photo"
+    kind = "video" if item.is_video else "photo"
     try:
-        if kind == "video":
-            frames: Iterable[Frame] = sample_frames(item.path, options, threads)
+        predict, note = load_predictor(weights, threads), ""
+        if item.is_video:
+            timeline = read_timeline(item.path)
+            note = timeline.others
+            found = find_faces(sample_frames(item.path, options, threads, timeline), options)
         else:
-            options = options._replace(everyone=True)
-            frames = [Frame(0, 0.0, read_image(item.path))]
-        predict = load_predictor(weights, threads)
-        sampled, faces = score_faces(find_faces(frames, options), predict, weights.resampling)
+            found = find_faces_in_photo(item.path, options)
+        sampled, faces = score_faces(found, predict, weights.resampling)
         score = lowest_person_score(average_people(faces))
         verdict = verdict_of(score, weights.threshold) if faces else "no face"
-        found = Result(item, score, verdict, "", kind, len(sampled), faces)
+        result = Result(item, score, verdict, "", kind, len(sampled), faces, note)
         if annotated:
-            found = found._replace(error=try_annotating(found, annotated, weights.threshold, sampled))
-        return found
+            result = result._replace(error=try_annotating(result, annotated, weights.threshold, sampled))
+        return result
     except (OSError, ValueError, MemoryError) as error:
         return Result(item, None, "error", describe_error(error), kind)
+
+
+# --- photographs ----------------------------------------------------------------------------------
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """Return a photograph as `read_image` does, reduced by a whole factor to at most 50 megapixels."""
+    image = read_image(path)
+    factor = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / LARGEST_PHOTO))
+    return image if factor == 1 else np.asarray(Image.fromarray(image).reduce(factor))
+
+
+def find_faces_in_photo(path: Path, options: FaceOptions) -> Iterator[FoundFaces]:
+    """Yield all faces of a photograph as `pipeline.find_faces` does those of a frame.
+
+    If there is none, the photograph is tried lying on its sides and on its head.
+    """
+    frame, options = Frame(0, 0.0, read_photo(path)), options._replace(everyone=True)
+    for quarters in (0, 1, 3, 2):
+        turned = frame._replace(image=np.ascontiguousarray(np.rot90(frame.image, quarters)))
+        # a face on its side must have 80 pixels: the slow search for smaller ones is made once
+        wanted = options._replace(min_size=max(options.min_size, HOG_FACE)) if quarters else options
+        ((_, faces, skipped),) = find_faces([turned], wanted)
+        if faces or skipped:
+            break
+    shape = frame.image.shape
+    yield frame, [turn_back(face, quarters, shape) for face in faces] if quarters else faces, skipped
+
+
+def turn_back(face: Face, quarters: int, shape: tuple[int, ...]) -> Face:
+    """Return a Face of a picture turned anticlockwise as it lies in the picture before, of `shape`."""
+    height, width = shape[:2]
+
+    def back(x: float, y: float) -> tuple[float, float]:
+        return {1: (width - 1 - y, x), 2: (width - 1 - x, height - 1 - y), 3: (y, height - 1 - x)}[quarters]
+
+    (x1, y1), (x2, y2) = back(*face.box[:2]), back(*face.box[2:])
+    box = tuple(round(edge) for edge in (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
+    angle = (face.pose.angle - 90 * quarters + 180) % 360 - 180
+    return face._replace(box=box, pose=Pose(*back(face.pose.x, face.pose.y), face.pose.size, angle))
 
 
 def try_annotating(result: Result, path: Path, threshold: float, sampled: Sequence[int] = ()) -> str:
@@ -96,7 +145,8 @@ def annotate(result: Result, path: Path, threshold: float, sampled: Sequence[int
     if result.kind == "video":
         _annotate_video(result, label, path, threshold, sampled)
         return
-    image = Image.fromarray(read_image(result.item.path))
+    read = read_photo if result.kind == "photo" else read_image
+    image = Image.fromarray(read(result.item.path))
     draw_verdicts(image, result.faces, threshold)
     draw_label(image, (0, 0), label, result.verdict)
     iio.imwrite(path, np.asarray(image), extension=".png")
@@ -109,12 +159,13 @@ def _annotate_video(result: Result, label: str, path: Path, threshold: float, sa
     for face in result.faces:
         faces[face.frame].append(face)
     original, copy = result.item.path, os.path.abspath(path)
+    timeline = read_timeline(original)
     with open_video(original) as source, av.open(copy, "w", format="mp4") as target:
         video = target.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, TICKS)
         sound = _add_sound(source, target)
-        for number, frame in enumerate(read_frames(original, every=1)):
+        for number, frame in enumerate(read_frames(original, every=1, timeline=timeline)):
             height, width = (side // 2 * 2 for side in frame.image.shape[:2])  # H.264 needs even sides
             if not height or not width:
                 raise ValueError("frames must be at least 2x2 pixels")
@@ -128,7 +179,7 @@ def _annotate_video(result: Result, label: str, path: Path, threshold: float, sa
             target.mux(video.encode(picture))
         target.mux(video.encode())
         if sound:
-            _copy_sound(source, target, sound)
+            _copy_sound(source, target, sound, timeline)
 
 
 def _add_sound(source: "InputContainer", target: "OutputContainer") -> "AudioStream | None":
@@ -141,11 +192,13 @@ def _add_sound(source: "InputContainer", target: "OutputContainer") -> "AudioStr
     return target.add_stream("aac", rate=min(stream.codec_context.sample_rate, 48_000))
 
 
-def _copy_sound(source: "InputContainer", target: "OutputContainer", sound: "AudioStream") -> None:
+def _copy_sound(
+    source: "InputContainer", target: "OutputContainer", sound: "AudioStream", timeline: Timeline
+) -> None:
     """Copy the sound up to where it is damaged; re-encode it only if MP4 does not take its codec."""
     import av
 
-    stream, video = source.streams.audio[0], choose_stream(source)
+    stream, video = source.streams.audio[0], get_stream(source, timeline)
     start = float((video.start_time or 0) * (video.time_base or 1))  # times count from the first frame
     resampler = av.AudioResampler("fltp", "stereo", sound.codec_context.sample_rate)
     copied = sound.codec_context.name == stream.codec_context.name

@@ -65,7 +65,8 @@ def format_video(result: Result, threshold: float) -> str:
     share = f"{100 * forged / len(result.faces):.1f}" if result.faces else "-"
     count = "-" if result.score is None and result.error else len(result.faces)
     path = printable(result.item.path)
-    rows = [f"{format_score(result.score)}  {count:>5}  {share:>9}  {result.verdict:<8}  {path}"]
+    note = f" ({result.note})" if result.note else ""
+    rows = [f"{format_score(result.score)}  {count:>5}  {share:>9}  {result.verdict:<8}  {path}{note}"]
     people = average_people(result.faces)
     for person, (mean, number) in people.items() if len(people) > 1 else ():
         few = "" if number >= MIN_FACES_PER_PERSON or result.kind == "photo" else ", too few faces to decide"

@@ -39,6 +39,7 @@ class Result(NamedTuple):
     kind: str = "image"  # a face crop; else "video" or "photo"
     frames: int = 0  # frames sampled
     faces: tuple[Face, ...] = ()  # of a video or photograph, scored
+    note: str = ""  # what a reader should know of how the file was read
 
 
 def score_crops(
