@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -932,21 +932,110 @@ def _watch_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-# --- weights --------------------------------------------------------------------------------------
+# --- scripts ------------------------------------------------------------------------------------------
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Run a script's `main` and exit with the status it returns; after Ctrl-C or a closed pipe, silently."""
+    try:
+        _open_streams()
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except FileNotFoundError as error:  # `main` reports all others
+        sys.exit(fail(2, f"the working folder is gone ({describe_error(error)})"))
+
+
+def _open_streams() -> None:
+    """Make print and progress bars work if stdout or stderr is closed or cannot encode a file's name."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (open until the end)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def fail(status: int, reason: object) -> int:
+    """Print the reason after the script's name; return the exit status."""
+    print(f"{os.path.basename(sys.argv[0])}: {reason}", file=sys.stderr)
+    return status
+
+
+def make_parser(description: str | None, usage: str) -> argparse.ArgumentParser:
+    """Return a parser that prints a script's docstring as it is, and one line of usage before an error."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(
+        usage=f"%(prog)s {usage}", description=description, formatter_class=formatter
+    )
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the arguments, by default those of the command line; refuse empty ones."""
+    argv = sys.argv[1:] if argv is None else argv
+    if "" in argv:
+        parser.error("an argument is empty: is a variable not set?")
+    return parser.parse_args(argv)
+
+
+def read_count(text: str) -> int:
+    """Return a count given on the command line. Raises argparse's error if it is not at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
+    return int(text)
+
+
+def read_number(text: str) -> float:
+    """Return a number given on the command line. Raises argparse's error if it is not finite."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a number, not {text}")
+    return value
+
+
+def printable(path: str | Path) -> str:
+    """Return a path on one line, whatever its name."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the reason of an error in one line, without the file's name."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(reason.split())
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Call write(temporary path of the same name), then rename it: a killed run leaves no half file."""
+    path = Path(os.path.realpath(path))  # a link stays a link
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+        part = Path(folder, path.name)
+        write(part)
+        os.replace(part, path)
+
+
+def compute_sha256(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 @contextlib.contextmanager
 def silence_native_stderr() -> Iterator[None]:
-    """Hold back what native code writes to stderr: TensorFlow and LiteRT greet at every start.
+    """Discard what native code writes to stderr: TensorFlow and LiteRT print lines at every start.
 
-    Setting TF_CPP_MIN_LOG_LEVEL, which TensorFlow 2.21 heeds too late itself, lets all through.
+    Set TF_CPP_MIN_LOG_LEVEL to see it; TensorFlow 2.21 itself reads that too late.
     """
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
         yield
         return
     try:
         stderr = os.dup(2)
-    except OSError:  # it is closed: nothing to hold back
+    except OSError:  # it is closed
         yield
         return
     sink = os.open(os.devnull, os.O_WRONLY)
@@ -957,82 +1046,3 @@ def silence_native_stderr() -> Iterator[None]:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(sink)
-
-
-def compute_sha256(path: str | Path) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def check_room(folder: Path) -> None:
-    """Raise OSError when a megabyte cannot be written to `folder`: HDF5 would crash the process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(1_000_000))
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(folder)) from error
-
-
-def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Call write(temporary path of the same name), then rename it: a kill leaves no half file."""
-    path = Path(os.path.realpath(path))  # a link stays a link
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-        part = Path(folder, path.name)
-        write(part)
-        os.replace(part, path)
-
-
-# --- scores ---------------------------------------------------------------------------------------
-
-
-def open_streams() -> None:
-    """Have print and progress bars work where stdout or stderr is closed, or knows no such letters."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (until the end)
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
-
-
-def read_count(text: str) -> int:
-    """Return a count given on the command line; raises argparse's error when it is below 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: wanted 1 or more")
-    return value
-
-
-def read_number(text: str) -> float:
-    """Return a number given on the command line; raises argparse's error when it is not finite."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text}: wanted a number")
-    return value
-
-
-def printable(path: str | Path) -> str:
-    """Return a path on one line, whatever its name."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))
-
-
-def describe_error(error: BaseException) -> str:
-    """Return why a file could not be used, in one line without its name."""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(reason.split())
-
-
-# --- scores as tables ------------------------------------------------------------------------------
-
-
-# --- figures of merit -----------------------------------------------------------------------------
-
-
-# --- figures --------------------------------------------------------------------------------------
-
-
-# --- annotated copies -----------------------------------------------------------------------------------
-
-
-# --- where the evidence lies -------------------------------------------------------------------------------

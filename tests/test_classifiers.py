@@ -218,8 +218,8 @@ def test_litert_equals_keras(converted, noise, gradient):
 
     faces = np.concatenate([noise, gradient, np.zeros_like(gradient), np.full_like(gradient, 255)])
     for name in AUTHORS:
-        litert = load_predictor(find_weights(converted / f"{name}.tflite"), load_classifier)
-        keras_scores = load_predictor(find_weights(converted / f"{name}.weights.h5"), load_classifier)
+        litert = load_predictor(find_weights(converted / f"{name}.tflite"))
+        keras_scores = load_predictor(find_weights(converted / f"{name}.weights.h5"))
         np.testing.assert_allclose(litert(faces), keras_scores(faces), atol=1e-6)
         np.testing.assert_allclose(litert(noise)[:1], litert(noise[:1]), atol=1e-6)
         assert litert(faces[:0]).shape == (0,)

@@ -24,7 +24,7 @@ from weights import find_weights, load_predictor, media
 from weights.figures import map_evidence
 from weights.media import interpolate_faces, score_file
 from weights.scores import lowest_person_score
-from weights.table import read_scores
+from weights.table import read_json
 
 WEIGHTS = find_weights("Meso4_DF")
 
@@ -148,7 +148,7 @@ def test_mixed_input(mixed, tmp_path):
         assert {k: v for k, v in row.items() if v} == {
             k: str(v) for k, v in item.items() if v not in (None, "")
         }
-    assert read_scores(tmp_path / "o.csv") == read_scores(tmp_path / "o.json")
+    assert read_json(tmp_path / "o.csv") == read_json(tmp_path / "o.json")
     assert json.loads((tmp_path / "o.json").read_text())["summary"]["videos"]["no_face"] == 1
 
 
@@ -182,13 +182,13 @@ def test_resume_after_a_kill(clips, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before, _ = read_scores(tmp_path / "o.json")
+    before, _ = read_json(tmp_path / "o.json")
     assert 1 <= len(before) < 4
     marked = (tmp_path / "o.json").read_text().replace('"frame": 0,', '"frame": 77,')
     (tmp_path / "o.json").write_text(marked)  # what is known is not scored again
     done = run_script(*command[1:], "--resume")
     assert "(4 of 4 videos)" in done.stdout
-    after, _ = read_scores(tmp_path / "o.json")
+    after, _ = read_json(tmp_path / "o.json")
     assert list(after) == [str(tmp_path / f"{i}.mp4") for i in range(4)]
     for path, score in after.items():
         assert (77 in {face.frame for face in score.faces}) == (path in before)
@@ -205,7 +205,7 @@ def test_resume_after_a_kill(clips, tmp_path):
 def test_jobs_give_the_same(clips, tmp_path):
     for jobs in ("1", "2"):
         run_script("deepfakes_images.py", clips, "--csv", tmp_path / jobs, "--jobs", jobs, status=1)
-    one, two = (read_scores(tmp_path / jobs)[0] for jobs in ("1", "2"))
+    one, two = (read_json(tmp_path / jobs)[0] for jobs in ("1", "2"))
     assert list(one) == list(two)
     for path, score in one.items():
         assert score._replace(score=None, faces=()) == two[path]._replace(score=None, faces=())
@@ -360,7 +360,7 @@ def test_a_copy_that_fails_costs_no_score(clips, tmp_path, monkeypatch):
 
 
 def test_several_threads_share_the_network(noise):
-    predict = load_predictor(WEIGHTS, None)
+    predict = load_predictor(WEIGHTS)
     expected = [predict(noise[: i % 4 + 1]) for i in range(8)]
     with ThreadPoolExecutor(4) as pool:
         for i, found in enumerate(pool.map(lambda i: predict(noise[: i % 4 + 1]), range(80))):

@@ -22,8 +22,8 @@ from PIL import ImageFile as PillowFile
 import classifiers
 import pipeline
 from weights import find_weights, load_predictor
-from weights.scores import Result, score_images
-from weights.table import read_scores, write_csv
+from weights.scores import Result, score_crops
+from weights.table import read_json, write_csv
 
 MUTANTS = 40  # of each format
 BOUND = 10  # seconds for any of the files here, on a busy machine
@@ -292,7 +292,7 @@ def test_a_file_that_vanishes_while_others_are_scored(tmp_path, portrait):
     images = pipeline.find_images([tmp_path])
     (tmp_path / "1.png").unlink()
     (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:2000])
-    found = list(score_images(images, lambda faces: np.ones(len(faces)), "bilinear", 0.5))
+    found = list(score_crops(images, lambda faces: np.ones(len(faces)), "bilinear", 0.5))
     assert [score.verdict for score in found] == ["real", "error", "error"]
     assert [Path(score.item.path).name for score in found] == ["0.png", "1.png", "2.png"]
 
@@ -444,7 +444,7 @@ import sys; sys.path.insert(0, sys.argv[1])
 import numpy as np, pipeline
 for path in sys.argv[2:]:
     try:
-        predict = pipeline.load_predictor(pipeline.find_weights(path), None)
+        predict = pipeline.load_predictor(pipeline.find_weights(path))
         predict(np.zeros((2, 256, 256, 3), np.uint8))
         print("loaded")
     except ValueError as error:
@@ -581,13 +581,13 @@ def test_tables_cut_off_or_of_another_kind_are_not_resumed(tmp_path):
     for text in ("", "\0" * 100, whole[:-10], "a,b\n1,2\n", "{", '{"items": 3, "summary": {"settings": ""}}'):
         (tmp_path / "s.csv").write_text(text)
         with pytest.raises(ValueError, match=r"s\.csv: no table of scores"):
-            read_scores(tmp_path / "s.csv")
+            read_json(tmp_path / "s.csv")
     item = {"path": "a", "kind": "image", "verdict": "real", "label": "", "error": "", "score": 10**400}
     for change in ({}, {"score": True}, {"verdict": None}, {"frames": float("inf")}):
         content = {"items": [item | {"score": 0.5} | change if change else item], "summary": {"settings": ""}}
         (tmp_path / "s.csv").write_text(json.dumps(content))
         with pytest.raises(ValueError, match=r"s\.csv: no table of scores"):
-            read_scores(tmp_path / "s.csv")
+            read_json(tmp_path / "s.csv")
 
 
 # --- usage ----------------------------------------------------------------------------------------
@@ -738,11 +738,11 @@ def test_no_file_stays_open(tmp_path, portrait):
     (tmp_path / "bad.png").write_bytes((tmp_path / "x.png").read_bytes()[:3000])
     (tmp_path / "bad.mp4").write_bytes((tmp_path / "x.mp4").read_bytes()[:500])
     weights = find_weights("Meso4_DF")
-    predict = load_predictor(weights, None)
+    predict = load_predictor(weights)
     images = pipeline.find_images([tmp_path])
 
     def work():
-        list(score_images(images, predict, "bilinear", 0.5))
+        list(score_crops(images, predict, "bilinear", 0.5))
         list(pipeline.read_frames(tmp_path / "x.mp4"))
         next(pipeline.read_frames(tmp_path / "x.mp4"))  # and left
         for path in (tmp_path / "bad.mp4", tmp_path / "none.mp4"):

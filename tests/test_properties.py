@@ -14,7 +14,7 @@ from classifiers import PIXEL_SCALE, scale_pixels
 from training.extraction import flag_outliers
 from weights.metrics import evaluate
 from weights.scores import Result, verdict_of
-from weights.table import read_scores, write_csv, write_json
+from weights.table import read_json, write_csv, write_json
 
 settings.register_profile(
     "ours",
@@ -210,7 +210,7 @@ def test_tables_give_back_what_was_written(tmp_path, rows, words):
         ("a.json", lambda path: write_json(path, written, {"settings": settings_line})),
     ):
         write(tmp_path / file)
-        read, found = read_scores(tmp_path / file)
+        read, found = read_json(tmp_path / file)
         assert found == (settings_line if written or file == "a.json" else "")
         assert list(read) == [str(score.item.path) for score in written]
         for score in written:

@@ -15,8 +15,8 @@ from PIL import Image
 
 import pipeline
 from weights import find_weights, load_predictor
-from weights.metrics import evaluate, evaluate_scores
-from weights.scores import Result, score_images, summarize, verdict_of
+from weights.metrics import evaluate, evaluate_results
+from weights.scores import Result, score_crops, summarize, verdict_of
 
 GOLDEN_LINE = re.compile(r"^(\d\.\d{4})  (real|deepfake) +(\S+)$", re.MULTILINE)
 
@@ -179,9 +179,9 @@ def test_loading_ahead_is_bounded_and_in_order(tmp_path, portrait):
 def test_scores_do_not_depend_on_batch_size():
     images = pipeline.find_images([ROOT / "test_images"])
     weights = find_weights("Meso4_DF")
-    predict = load_predictor(weights, None)
+    predict = load_predictor(weights)
     by_size = [
-        [s.score for s in score_images(images, predict, weights.resampling, 0.5, size)] for size in (1, 3, 32)
+        [s.score for s in score_crops(images, predict, weights.resampling, 0.5, size)] for size in (1, 3, 32)
     ]
     np.testing.assert_allclose(by_size[0], by_size[1], atol=1e-6)
     np.testing.assert_allclose(by_size[0], by_size[2], atol=1e-6)
@@ -218,12 +218,12 @@ def test_video_level_is_the_mean_of_its_images():
         return Result(image, value, verdict_of(value, 0.5), "")
 
     scores = [score("df", "a", 0.1), score("df", "a", 0.7), score("real", "a", 0.9), score("", "b", 0.0)]
-    levels = evaluate_scores(scores, 0.5)
+    levels = evaluate_results(scores, 0.5)
     assert levels["image"]["count"] == 3
     assert levels["image"]["accuracy_df"] == 0.5
     assert levels["video"]["count"] == 2  # a forged and a real video may share a name
     assert levels["video"]["accuracy_df"] == 1.0
-    assert evaluate_scores(scores[3:], 0.5) == {}
+    assert evaluate_results(scores[3:], 0.5) == {}
 
 
 # --- the script -----------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ def test_a_label_may_lie_above_the_folder_given(tmp_path, portrait):
 
 def test_a_score_that_is_no_number_is_an_error():
     images = pipeline.find_images([ROOT / "test_images/real"])
-    scores = list(score_images(images, lambda x: np.full(len(x), np.nan), "nearest", 0.5))
+    scores = list(score_crops(images, lambda x: np.full(len(x), np.nan), "nearest", 0.5))
     assert {(s.score, s.verdict) for s in scores} == {(None, "error")}
     assert "the network gave nan" in scores[0].error
 

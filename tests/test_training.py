@@ -25,7 +25,7 @@ from classifiers import load_classifier, scale_pixels
 from training import data, trainer
 from weights import find_weights
 from weights.metrics import choose_threshold
-from weights.scores import score_images
+from weights.scores import score_crops
 
 SCRIPT = "training/df_CNN.py"
 QUICK = ("--epochs", "3", "--batch-size", "8", "--seed", "7", "--balance")
@@ -154,7 +154,7 @@ def test_training_sees_the_pixels_that_scoring_sees(face_folder):
         face_set, failed = data.load_faces(images, resample, face_folder)
         assert not failed
         seen = []
-        list(score_images(images, lambda x: seen.append(x) or np.zeros(len(x)), resample, 0.5, 10))  # noqa: B023
+        list(score_crops(images, lambda x: seen.append(x) or np.zeros(len(x)), resample, 0.5, 10))  # noqa: B023
         np.testing.assert_array_equal(face_set.faces, np.concatenate(seen))
         order = np.arange(36).reshape(3, 12)
         batches = data.make_batches(face_set, order, np.zeros((3, 12, 8), np.float32))

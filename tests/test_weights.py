@@ -12,7 +12,7 @@ from conftest import ROOT, run_script
 import pipeline
 from classifiers import Meso4, load_classifier
 from weights import find_weights, load_predictor, write_weights
-from weights.scores import score_images
+from weights.scores import score_crops
 
 SHIPPED = sorted(path.stem for path in (ROOT / "weights").glob("*.json"))
 
@@ -30,8 +30,8 @@ GOLDEN = {
 def test_shipped_weights_give_their_golden_scores(name):
     weights = find_weights(name)
     images = pipeline.find_images([ROOT / "test_images"])
-    predict = load_predictor(weights, None)
-    scores = list(score_images(images, predict, weights.resampling, weights.threshold))
+    predict = load_predictor(weights)
+    scores = list(score_crops(images, predict, weights.resampling, weights.threshold))
     assert [s.score for s in scores] == pytest.approx(GOLDEN[name], abs=1e-4)
     if name == "Meso4_DF":  # the default: README tells which it gets wrong
         wrong = [s.item.path.name for s in scores if (s.verdict == "real") != (s.item.label == "real")]
@@ -45,7 +45,7 @@ def test_shipped_weights_are_whole_and_both_forms_equal(name, noise, gradient):
     for suffix in (".tflite", ".weights.h5"):
         weights = find_weights(name + suffix)
         assert weights.path == ROOT / "weights" / (name + suffix)
-        predictions.append(load_predictor(weights, load_classifier)(faces))
+        predictions.append(load_predictor(weights)(faces))
     np.testing.assert_allclose(*predictions, atol=5e-6)  # sums in another order
     card = json.loads((ROOT / f"weights/{name}.json").read_text())
     assert card["labels"] == ["df", "real"]

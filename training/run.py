@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from classifiers import load_classifier  # first: it sets what TensorFlow reads when it is imported
-
 # isort: split
 import keras
 import numpy as np
@@ -118,7 +116,7 @@ def evaluate(arguments: Namespace) -> None:
         images, _ = data.list_images(arguments.data / "validation")
     arguments.output.mkdir(parents=True, exist_ok=True)
     face_set = load_data(images, resample, arguments.output, "validation", print)
-    predict = load_predictor(weights, load_classifier)
+    predict = load_predictor(weights)
     parts = [predict(face_set.faces[i : i + 32]) for i in range(0, len(face_set.faces), 32)]
     scores, threshold = np.concatenate(parts), weights.threshold
     if arguments.calibrate:

@@ -8,6 +8,7 @@ are run by LiteRT, so that TensorFlow is imported only for Keras weights.
 import json
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +20,6 @@ from pipeline import (
     IMAGE_SIZE,
     LABELS,
     RESAMPLING,
-    check_room,
     compute_sha256,
     describe_error,
     silence_native_stderr,
@@ -27,7 +27,6 @@ from pipeline import (
 )
 
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 faces (N, 256, 256, 3) -> a float32 each (N,)
-LoadKeras = Callable[[Path], Any]  # gives a classifiers.Classifier
 WEIGHTS_FOLDER = Path(__file__).parent
 
 
@@ -82,16 +81,16 @@ def name_card(path: Path) -> Path:
     return path.with_name(re.sub(r"\.(tflite|weights\.h5)$", "", path.name) + ".json")
 
 
-# the last one loaded: who scores many videos loads weights once
+# The predictor loaded last: a process that scores many videos loads its weights once.
 _predictor: dict[tuple[Path, int], Predict] = {}
-_one_at_a_time = threading.RLock()  # LiteRT is not for several threads, such as a Dask worker's
+_one_at_a_time = threading.RLock()  # LiteRT is not thread-safe; a Dask worker may use several threads
 
 
-def load_predictor(weights: Weights, load_keras: LoadKeras, threads: int = 0) -> Predict:
-    """Return the function that scores faces: uint8 (N, 256, 256, 3) -> P(real), float32 (N,).
+def load_predictor(weights: Weights, threads: int = 0) -> Predict:
+    """Return the function that scores faces: uint8 (N, 256, 256, 3) -> float32 (N,), 1 = real, 0 = forged.
 
-    `.tflite` runs in LiteRT, by `threads` threads (0: one per core); for other files `load_keras(path)`
-    gives the classifier to use, so that TensorFlow is imported by those who need it only.
+    `.tflite` runs in LiteRT with `threads` threads (0: one per core). Other files run in Keras; only then
+    is TensorFlow imported, which takes seconds. Raises ValueError when the file cannot be read.
     """
     key = weights.path, threads
     with _one_at_a_time:
@@ -100,9 +99,15 @@ def load_predictor(weights: Weights, load_keras: LoadKeras, threads: int = 0) ->
             if weights.path.suffix == ".tflite":
                 _predictor[key] = _load_litert(weights.path, threads or os.cpu_count())
             else:
-                classifier = load_keras(weights.path)
-                _predictor[key] = lambda faces: classifier.predict(faces, max(1, len(faces)))[:, 0]
+                _predictor[key] = _load_keras(weights.path)
         return _predictor[key]
+
+
+def _load_keras(path: Path) -> Predict:
+    with silence_native_stderr():
+        from classifiers import load_classifier
+    classifier = load_classifier(path)
+    return lambda faces: classifier.predict(faces, max(1, len(faces)))[:, 0]
 
 
 def _load_litert(path: Path, threads: int | None) -> Predict:
@@ -160,3 +165,13 @@ def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> di
     }
     write_atomically(json_path, lambda path: path.write_text(json.dumps(card, indent=1) + "\n"))
     return card
+
+
+def check_room(folder: Path) -> None:
+    """Raise OSError if a megabyte cannot be written to `folder`: HDF5 would crash the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1_000_000))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error

@@ -8,6 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import imageio.v3 as iio
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline import (
@@ -25,8 +27,15 @@ from pipeline import (
     sample_frames,
     write_atomically,
 )
-from weights import LoadKeras, Weights, load_predictor
-from weights.scores import VERDICT_INKS, Result, average_people, lowest_person_score, score_faces, verdict_of
+from weights import Weights, load_predictor
+from weights.scores import (
+    VERDICT_COLORS,
+    Result,
+    average_people,
+    lowest_person_score,
+    score_faces,
+    verdict_of,
+)
 
 if TYPE_CHECKING:
     from av import AudioStream
@@ -34,28 +43,22 @@ if TYPE_CHECKING:
 
 
 def score_file(
-    item: Item,
-    annotated: Path | None,
-    weights: Weights,
-    search: FaceOptions,
-    load_keras: LoadKeras,
-    batch_size: int = 32,
-    threads: int = 0,
+    item: Item, annotated: Path | None, weights: Weights, options: FaceOptions, threads: int = 0
 ) -> Result:
-    """Return the Score of a video's faces, or of all in a photograph: those that `extract_faces.py` writes.
+    """Return the Result of a video or photograph, from the faces that `extract_faces.py` would write.
 
-    `item` is its Item. An annotated copy is written to the path `annotated` if there is one. What
-    goes wrong is in the Score; where that is the copy only, with the score.
+    In a photograph all faces are scored. If `annotated` is a path, an annotated copy is written there.
+    Errors are in the Result; if only the copy failed, beside the score.
     """
     kind = "video" if is_video(item.path) else "photo"
     try:
         if kind == "video":
-            frames: Iterable[Frame] = sample_frames(item.path, search, threads)
+            frames: Iterable[Frame] = sample_frames(item.path, options, threads)
         else:
-            search = search._replace(everyone=True)
+            options = options._replace(everyone=True)
             frames = [Frame(0, 0.0, read_image(item.path))]
-        predict = load_predictor(weights, load_keras, threads)
-        sampled, faces = score_faces(find_faces(frames, search), predict, weights.resampling, batch_size)
+        predict = load_predictor(weights, threads)
+        sampled, faces = score_faces(find_faces(frames, options), predict, weights.resampling)
         score = lowest_person_score(average_people(faces))
         verdict = verdict_of(score, weights.threshold) if faces else "no face"
         found = Result(item, score, verdict, "", kind, len(sampled), faces)
@@ -66,56 +69,58 @@ def score_file(
         return Result(item, None, "error", describe_error(error), kind)
 
 
-def try_annotating(score: Result, path: Path, threshold: float, sampled: Sequence[int] = ()) -> str:
-    """Return why no annotated copy could be written, or ""."""
+def try_annotating(result: Result, path: Path, threshold: float, sampled: Sequence[int] = ()) -> str:
+    """Write an annotated copy (see `annotate`). Return why that failed, or ""."""
     import av
 
     try:
-        write_atomically(path, lambda part: annotate(score, part, threshold, sampled))
+        write_atomically(path, lambda part: annotate(result, part, threshold, sampled))
         return ""
     except (OSError, ValueError, MemoryError, av.error.FFmpegError) as error:
         return f"no annotated copy: {describe_error(error)}"
 
 
-COPIED_SOUND = ("aac", "ac3", "eac3", "opus", "flac", "alac")  # what MP4 takes as it is
-TICKS = 90_000  # a second, of an annotated video
+# --- annotated copies -----------------------------------------------------------------------------
+
+COPIED_SOUND = ("aac", "ac3", "eac3", "opus", "flac", "alac")  # what MP4 takes without re-encoding
+TICKS = 90_000  # per second: the time base of an annotated video
 
 
-def annotate(score: Result, path: Path, threshold: float, sampled: Sequence[int] = ()) -> None:
-    """Write a copy of a Score's video, photograph or face crop with its verdicts drawn on it.
+def annotate(result: Result, path: Path, threshold: float, sampled: Sequence[int] = ()) -> None:
+    """Write a copy of a Result's video, photograph or face crop with boxes, scores and verdicts drawn on it.
 
-    A video becomes an MP4 (H.264) with its sound; its scores hold from one of the frames `sampled`,
-    given by their indices, to the next; the boxes move along. An image becomes a PNG.
+    A video becomes an MP4 (H.264) with its sound. `sampled` lists the indices of the frames that were
+    scored; a score is shown until the next of them, while the boxes move along. An image becomes a PNG.
     """
-    label = score.verdict if score.score is None else f"{score.score:.3f} {score.verdict}"
-    if score.kind == "video":
-        _annotate_video(score, label, path, threshold, sampled)
+    label = result.verdict if result.score is None else f"{result.score:.3f} {result.verdict}"
+    if result.kind == "video":
+        _annotate_video(result, label, path, threshold, sampled)
         return
-    image = Image.fromarray(read_image(score.item.path))
-    draw_verdicts(image, score.faces, threshold)
-    draw_label(image, (0, 0), label, score.verdict)
-    image.save(path, "png")
+    image = Image.fromarray(read_image(result.item.path))
+    draw_verdicts(image, result.faces, threshold)
+    draw_label(image, (0, 0), label, result.verdict)
+    iio.imwrite(path, np.asarray(image), extension=".png")
 
 
-def _annotate_video(score: Result, label: str, path: Path, threshold: float, sampled: Sequence[int]) -> None:
+def _annotate_video(result: Result, label: str, path: Path, threshold: float, sampled: Sequence[int]) -> None:
     import av
 
     faces: dict[int, list[Face]] = {index: [] for index in sampled}
-    for face in score.faces:
+    for face in result.faces:
         faces[face.frame].append(face)
-    original, copy = score.item.path, os.path.abspath(path)
+    original, copy = result.item.path, os.path.abspath(path)
     with open_video(original) as source, av.open(copy, "w", format="mp4") as target:
         video = target.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, TICKS)
         sound = _add_sound(source, target)
         for number, frame in enumerate(read_frames(original, every=1)):
-            height, width = (side // 2 * 2 for side in frame.image.shape[:2])  # H.264 wants even sides
+            height, width = (side // 2 * 2 for side in frame.image.shape[:2])  # H.264 needs even sides
             if not height or not width:
-                raise ValueError("frames of less than 2x2 pixels")
+                raise ValueError("frames must be at least 2x2 pixels")
             image = Image.fromarray(frame.image[:height, :width])
             draw_verdicts(image, interpolate_faces(faces, sampled, frame.index), threshold)
-            draw_label(image, (0, 0), label, score.verdict)
+            draw_label(image, (0, 0), label, result.verdict)
             picture = av.VideoFrame.from_image(image)
             picture.pts, picture.time_base = round(frame.time * TICKS), Fraction(1, TICKS)
             if not number:
@@ -127,7 +132,7 @@ def _annotate_video(score: Result, label: str, path: Path, threshold: float, sam
 
 
 def _add_sound(source: "InputContainer", target: "OutputContainer") -> "AudioStream | None":
-    """Return the stream of `target` for the sound of `source`, None where it has none that can be kept."""
+    """Add to `target` a stream for the sound of `source`; return it, or None if there is no usable sound."""
     stream = next(iter(source.streams.audio), None)
     if stream is None or stream.codec_context is None:
         return None
@@ -137,12 +142,11 @@ def _add_sound(source: "InputContainer", target: "OutputContainer") -> "AudioStr
 
 
 def _copy_sound(source: "InputContainer", target: "OutputContainer", sound: "AudioStream") -> None:
-    """Copy the sound, encoding it anew only where MP4 does not take it, up to where it is damaged."""
+    """Copy the sound up to where it is damaged; re-encode it only if MP4 does not take its codec."""
     import av
 
     stream, video = source.streams.audio[0], choose_stream(source)
-    # times count from the first frame
-    start = float((video.start_time or 0) * (video.time_base or 1))
+    start = float((video.start_time or 0) * (video.time_base or 1))  # times count from the first frame
     resampler = av.AudioResampler("fltp", "stereo", sound.codec_context.sample_rate)
     copied = sound.codec_context.name == stream.codec_context.name
     with contextlib.suppress(av.error.FFmpegError):
@@ -164,9 +168,10 @@ def _copy_sound(source: "InputContainer", target: "OutputContainer", sound: "Aud
 
 
 def interpolate_faces(faces: dict[int, list[Face]], sampled: Sequence[int], index: int) -> list[Face]:
-    """Return the scored Faces to draw on a frame, given {index: scored Faces} of those `sampled`, ascending.
+    """Return the scored Faces to draw on the frame `index`.
 
-    Scores are those of the last frame sampled; boxes lie on the way to the same person's next.
+    `faces` maps the indices `sampled`, ascending, to the Faces found there. Scores are those of the last
+    sampled frame; boxes move linearly towards the same person's box in the next one.
     """
     at = bisect.bisect_right(sampled, index) - 1
     if at < 0:
@@ -186,16 +191,16 @@ def draw_verdicts(image: Image.Image, faces: Iterable[Face], threshold: float) -
     draw = ImageDraw.Draw(image)
     for face in faces:
         verdict = verdict_of(face.score, threshold)
-        draw.rectangle(face.box, outline=VERDICT_INKS[verdict], width=max(2, image.height // 200))
+        draw.rectangle(face.box, outline=VERDICT_COLORS[verdict], width=max(2, image.height // 200))
         draw_label(image, (face.box[0], face.box[3]), f"{face.score:.3f} {verdict}", verdict)
 
 
 def draw_label(image: Image.Image, corner: tuple[int, int], text: str, verdict: str) -> None:
-    """Write white on the verdict's colour, the upper left corner at `corner` or as near as fits."""
+    """Write white text on the verdict's colour, its upper left corner at `corner` or as near as fits."""
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(max(11, image.height // 28))
     _, _, width, height = draw.textbbox((0, 0), text, font)
     x = max(0, min(corner[0], image.width - width - 6))
     y = max(0, min(corner[1], image.height - height - 6))
-    draw.rectangle((x, y, x + width + 6, y + height + 6), VERDICT_INKS[verdict])
+    draw.rectangle((x, y, x + width + 6, y + height + 6), VERDICT_COLORS[verdict])
     draw.text((x + 3, y + 3), text, "white", font)

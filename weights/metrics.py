@@ -1,4 +1,4 @@
-"""How well scores separate real faces from forged ones."""
+"""How well scores separate real faces from forged ones: ROC, AUC, EER, accuracy, per data set."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -8,97 +8,117 @@ import numpy as np
 from pipeline import Item
 from weights.scores import Result, verdict_of
 
+Scores = Sequence[float] | np.ndarray  # (N,), 1 = real, 0 = forged
+Figures = dict[str, float]  # see `evaluate`
 
-def evaluate(
-    labels: Sequence[str], scores: Sequence[float] | np.ndarray, threshold: float
-) -> dict[str, float]:
-    """Return how well scores tell "real" from "df": a dict of fractions in [0, 1].
 
-    `labels` are "df" or "real", `scores` P(real). Accuracy for each class and overall, balanced
-    accuracy, and, where both classes occur, the area under the ROC curve and the equal error rate.
+def compute_roc(labels: Sequence[str], scores: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """Return (share of "df" called real, share of "real" called real), from the strictest threshold down.
+
+    Float (n + 1,) each, from 0 to 1, for the n different scores. Both labels must occur.
     """
-    real = np.array([label == "real" for label in labels])
-    scores = np.asarray(scores)
-    right = (scores >= threshold) == real
-    found = {"count": len(scores), "accuracy": float(right.mean())}
+    real, scores = _is_real(labels), np.asarray(scores, np.float64)
+    order = np.argsort(-scores, kind="stable")
+    last_of_ties = np.flatnonzero(np.diff(scores[order], append=-np.inf))
+    shares = (np.cumsum(chosen[order])[last_of_ties] / chosen.sum() for chosen in (~real, real))
+    false_real, true_real = (np.concatenate(([0.0], share)) for share in shares)
+    return false_real, true_real
+
+
+def compute_auc(labels: Sequence[str], scores: Scores) -> float:
+    """Return the area under the ROC curve: the chance that a real face scores above a forged one."""
+    false_real, true_real = compute_roc(labels, scores)
+    return float(np.sum(np.diff(false_real) * (true_real[1:] + true_real[:-1])) / 2)
+
+
+def compute_eer(labels: Sequence[str], scores: Scores) -> float:
+    """Return the equal error rate: where as many real faces are called forged as forged ones real."""
+    false_real, true_real = compute_roc(labels, scores)
+    return float(np.interp(0, false_real + true_real - 1, false_real))
+
+
+def evaluate(labels: Sequence[str], scores: Scores, threshold: float) -> Figures:
+    """Return a dict of "count" and of fractions in [0, 1]: how well scores separate "real" from "df".
+
+    "accuracy", "accuracy_df" and "accuracy_real" as far as these labels occur; where both do, also
+    "balanced_accuracy", "auc" and "eer".
+    """
+    real = _is_real(labels)
+    right = (np.asarray(scores) >= threshold) == real
+    found = {"count": len(right), "accuracy": float(right.mean())}
     for label, chosen in (("df", ~real), ("real", real)):
         if chosen.any():
             found[f"accuracy_{label}"] = float(right[chosen].mean())
     if real.any() and not real.all():
-        from sklearn import metrics  # a second
-
         found["balanced_accuracy"] = (found["accuracy_df"] + found["accuracy_real"]) / 2
-        found["auc"] = float(metrics.roc_auc_score(real, scores))
-        false_real, true_real, _ = metrics.roc_curve(real, scores)
-        # where as many real faces are taken for forged as forged ones for real
-        found["eer"] = float(np.interp(0, false_real + true_real - 1, false_real))
+        found["auc"] = compute_auc(labels, scores)
+        found["eer"] = compute_eer(labels, scores)
     return found
 
 
-def evaluate_scores(scores: Iterable[Result], threshold: float) -> dict[str, dict[str, float]]:
-    """Return {"image": figures, "video": figures} of the labelled Scores (see `evaluate`), or {}."""
-    levels = collect_labelled(scores)
-    return {level: evaluate(labels, values, threshold) for level, (labels, values) in levels.items()}
+def _is_real(labels: Sequence[str]) -> np.ndarray:
+    return np.array([label == "real" for label in labels])
 
 
-def collect_labelled(scores: Iterable[Result]) -> dict[str, tuple[list[str], list[float]]]:
-    """Return {"image": (labels, scores), "video": (labels, scores)} of the labelled Scores.
+def collect_labelled(results: Iterable[Result]) -> dict[str, tuple[list[str], list[float]]]:
+    """Return {"image": (labels, scores), "video": (labels, scores)} of the labelled Results.
 
-    A video's score is the mean of its images' scores. Empty when no image has label and score.
+    A video's score is the mean of its images' scores. Empty if no Result has a label and a score.
     """
-    known = [(s.item, s.score) for s in scores if s.item.label and s.score is not None]
+    known = [(r.item, r.score) for r in results if r.item.label and r.score is not None]
     videos = defaultdict(list)
-    for image, score in known:
-        videos[image.label, image.video].append(score)
+    for item, score in known:
+        videos[item.label, item.video].append(score)
     if not known:
         return {}
     return {
-        "image": ([image.label for image, _ in known], [score for _, score in known]),
+        "image": ([item.label for item, _ in known], [score for _, score in known]),
         "video": ([label for label, _ in videos], [float(np.mean(v)) for v in videos.values()]),
     }
 
 
-def label_scores(images: Iterable[Item], scores: Iterable[float], threshold: float) -> list[Result]:
-    """Return the Results of Items and their scores."""
+def evaluate_results(results: Iterable[Result], threshold: float) -> dict[str, Figures]:
+    """Return {"image": figures, "video": figures} of the labelled Results (see `evaluate`), or {}."""
+    levels = collect_labelled(results)
+    return {level: evaluate(labels, scores, threshold) for level, (labels, scores) in levels.items()}
+
+
+def evaluate_by_dataset(results: Sequence[Result], threshold: float) -> dict[str, dict[str, Figures]]:
+    """Return {data set: {"image": figures, "video": figures}}, with "all" and "mean" added.
+
+    "mean" has "auc" and "balanced_accuracy", averaged over the data sets in which both labels occur. A
+    single data set is only in "all" and "mean".
+    """
+    by_dataset = defaultdict(list)
+    for result in results:
+        by_dataset[result.item.dataset].append(result)
+    found = {dataset: evaluate_results(own, threshold) for dataset, own in sorted(by_dataset.items())}
+    everything = evaluate_results(results, threshold)
+    both = [levels for levels in found.values() if "auc" in levels["image"]] or [everything]
+    mean = {
+        level: {key: float(np.mean([f[level][key] for f in both])) for key in ("balanced_accuracy", "auc")}
+        for level in ("image", "video")
+    }
+    return (found if len(found) > 1 else {}) | {"all": everything, "mean": mean}
+
+
+def label_scores(items: Iterable[Item], scores: Iterable[float], threshold: float) -> list[Result]:
+    """Return the Results of face crops and their scores."""
     return [
-        Result(image, float(score), verdict_of(score, threshold), "")
-        for image, score in zip(images, scores, strict=True)
+        Result(item, float(score), verdict_of(score, threshold), "")
+        for item, score in zip(items, scores, strict=True)
     ]
 
 
-def evaluate_by_dataset(scores: Sequence[Result], threshold: float) -> dict[str, dict[str, dict[str, float]]]:
-    """Return {dataset: {"image": figures, "video": figures}} with the datasets "all" and "mean" added.
+def choose_threshold(items: Sequence[Item], scores: Scores) -> float:
+    """Return the threshold with the highest balanced accuracy: a multiple of 0.05 from 0.3 to 0.7.
 
-    For the figures see `pipeline.evaluate`. "mean" has AUC and balanced accuracy, averaged over the
-    datasets that have both classes.
-    """
-    datasets = sorted({s.item.dataset for s in scores})
-    found = {
-        dataset: evaluate_scores([s for s in scores if s.item.dataset == dataset], threshold)
-        for dataset in datasets
-    }
-    both = [levels for levels in found.values() if "auc" in levels["image"]]
-    everything = evaluate_scores(scores, threshold)
-    found = found if len(datasets) > 1 else {}
-    return found | {
-        "all": everything,
-        "mean": {
-            level: {key: float(np.mean([f[level][key] for f in both or [everything]])) for key in
-                    ("balanced_accuracy", "auc")}
-            for level in ("image", "video")
-        },
-    }  # fmt: skip
-
-
-def choose_threshold(images: Sequence[Item], scores: np.ndarray) -> float:
-    """Return the threshold, a multiple of 0.05 from 0.3 to 0.7, of the highest balanced accuracy.
-
-    Of equals the nearest to 0.5. Averaged over the datasets, and over images and videos; coarse, so
-    that it holds elsewhere too.
+    Averaged over data sets and over images and videos; of equals, the nearest to 0.5. It is coarse so
+    that it does not depend on single faces.
     """
 
     def measure_at(threshold: float) -> float:
-        means = evaluate_by_dataset(label_scores(images, scores, threshold), threshold)["mean"]
+        means = evaluate_by_dataset(label_scores(items, scores, threshold), threshold)["mean"]
         return float(round(np.mean([level["balanced_accuracy"] for level in means.values()]), 6))
 
     candidates = [round(0.3 + 0.05 * i, 2) for i in range(9)]

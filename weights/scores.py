@@ -1,6 +1,8 @@
 """Faces to scores, and scores to verdicts.
 
-A score is P(real): 1 = real, 0 = forged. Below the threshold of the weights the verdict is "deepfake".
+A score tells how real a face looks to the network: 1 = real, 0 = forged. Below the threshold that
+belongs to the weights, the verdict is "deepfake". A video's score is the mean of its faces' scores, the
+paper's aggregation; where several people appear, the lowest person's mean decides.
 """
 
 from collections import defaultdict
@@ -22,45 +24,46 @@ from pipeline import (
 )
 from weights import Predict
 
+BATCH_SIZE = 32  # faces that the network sees at once
+MIN_FACES_PER_PERSON = 3  # a person seen in fewer frames of a video does not decide
+VERDICT_COLORS = {"real": "#1f77b4", "deepfake": "#d62728", "no face": "#7f7f7f", "error": "#7f7f7f"}
+
 
 class Result(NamedTuple):
-    """What was found of one image or video. `verdict`: "real", "deepfake", "no face" or "error".
-
-    The last three tell of what faces were looked for in: a video, or a photograph.
-    """
+    """What came of one file: a face crop, or a video or photograph in which faces were searched."""
 
     item: Item
-    score: float | None  # P(real), None when there is none; of several people the lowest
-    verdict: str
+    score: float | None  # 1 = real, 0 = forged; None without a face or after an error
+    verdict: str  # key of VERDICT_COLORS
     error: str  # the reason, or ""
-    kind: str = "image"  # or "video" or "photo"
-    frames: int = 0  # sampled
-    faces: tuple[Face, ...] = ()
+    kind: str = "image"  # a face crop; else "video" or "photo"
+    frames: int = 0  # frames sampled
+    faces: tuple[Face, ...] = ()  # of a video or photograph, scored
 
 
-def score_images(
-    images: Sequence[Item], predict: Predict, resampling: str, threshold: float, batch_size: int = 32
+def score_crops(
+    items: Sequence[Item], predict: Predict, resampling: str, threshold: float, batch_size: int = BATCH_SIZE
 ) -> Iterator[Result]:
-    """Yield the Score of each Item, in order; decoding runs in threads beside the network."""
+    """Yield the Result of each face crop, in order. Images are decoded in threads meanwhile."""
     waiting: list[tuple[Item, str]] = []
     faces: list[np.ndarray] = []
 
     def score_waiting() -> Iterator[Result]:
         scores = iter(predict(np.stack(faces)) if faces else ())
-        for image, reason in waiting:
+        for item, reason in waiting:
             score = None if reason else float(next(scores))
             if score is None or np.isfinite(score):
-                yield Result(image, score, verdict_of(score, threshold), reason)
+                yield Result(item, score, verdict_of(score, threshold), reason)
             else:
-                yield Result(image, None, "error", f"the network gave {score}: these weights are no good")
+                yield Result(item, None, "error", f"the weights are unusable: they gave the score {score}")
         waiting.clear()
         faces.clear()
 
-    for image, face in zip(images, load_faces(images, resampling, ahead=2 * batch_size), strict=True):
+    for item, face in zip(items, load_faces(items, resampling, ahead=2 * batch_size), strict=True):
         if isinstance(face, Exception):
-            waiting.append((image, describe_error(face)))
+            waiting.append((item, describe_error(face)))
         else:
-            waiting.append((image, ""))
+            waiting.append((item, ""))
             faces.append(face)
         if len(faces) == batch_size:
             yield from score_waiting()
@@ -68,36 +71,39 @@ def score_images(
 
 
 def score_faces(
-    found: Iterable[FoundFaces], predict: Predict, resampling: str, batch_size: int = 32
+    found: Iterable[FoundFaces], predict: Predict, resampling: str
 ) -> tuple[list[int], tuple[Face, ...]]:
-    """Return (indices of the frames, scored Faces) of what `find_faces` yields, scoring meanwhile."""
-    sampled, scored = [], []
+    """Return (indices of the frames, scored Faces) of what `pipeline.find_faces` yields.
+
+    Faces are scored in batches while others are still being found. Raises ValueError when the network
+    returns NaN or infinity.
+    """
+    sampled: list[int] = []
+    scored: list[Face] = []
     waiting: list[Face] = []
 
     def score_batch() -> None:
-        batch = waiting[:batch_size]
+        batch = waiting[:BATCH_SIZE]
         scores = predict(np.stack([resize_face(face.crop, resampling) for face in batch]))
         if not np.isfinite(scores).all():
-            raise ValueError("the network gave no number: these weights are no good")
-        for face, score in zip(batch, scores, strict=True):
-            scored.append(face._replace(crop=None, score=float(score)))
-        del waiting[:batch_size]
+            raise ValueError("the weights are unusable: they gave a score that is not a number")
+        scored.extend(
+            face._replace(crop=None, score=float(score)) for face, score in zip(batch, scores, strict=True)
+        )
+        del waiting[:BATCH_SIZE]
 
     for frame, faces, _ in found:
         sampled.append(frame.index)
         waiting += faces
-        while len(waiting) >= batch_size:
+        while len(waiting) >= BATCH_SIZE:
             score_batch()
     if waiting:
         score_batch()
     return sampled, tuple(scored)
 
 
-MIN_FACES_PER_PERSON = 3  # a person seen in fewer frames of a video decides nothing
-
-
 def average_people(faces: Iterable[Face]) -> dict[int, tuple[float, int]]:
-    """Return {person: (mean score, faces)} of scored Faces: the paper's aggregation, per person."""
+    """Return {person: (mean score, number of faces)} of scored Faces."""
     people = defaultdict(list)
     for face in faces:
         people[face.person].append(face.score)
@@ -105,60 +111,56 @@ def average_people(faces: Iterable[Face]) -> dict[int, tuple[float, int]]:
 
 
 def lowest_person_score(people: dict[int, tuple[float, int]]) -> float | None:
-    """Return the lowest mean score of the people seen often enough, None where there are none."""
+    """Return the lowest mean score among people seen often enough, or among all if none was; None of none."""
     often = {person: found for person, found in people.items() if found[1] >= MIN_FACES_PER_PERSON}
     return min((score for score, _ in (often or people).values()), default=None)
 
 
 def verdict_of(score: float | None, threshold: float) -> str:
-    """Return the verdict on a score: "deepfake" below the threshold, else "real"; "error" on None."""
+    """Return "deepfake" for a score below the threshold, else "real"; "error" for None."""
     if score is None:
         return "error"
     return "deepfake" if score < threshold else "real"
 
 
-def summarize(scores: Sequence[Result], threshold: float) -> dict[str, Any]:
-    """Return the outcome of many Scores: a dict of their number, how many of them were scored, skipped
-    and without a face, and, where some were scored, average_score in [0, 1], deepfake_percent and the
-    verdict on the average."""
-    values = [s.score for s in scores if s.score is not None]
-    no_face = sum(s.verdict == "no face" for s in scores)
-    average = float(np.mean(values)) if values else None
-    deepfakes = sum(s.verdict == "deepfake" for s in scores)
+def summarize(results: Sequence[Result], threshold: float) -> dict[str, Any]:
+    """Return counts of the Results (images, scored, skipped, no_face) and, over those scored, average_score,
+    deepfake_percent and the verdict on the average (None and "error" if nothing was scored)."""
+    scores = [r.score for r in results if r.score is not None]
+    no_face = sum(r.verdict == "no face" for r in results)
+    average = float(np.mean(scores)) if scores else None
+    deepfakes = sum(r.verdict == "deepfake" for r in results)
     return {
-        "images": len(scores),
-        "scored": len(values),
-        "skipped": len(scores) - len(values) - no_face,
+        "images": len(results),
+        "scored": len(scores),
+        "skipped": len(results) - len(scores) - no_face,
         "no_face": no_face,
         "average_score": average,
-        "deepfake_percent": 100 * deepfakes / len(values) if values else None,
+        "deepfake_percent": 100 * deepfakes / len(scores) if scores else None,
         "verdict": verdict_of(average, threshold),
     }
 
 
-def group_by_folder(scores: Iterable[Result]) -> dict[str, list[Result]]:
-    """Return {folder: its Scores}, in order of appearance; the folder as in the images' paths."""
+def group_by_folder(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Return {folder: its Results}, in order of appearance."""
     folders = defaultdict(list)
-    for score in scores:
-        folders[str(score.item.path.parent)].append(score)
+    for result in results:
+        folders[str(result.item.path.parent)].append(result)
     return folders
 
 
-def load_scored_face(score: Result, face: Face | None, resampling: str) -> np.ndarray | None:
-    """Return what the network saw, uint8 (256, 256, 3), None when the file cannot be read any more.
+def load_scored_face(result: Result, face: Face | None, resampling: str) -> np.ndarray | None:
+    """Return the pixels that the network saw, uint8 (256, 256, 3), or None if the file can no longer be read.
 
-    Of a video or photograph the Face says which face; of a face crop it is None.
+    `face` says which face of a video or photograph; for a face crop it is None.
     """
     try:
-        if face and score.kind == "video":
+        if face and result.kind == "video":
             near = (face.time - 5e-4, face.time + 5e-4)
-            crop = align_face(next(read_frames(score.item.path, 1, *near)).image, face.pose)
+            crop = align_face(next(read_frames(result.item.path, 1, *near)).image, face.pose)
         else:
-            image = read_image(score.item.path)
+            image = read_image(result.item.path)
             crop = align_face(image, face.pose) if face else image
         return resize_face(crop, resampling)
     except (OSError, ValueError):
         return None
-
-
-VERDICT_INKS = {"real": "#1f77b4", "deepfake": "#d62728", "no face": "#7f7f7f", "error": "#7f7f7f"}

@@ -52,9 +52,8 @@ def time_script(weights):
 
 
 def load(weights):
-    from classifiers import load_classifier
 
-    return load_predictor(find_weights(weights), load_classifier)
+    return load_predictor(find_weights(weights))
 
 
 def time_predictor(predict):

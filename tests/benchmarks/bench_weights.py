@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 import pipeline
 from weights import find_weights, load_predictor
-from weights.scores import score_images
+from weights.scores import score_crops
 
 with pipeline.silence_native_stderr():
     import classifiers
@@ -52,7 +52,7 @@ def evaluate_sources(images, name):
     """Return {dataset: {"image": figures, "video": figures}}, with "mean" over the datasets."""
     weights = find_weights(name)
     predict = load_predictor(weights, classifiers.load_classifier)
-    scores = list(score_images(images, predict, weights.resampling, weights.threshold))
+    scores = list(score_crops(images, predict, weights.resampling, weights.threshold))
     found = trainer.evaluate_by_dataset(scores, weights.threshold)
     everything, mean = found.pop("all"), found.pop("mean")
     for level, figures in mean.items():
