@@ -5,7 +5,6 @@ WIFS 2018, arXiv 1809.00888. A network reads RGB faces, 256x256 with values in [
 P(real) for each: 1 = real, 0 = forged (deepfake or Face2Face). Label order: ("df", "real").
 """
 
-import functools
 import math
 import os
 from collections.abc import Callable
@@ -141,16 +140,6 @@ class Classifier:
         self.model.reset_metrics()
         return self.model.test_on_batch(scale_pixels(x), np.asarray(y))
 
-    def compute_logits(self, x: np.ndarray, batch_size: int = 32) -> np.ndarray:
-        """Return the logits of P(real), float32 (N,), of faces as `predict` takes them: score = sigmoid."""
-        kernel, bias = self.model.layers[-1].get_weights()
-        x = _check_shape(x)
-        parts = [
-            self._hidden.predict_on_batch(scale_pixels(x[i : i + batch_size])) @ kernel[:, 0] + bias
-            for i in range(0, len(x), batch_size)
-        ]
-        return np.concatenate([np.empty(0, np.float32), *parts])
-
     def load(self, path: str | Path) -> None:
         """Read weights: `.weights.h5` (Keras 3) or `.h5` (Keras 2, the authors' files included).
 
@@ -188,11 +177,6 @@ class Classifier:
         faces = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), dtype="uint8")
         scores = self.model(layers.Rescaling(float(PIXEL_SCALE))(faces))
         keras.Model(faces, scores).export(path, format="litert", verbose=False)
-
-    @functools.cached_property
-    def _hidden(self) -> keras.Model:
-        """The network up to its hidden layer of 16 units."""
-        return keras.Model(self.model.inputs, self.model.layers[-1].input)
 
     def _bare_model(self) -> keras.Model:
         return keras.Model(self.model.inputs, self.model.outputs)  # the same layers, no optimiser

@@ -228,7 +228,7 @@ def test_litert_equals_keras(converted, noise, gradient):
             np.testing.assert_allclose(litert(gradient), GRADIENT[name], atol=2e-6)
 
 
-@pytest.mark.parametrize("module", ["classifiers", "training.run"])
+@pytest.mark.parametrize("module", ["classifiers", "training.trainer"])
 def test_onednn_is_on_before_tensorflow_is_imported(module):
     code = (
         "import os, sys\n"
