@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's
 import numpy as np
 
 import pipeline
-from pipeline import IMAGE_SIZE, read_count, write_atomically
+from pipeline import IMAGE_SIZE, fail, read_count, write_atomically
 from weights import find_weights
 
 if TYPE_CHECKING:
@@ -45,24 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         plot_activations(means, activations)
         plot_units(*excite_units(classifier, arguments.steps), units)
     except (OSError, ValueError) as error:
-        print(f"visualize.py: {error}", file=sys.stderr)
-        return 2
+        return fail(2, error)
     print(f"wrote {activations} and {units}")
     return 0
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = pipeline.make_parser(__doc__, "[PATH ...] [options]")
     add, shown = parser.add_argument, "(default: %(default)s)"
     # fmt: off
-    add("paths", nargs="*", default=["test_images"], metavar="PATH", help="folders that hold df/ and real/ (default: test_images)")  # noqa: E501
+    add("paths", nargs="*", default=["test_images"], metavar="PATH", help="folders that hold df/ and real/")
     add("--weights", default="Meso4_DF", metavar="NAME", help=f"Keras weights, here or in weights/ {shown}")
     add("--output", type=Path, default=Path("output"), metavar="FOLDER", help=f"for the two figures {shown}")
     add("--steps", type=read_count, default=60, metavar="N", help=f"of gradient ascent for the units {shown}")
     # fmt: on
-    return parser.parse_args(argv)
+    return pipeline.parse(parser, argv)
 
 
 def load_labelled(paths: Sequence[str], resampling: str) -> dict[str, np.ndarray]:
@@ -171,7 +168,4 @@ def plot_units(images: np.ndarray, weights: np.ndarray, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    pipeline.run(main)
