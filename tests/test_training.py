@@ -169,15 +169,15 @@ def test_draws_are_even_over_datasets_classes_and_videos():
 
 def test_an_epoch_is_drawn_from_seed_and_number_alone(face_folder):
     images, _ = data.list_images(face_folder / "training")
-    order, changes = data.draw_epoch(images, 8, False, 1, 0)
+    order, changes = draws.draw_epoch(images, 8, False, 1, 0)
     assert order.shape == (5, 8)
     assert changes.shape == (5, 8, 8)
     assert sorted(set(order.ravel())) == list(range(36))  # every face, and four again
-    again = data.draw_epoch(images, 8, False, 1, 0)
+    again = draws.draw_epoch(images, 8, False, 1, 0)
     np.testing.assert_array_equal(order, again[0])
     np.testing.assert_array_equal(changes, again[1])
-    assert (order != data.draw_epoch(images, 8, False, 1, 1)[0]).any()
-    assert (order != data.draw_epoch(images, 8, False, 2, 0)[0]).any()
+    assert (order != draws.draw_epoch(images, 8, False, 1, 1)[0]).any()
+    assert (order != draws.draw_epoch(images, 8, False, 2, 0)[0]).any()
 
 
 def test_training_sees_the_pixels_that_scoring_sees(face_folder):
@@ -493,6 +493,21 @@ def test_split_by_video_serves_where_there_is_no_validation(tmp_path, monkeypatc
     assert "held_out.json: 1 of 8 images are gone" in done.stderr
 
 
+def test_resuming_needs_its_faces_but_not_its_start(face_folder, tmp_path):
+    write_faces(tmp_path / "data/training", videos=2, frames=2)
+    shutil.copytree(face_folder / "validation", tmp_path / "data/validation")
+    start_from = copy_weights(ROOT / "weights/Meso4_F2F", tmp_path / "w", ".weights.h5", ".json")
+    output = ("--output", tmp_path / "out")
+    train("--data", tmp_path / "data", "--weights", start_from, "--epochs", "1", "--batch-size", "4", *output)
+    start_from.unlink()
+    assert "resumed after epoch 1" in train("--resume", *output).stdout
+    Image.new("RGB", (64, 64)).save(tmp_path / "data/training/df/one-more-1.png")
+    (tmp_path / "data/training/df/clip.mp4").touch()
+    done = train("--resume", *output, status=2)
+    assert "was trained on other faces than those in data/training now" in done.stderr
+    assert "warning: 1 videos lie among the faces, in training/df: extract_faces.py cuts" in done.stderr
+
+
 def test_divergence_stops_with_a_word_and_keeps_the_best(face_folder, tmp_path):
     done = train(
         "--data", face_folder, "--output", tmp_path, *QUICK, "--learning-rate", "1e38", "--loss", "bce",
@@ -668,7 +683,7 @@ from training import data, trainer
 keras.layers.Dropout.call = lambda self, x, training=False: x
 images, _ = data.list_images({folder!r})
 face_set, _ = data.load_faces(images, "nearest", ".")
-recipe = trainer.Recipe(batch_size=12, steps=3)
+recipe = trainer.Recipe(batch_size=4, steps=2)
 imitating = recipe._replace(model="MesoInception4", imitate={teacher!r})
 strategies = trainer.choose_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 for i, recipe in enumerate((recipe._replace(average=0.9), imitating)):

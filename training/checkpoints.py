@@ -1,5 +1,6 @@
 """Checkpoints: all that a training needs to go on as if it had never stopped. No TensorFlow here."""
 
+import csv
 import json
 import re
 import zipfile
@@ -67,3 +68,13 @@ def read_checkpoint(path: Path) -> tuple[Recipe, TrainingState, list[np.ndarray]
     except UNREADABLE as error:
         raise DamagedCheckpointError(f"{path}: damaged ({pipeline.describe_error(error)})") from error
     return recipe, state, values
+
+
+def write_history(path: Path, history: Sequence[dict[str, Any]]) -> None:
+    def write(part: Path) -> None:
+        with open(part, "w", newline="") as file:
+            writer = csv.DictWriter(file, history[0])
+            writer.writeheader()
+            writer.writerows(history)
+
+    pipeline.write_atomically(path, write)

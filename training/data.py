@@ -17,7 +17,7 @@ import numpy as np
 
 import pipeline
 from pipeline import Item
-from training import augmentation, draws
+from training import augmentation
 
 SIDE = pipeline.IMAGE_SIZE
 IN_MEMORY = 0.25  # of the memory may hold a set of decoded faces; a larger set lies on disk
@@ -171,38 +171,6 @@ def fingerprint(images: Iterable[Item]) -> str:
     """Return a short digest of which faces these are: classes, videos and file names, in order."""
     names = "\n".join(f"{i.label}/{i.video}/{i.path.name}" for i in images)
     return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
-
-
-def draw_epoch(
-    images: Sequence[Item],
-    batch_size: int,
-    balance: bool,
-    seed: int,
-    epoch: int,
-    pairs: bool = False,
-    degraded: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (which faces, int (steps, batch_size); how to change them, float32 (steps, batch_size, 8)).
-
-    Without `balance` every face once, a few twice to fill the last batch; with it, as many draws by
-    `draws.weigh_faces`; with `pairs`, by `draws.draw_pairs`. The eight numbers are uniform in [-1, 1];
-    see `augmentation.augment`. For faces to be `degraded`, `augmentation.NUMBERS` follow them.
-    """
-    random = np.random.default_rng((seed, epoch))
-    steps = -(-len(images) // batch_size)
-    size = steps * batch_size
-    places = None
-    if pairs:
-        order, places = draws.draw_pairs(images, steps, batch_size, random)
-    elif balance:
-        order = random.choice(len(images), size, p=draws.weigh_faces(images))
-    else:
-        order = np.resize(random.permutation(len(images)), size)
-    numbers = augmentation.CHANGES + augmentation.NUMBERS * degraded
-    changes = random.uniform(-1, 1, (steps, batch_size, numbers)).astype(np.float32)
-    if places is not None:
-        changes = np.take_along_axis(changes, places[..., None], 1)
-    return order.reshape(steps, batch_size), changes
 
 
 def make_batches(

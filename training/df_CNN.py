@@ -31,7 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         evaluation.evaluate(arguments) if arguments.evaluate else run.train(arguments, command)
     except KeyboardInterrupt:
         print(file=sys.stderr)
-        return fail(130, "stopped; --resume goes on after the last epoch")
+        return fail(
+            130, "stopped" if arguments.evaluate else "stopped; --resume goes on after the last epoch"
+        )
+    except BrokenPipeError:  # `pipeline.run` ends quietly
+        raise
     except ArithmeticError as error:
         return fail(1, f"{error} (the best weights so far, if any, are in {arguments.output})")
     except (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError, ValueError) as error:

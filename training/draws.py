@@ -12,8 +12,41 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline import Item
+from training import augmentation
 
 KIND = re.compile(r"(?P<kind>[^_]+)_(?P<origin>[^_]+)(_.*)?", re.DOTALL)
+
+
+def draw_epoch(
+    images: Sequence[Item],
+    batch_size: int,
+    balance: bool,
+    seed: int,
+    epoch: int,
+    pairs: bool = False,
+    degraded: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (which faces, int (steps, batch_size); how to change them, float32 (steps, batch_size, 8)).
+
+    Without `balance` every face once, a few twice to fill the last batch; with it, as many draws by
+    `weigh_faces`; with `pairs`, by `draw_pairs`. The eight numbers are uniform in [-1, 1];
+    see `augmentation.augment`. For faces to be `degraded`, `augmentation.NUMBERS` follow them.
+    """
+    random = np.random.default_rng((seed, epoch))
+    steps = -(-len(images) // batch_size)
+    size = steps * batch_size
+    places = None
+    if pairs:
+        order, places = draw_pairs(images, steps, batch_size, random)
+    elif balance:
+        order = random.choice(len(images), size, p=weigh_faces(images))
+    else:
+        order = np.resize(random.permutation(len(images)), size)
+    numbers = augmentation.CHANGES + augmentation.NUMBERS * degraded
+    changes = random.uniform(-1, 1, (steps, batch_size, numbers)).astype(np.float32)
+    if places is not None:
+        changes = np.take_along_axis(changes, places[..., None], 1)
+    return order.reshape(steps, batch_size), changes
 
 
 def split_video(image: Item) -> tuple[str, str]:

@@ -52,12 +52,11 @@ def train(arguments: Namespace, command: str) -> None:
         from tensorflow.errors import OpError
 
         try:
-            run = trainer.Trainer(plan.recipe, trainer.choose_strategy())
+            run = trainer.Trainer(plan.recipe, trainer.choose_strategy(), resumed=bool(found))
             state = restore_last(run, found)
             if arguments.resume:
-                print(
-                    f"resumed after epoch {state.epoch}" if found else f"{output}: no epoch done, begins anew"
-                )
+                anew = f"{output}: no epoch done, begins anew"
+                print(f"resumed after epoch {state.epoch}" if found else anew)
             run_epochs(run, plan, training, validation, state, output, arguments.tensorboard)
             finish(run, validation, output / plan.recipe.name)
         except OpError as error:  # memory is full
@@ -98,6 +97,9 @@ def complete_plan(plan: Plan, arguments: Namespace, training: data.FaceSet) -> P
     found: dict[str, Any] = {"faces": data.fingerprint(training.images)}
     if arguments.epochs:
         found["steps"] = arguments.epochs * -(-len(training.images) // plan.recipe.batch_size)
+    if plan.recipe.faces not in ("", found["faces"]):
+        where = shorten_path(str(Path(plan.data, "training")))
+        raise ValueError(f"{arguments.output}: was trained on other faces than those in {where} now")
     if plan.recipe.faces:
         check_agreement(plan.recipe, found, arguments.output)
     return plan._replace(recipe=plan.recipe._replace(**found))
@@ -130,6 +132,14 @@ def find_data(plan: Plan, resumed: Path | None) -> tuple[list[Item], list[Item]]
         raise FileNotFoundError(
             f"{shown}/validation: no such folder: make it, with df/ and real/ of other videos than "
             "training, or use --split-by-video 0.1"
+        )
+    videos = pipeline.find_videos(
+        [part for name in ("training", "validation") if (part := folder / name).is_dir()]
+    )
+    if videos:
+        where = shorten_path(str(videos[0][0].parent))
+        evaluation.warn(
+            f"{len(videos)} videos lie among the faces, in {where}: extract_faces.py cuts faces from them"
         )
     for name, label in aliases.items():
         print(f"folder {name} is taken for {label}")
@@ -171,7 +181,7 @@ def run_epochs(
     from training import figures, trainer
 
     recipe = plan.recipe
-    board = open_board(output) if tensorboard else None
+    board = figures.open_board(output) if tensorboard else None
 
     def keep_best(epoch: int, scores: np.ndarray) -> None:
         card = cards.make_card(plan, training, validation)
@@ -189,7 +199,7 @@ def run_epochs(
         speed = (row["step"] - done) * recipe.batch_size / (time.monotonic() - started)
         print(format_epoch(row, epochs, speed, better), flush=True)
         if board:
-            write_board(board, row)
+            figures.write_board(board, row)
         started, done = time.monotonic(), row["step"]
     figures.draw_curves(history, output / "curves.png")
 
@@ -212,23 +222,3 @@ def format_epoch(row: dict[str, Any], epochs: int, speed: float, better: bool) -
         f"balanced {row['validation_balanced_accuracy']:.3f}, AUC {row['validation_auc']:.4f}"
         f"{' (best)' if better else ''}; {speed:.0f} images/s"
     )
-
-
-def open_board(output: Path) -> Any:
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError:
-        raise ValueError("--tensorboard needs: pip install tensorboard") from None
-    from tensorflow import summary
-
-    return summary.create_file_writer(str(output / "logs"))
-
-
-def write_board(board: Any, row: dict[str, Any]) -> None:
-    from tensorflow import summary
-
-    with board.as_default():
-        for name, value in row.items():
-            if name not in ("epoch", "step"):
-                summary.scalar(name, value, step=row["epoch"])
-    board.flush()

@@ -4,8 +4,7 @@ All state is in a checkpoint written after every epoch, so that a training that 
 ends with the very weights of an uninterrupted one.
 """
 
-import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 import pipeline
-from training import checkpoints, data, evaluation, imitation
+from training import checkpoints, data, draws, evaluation, imitation
 from training.averaging import MovingAverage
 from training.checkpoints import DamagedCheckpointError, TrainingState
 from training.normalization import BatchNormalization
@@ -39,7 +38,8 @@ def choose_strategy() -> tf.distribute.Strategy:
 class Trainer:
     """A network in training: its variables, its optimiser, and their checkpoints."""
 
-    def __init__(self, recipe: Recipe, strategy: tf.distribute.Strategy) -> None:
+    def __init__(self, recipe: Recipe, strategy: tf.distribute.Strategy, resumed: bool = False) -> None:
+        """Make the variables; those to be `resumed` need no weights to start from: a checkpoint has them."""
         replicas = strategy.num_replicas_in_sync
         if recipe.batch_size % replicas:
             raise ValueError(f"batch size must be a multiple of {replicas} (GPUs), not {recipe.batch_size}")
@@ -47,7 +47,7 @@ class Trainer:
         keras.utils.set_random_seed(recipe.seed)
         # outside the strategy: scores, and writes the weights
         self.scorer = classifiers.MODELS[recipe.model]()
-        if recipe.weights:
+        if recipe.weights and not resumed:
             self.scorer.load(recipe.weights)
         with strategy.scope():
             self.model = classifiers.MODELS[recipe.model].build(BatchNormalization)
@@ -90,7 +90,7 @@ class Trainer:
         `watch` wraps the iterator over steps: a progress bar.
         """
         recipe = self.recipe
-        order, changes = data.draw_epoch(
+        order, changes = draws.draw_epoch(
             face_set.images, recipe.batch_size, recipe.balance, recipe.seed, epoch, recipe.pairs,
             recipe.degrade > 0,
         )  # fmt: skip
@@ -209,18 +209,8 @@ def train(
             trainer.lower_rate()
         if better:
             keep_best(epoch + 1, scores)
-        write_history(folder / "history.csv", state.history)
+        checkpoints.write_history(folder / "history.csv", state.history)
         trainer.save(folder, state)
         yield row, better
         if finished:
             return
-
-
-def write_history(path: Path, history: Sequence[dict[str, Any]]) -> None:
-    def write(part: Path) -> None:
-        with open(part, "w", newline="") as file:
-            writer = csv.DictWriter(file, history[0])
-            writer.writeheader()
-            writer.writerows(history)
-
-    pipeline.write_atomically(path, write)
