@@ -1,4 +1,6 @@
-"""What faces go through in training: the authors' augmentation, degradations, draws in pairs."""
+"""What faces go through in training: the authors' augmentation, degradations, draws in pairs, blends."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from PIL import Image
 
 import pipeline
 from classifiers import scale_pixels
-from training import augmentation
+from pipeline import Item
+from training import augmentation, blending, draws
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +72,114 @@ def test_augmentation_is_tensorflows_own_projective_transform(portrait):
     np.testing.assert_allclose(
         augmentation.augment(tf.constant(batch), tf.constant(changes)), expected, atol=1e-3
     )
+
+
+# --- degradations, draws, blended forgeries ------------------------------------------------------------
+
+
+def make_face(side=256):
+    return np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+
+
+def name_faces(*names):
+    """Return Items of names `<label>/<dataset>-<video>-<frame>`."""
+    found = []
+    for name in names:
+        label, _, stem = name.partition("/")
+        found.append(Item(Path(f"{name}.png"), label, stem.partition("-")[0], stem.rpartition("-")[0]))
+    return found
+
+
+def test_faces_are_degraded_alike_by_the_same_numbers():
+    face = make_face()
+    random = np.random.default_rng(1)
+    changed = 0
+    for numbers in random.uniform(-1, 1, (50, 11)).astype(np.float32):
+        once, twice = (augmentation.degrade(face, numbers) for _ in range(2))
+        assert once.shape == face.shape
+        assert once.dtype == np.uint8
+        np.testing.assert_array_equal(once, twice)
+        changed += (once != face).any()
+    assert 25 < changed < 50  # some stay as they are
+
+
+def test_strength_0_leaves_faces_and_crops_as_they_are():
+    face, numbers = make_face(), np.full(14, -1, np.float32)
+    np.testing.assert_array_equal(augmentation.degrade(face, numbers[3:], 0), face)
+    zoom, right, down = augmentation.move(numbers[None], 0)
+    assert (zoom, right, down) == ([1], [0], [0])
+
+
+def test_numbers_at_their_ends():
+    for end in (-1, 1):
+        augmentation.degrade(make_face(), np.full(11, end, np.float32), 3)
+    zoom, right, _ = augmentation.move(np.array([[-1, -1, -1], [1, 1, 1]], np.float32))
+    np.testing.assert_allclose(zoom, [1 / 1.15, 1.15], rtol=1e-6)
+    np.testing.assert_allclose(right, [-0.06, 0.06])
+
+
+def test_names_tell_of_forgeries():
+    images = name_faces("df/ff-face2face_055_147-1", "df/ff-055-1", "real/ff-a_b-1", "df/ff-blended_x-1")
+    found = [draws.split_video(image) for image in images]
+    assert found == [("face2face", "ff-055"), ("", ""), ("", ""), ("blended", "ff-x")]
+
+
+def test_draws_are_even_over_sets_classes_kinds_and_videos():
+    images = name_faces(
+        "real/a-1-1", "real/a-1-2", "real/a-2-1", "df/a-x_1-1", "df/a-y_1-1", "df/a-y_2-1", "real/b-1-1"
+    )
+    expected = [1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 16, 1 / 16, 1 / 2]
+    np.testing.assert_allclose(draws.weigh_faces(images), expected)
+
+
+def test_a_forged_face_finds_its_original_or_the_nearest_frame_of_it():
+    images = name_faces(
+        "real/a-1-f7",
+        "real/a-1-f9",
+        "df/a-x_1-f9",
+        "df/a-x_1_2-f6",
+        "df/a-x_3-f9",
+        "df/b-x_1-f9",
+        "df/a-1-f9",
+    )
+    assert draws.pair_faces(images).tolist() == [-1, -1, 1, 0, -1, -1, -1]
+
+
+def test_pairs_stand_in_one_batch_with_the_same_numbers():
+    images = name_faces(
+        *(f"real/a-{v}-1" for v in range(20)), *(f"df/a-x_{v}-1" for v in range(20)), "real/b-1-1", "df/b-2-1"
+    )
+    order, places = draws.draw_pairs(images, 40, 24, np.random.default_rng(0))
+    partners = draws.pair_faces(images)
+    for faces, own in zip(order, places, strict=True):
+        for place, index in enumerate(faces[:-1]):
+            if partners[index] >= 0:
+                assert faces[place + 1] == partners[index]
+                assert own[place + 1] == place
+    datasets = np.array([image.dataset for image in images])[order]
+    labels = np.array([image.label for image in images])[order]
+    for dataset in "ab":  # sets and classes evenly
+        for label in ("real", "df"):
+            assert ((datasets == dataset) & (labels == label)).mean() == pytest.approx(0.25, abs=0.04)
+
+
+def test_blends_change_the_inner_face_alone():
+    face = np.full((200, 180, 3), 90, np.uint8)
+    face += np.random.default_rng(0).integers(0, 60, face.shape, np.uint8)
+    angle = np.linspace(0, 2 * np.pi, 68, endpoint=False)
+    landmarks = np.column_stack([90 + 40 * np.cos(angle), 100 + 45 * np.sin(angle)])
+    for seed in range(10):
+        once, twice = (
+            blending.blend_other(face, landmarks, face[::-1], landmarks, np.random.default_rng(seed))
+            for _ in range(2)
+        )
+        np.testing.assert_array_equal(once, twice)
+        assert once.shape == face.shape
+        assert (once != face).any()
+        np.testing.assert_array_equal(once[-10:], face[-10:])  # below the chin
+        assert blending.blend_self(face, landmarks, np.random.default_rng(seed)).shape == face.shape
+
+
+def test_the_hull_of_a_square_is_its_corners():
+    points = np.array([(0, 0), (2, 0), (2, 2), (0, 2), (1, 1), (1, 0)], float)
+    assert sorted(map(tuple, blending.find_hull(points))) == [(0, 0), (0, 2), (2, 0), (2, 2)]

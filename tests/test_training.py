@@ -424,6 +424,32 @@ def test_a_damaged_last_checkpoint_costs_an_epoch(trained, tmp_path):
     assert find_weights(folder / "Meso4").path.suffix == ".tflite"
 
 
+def test_averages_pairs_and_degradations_resume_exactly(face_folder, tmp_path):
+    train(
+        "--data", face_folder, "--output", tmp_path / "one", "--epochs", "2", "--batch-size", "8",
+        "--average", "0.9", "--pairs", "--degrade", "0.5", "--schedule", "plateau",
+    )  # fmt: skip
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    (tmp_path / "two/checkpoint-00002.npz").unlink()
+    train("--output", tmp_path / "two", "--resume")
+    check_same_training(tmp_path / "two", tmp_path / "one", epoch=2)
+
+
+def test_the_average_is_of_all_weights_and_begins_quickly(face_folder):
+    face_set, _ = data.load_faces(data.list_images(face_folder / "training")[0], "nearest", face_folder)
+    networks = [trainer.Trainer(Recipe(steps=n, batch_size=8, average=share), trainer.choose_strategy())
+                for n, share in ((1, 0.999), (2, 0.999), (2, 0.15), (2, 0))]  # fmt: skip
+    start = networks[0].model.get_weights()
+    for network in networks:
+        network.train_epoch(face_set, 0)
+    first, second = networks[0].model.get_weights(), networks[3].model.get_weights()
+    for network, kept in ((networks[1], 2 / 11), (networks[2], 0.15)):
+        network.score(face_set)
+        once = [0.1 * a + 0.9 * b for a, b in zip(start, first, strict=True)]
+        for found, mean, last in zip(network.scorer.model.get_weights(), once, second, strict=True):
+            np.testing.assert_allclose(found, kept * mean + (1 - kept) * last, rtol=1e-4, atol=1e-6)
+
+
 def test_a_finished_training_writes_what_is_missing(trained, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(trained[0], folder)

@@ -60,9 +60,9 @@ def main():
     print(f"{name}, batches of {BATCH}, {os.cpu_count()} cores")
     for label, speed in best.items():
         print(f"{label:<33} {speed:>7.0f} images/s")
-    generator, ours, fit, memory, fed = best.values()
+    generator, ours, plain_fit, memory, fed = best.values()
     print(f"pipeline / generator              {ours / generator:>7.1f} x")
-    print(f"our training / plain fit          {memory / fit:>7.2f} x")
+    print(f"our training / plain fit          {memory / plain_fit:>7.2f} x")
     print(f"with pipeline / from memory       {fed / memory:>7.2f} x")
 
 
