@@ -1,17 +1,18 @@
 """What faces go through in training: the authors' augmentation, degradations, draws in pairs, blends."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT
+from conftest import ROOT, run_main
 from PIL import Image
 
 import pipeline
 from classifiers import scale_pixels
 from pipeline import Item
-from training import augmentation, blending, draws
+from training import augmentation, blend_faces, blending, data, draws
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +184,41 @@ def test_blends_change_the_inner_face_alone():
 def test_the_hull_of_a_square_is_its_corners():
     points = np.array([(0, 0), (2, 0), (2, 2), (0, 2), (1, 1), (1, 0)], float)
     assert sorted(map(tuple, blending.find_hull(points))) == [(0, 0), (0, 2), (2, 0), (2, 2)]
+
+
+def test_blends_are_made_of_real_faces_and_find_their_originals(tmp_path):
+    names = ("biden", "collins", "hopper", "obama")
+    (tmp_path / "real").mkdir()
+    for i, name in enumerate(names):
+        shutil.copy(ROOT / f"test_images/real/{name}.png", tmp_path / f"real/set-{name}-{i}.png")
+    Image.new("RGB", (256, 256)).save(tmp_path / "real/set-black-1.png")
+    done = run_main(blend_faces.main, tmp_path)
+    assert f"wrote 4 blended faces to {tmp_path / 'df'}; no landmarks in 1" in done.stdout
+    images, _ = data.list_images(tmp_path)
+    assert [draws.split_video(image) for image in images if image.label == "df"] == [
+        ("blended", f"set-{name}") for name in names
+    ]
+    partners = draws.pair_faces(images)
+    for index, image in enumerate(images):
+        if image.label == "df":
+            original = images[partners[index]]
+            assert original.path.stem == image.path.stem.replace("blended_", "")
+            face, blended = (pipeline.read_image(i.path).astype(int) for i in (original, image))
+            assert face.shape == blended.shape
+            assert 0.2 < np.abs(face - blended).mean() < 40
+    before = {path: path.read_bytes() for path in (tmp_path / "df").iterdir()}
+    run_main(blend_faces.main, tmp_path)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "df").iterdir()}
+    assert "must hold faces named" in run_main(blend_faces.main, tmp_path / "df", status=2).stderr
+
+
+def test_landmarks_are_dlibs_68():
+    import face_recognition
+    from dlib import rectangle
+
+    face = pipeline.load_face(ROOT / "test_images/real/hopper.png", "bilinear")
+    points = blend_faces.find_landmarks(face)
+    padded = np.pad(face, ((40, 40), (40, 40), (0, 0)), mode="edge")
+    left, top, right, bottom = pipeline.detect_faces(padded)[0]
+    shape = face_recognition.api.pose_predictor_68_point(padded, rectangle(left, top, right, bottom))
+    np.testing.assert_array_equal(points + 40, [(p.x, p.y) for p in shape.parts()])
