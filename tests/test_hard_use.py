@@ -540,12 +540,12 @@ def test_checkpoints_are_taken_up_whole_or_not_at_all(tmp_path):
 
 
 def test_foreign_checkpoints_are_left_alone(tmp_path):
-    from training import trainer
+    from training import checkpoints
 
     for name in ("checkpoint-old.npz", "checkpoint-00007.npz.bak", "checkpoint-00001.npz"):
         (tmp_path / name).touch()
     os.mkfifo(tmp_path / "checkpoint-00002.npz")
-    assert [path.name for path in trainer.find_checkpoints(tmp_path)] == ["checkpoint-00001.npz"]
+    assert [path.name for path in checkpoints.find_checkpoints(tmp_path)] == ["checkpoint-00001.npz"]
 
 
 @pytest.mark.parametrize(

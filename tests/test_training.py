@@ -29,7 +29,8 @@ from weights.metrics import choose_threshold, evaluate_by_dataset, label_scores
 from weights.scores import score_crops
 
 SCRIPT = "training/df_CNN.py"
-QUICK = ("--epochs", "3", "--batch-size", "8", "--seed", "7", "--balance")
+QUICK = ("--epochs", "3", "--batch-size", "8", "--seed", "7", "--balance", "--degrade", "0.5",
+         "--average", "0.9", "--schedule", "plateau")  # fmt: skip
 SHORT = ("--epochs", "1", "--batch-size", "8")
 
 
@@ -406,6 +407,7 @@ def check_same_training(folder, other, epoch=3):
     name = f"checkpoint-{epoch:05}.npz"
     with np.load(folder / name) as one, np.load(other / name) as two:
         assert set(one) == set(two)
+        assert len(one) > 100  # weights, seeds, the optimiser's, averages
         for key in set(one) - {"header"}:
             np.testing.assert_array_equal(one[key], two[key])
 
@@ -424,25 +426,14 @@ def test_a_damaged_last_checkpoint_costs_an_epoch(trained, tmp_path):
     assert find_weights(folder / "Meso4").path.suffix == ".tflite"
 
 
-def test_averages_pairs_and_degradations_resume_exactly(face_folder, tmp_path):
-    train(
-        "--data", face_folder, "--output", tmp_path / "one", "--epochs", "2", "--batch-size", "8",
-        "--average", "0.9", "--pairs", "--degrade", "0.5", "--schedule", "plateau",
-    )  # fmt: skip
-    shutil.copytree(tmp_path / "one", tmp_path / "two")
-    (tmp_path / "two/checkpoint-00002.npz").unlink()
-    train("--output", tmp_path / "two", "--resume")
-    check_same_training(tmp_path / "two", tmp_path / "one", epoch=2)
-
-
 def test_the_average_is_of_all_weights_and_begins_quickly(face_folder):
     face_set, _ = data.load_faces(data.list_images(face_folder / "training")[0], "nearest", face_folder)
     networks = [trainer.Trainer(Recipe(steps=n, batch_size=8, average=share), trainer.choose_strategy())
-                for n, share in ((1, 0.999), (2, 0.999), (2, 0.15), (2, 0))]  # fmt: skip
+                for n, share in ((1, 0.999), (2, 0.999), (2, 0.15))]  # fmt: skip
     start = networks[0].model.get_weights()
     for network in networks:
         network.train_epoch(face_set, 0)
-    first, second = networks[0].model.get_weights(), networks[3].model.get_weights()
+    first, second = networks[0].model.get_weights(), networks[1].model.get_weights()
     for network, kept in ((networks[1], 2 / 11), (networks[2], 0.15)):
         network.score(face_set)
         once = [0.1 * a + 0.9 * b for a, b in zip(start, first, strict=True)]
