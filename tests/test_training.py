@@ -545,12 +545,12 @@ def test_usage_errors_are_one_line(face_folder, tmp_path):
         done = train(*arguments, status=2)
         assert re.search(reason, done.stderr)
         assert done.stderr.count("\n") == 1
-    for arguments in (
-        ("--evaluate",), ("--steps", "0"), ("--learning-rate", "-1"), ("--split-by-video", "1"),
-        ("--average", "1"), ("--degrade", "-1"), ("--freeze", "5"), ("--name", "a/b"), ("--seed", "-1"),
-        ("--calibrate",), ("--patience", "-1"), ("--output", ROOT / "README.md"),
+    for wrong in (
+        "--evaluate", "--evaluate --weights Meso4_DF --split-by-video 0.1", "--steps 0", "--learning-rate -1",
+        "--split-by-video 1", "--average 1", "--degrade -1", "--freeze 5", "--name a/b", "--seed -1",
+        "--calibrate", "--patience -1", f"--output {ROOT}/README.md", "--evaluate --weights Meso4_DF --resume",
     ):  # fmt: skip
-        train(*arguments, status=2)
+        train(*wrong.split(), status=2)
     assert not (tmp_path / "new").exists()
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to go on as if it had never stopped. No TensorFlow here."""
+"""Checkpoints: everything needed to resume a training exactly. TensorFlow is not imported."""
 
 import csv
 import json

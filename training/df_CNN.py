@@ -111,6 +111,10 @@ def find_fault(arguments: Namespace) -> str:
         ),
         (not (arguments.evaluate and arguments.resume), "--evaluate: must not come with --resume"),
         (
+            not (arguments.evaluate and arguments.split_by_video),
+            "--evaluate: must not come with --split-by-video: what training held out is kept beside the weights",
+        ),
+        (
             0 <= arguments.split_by_video < 1,
             f"--split-by-video must be a share below 1, not {arguments.split_by_video:g}",
         ),

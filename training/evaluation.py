@@ -111,7 +111,7 @@ def calibrate(path: Path, images: Sequence[Item], scores: np.ndarray) -> float:
 
 
 def find_faults(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:
-    """Return what in the figures of `evaluate_by_dataset` says that a threshold cannot help."""
+    """Return the reasons, from the figures of `evaluate_by_dataset`, why no threshold can help."""
     image = found["all"]["image"]
     faults = [
         f"no face of class {x} is classified right" for x in pipeline.LABELS if not image[f"accuracy_{x}"]

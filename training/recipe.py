@@ -1,4 +1,4 @@
-"""What a training is: its recipe, as flags gave it and as the output folder keeps it. No TensorFlow here."""
+"""The recipe of a training: from flags, and in the output folder. TensorFlow is not imported."""
 
 import json
 import os

@@ -1,6 +1,6 @@
 """What training/df_CNN.py does to train: find the data, train, report, write.
 
-TensorFlow is imported last: what is wrong with flags or data shows at once.
+TensorFlow is imported last, so that faults of flags or data are reported at once.
 """
 
 import os
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def train(arguments: Namespace, command: str) -> None:
-    """Train, or go on with a training, as the flags say; see df_CNN.py for what is written and printed."""
+    """Train, or resume a training, as the flags say; df_CNN.py lists what is written."""
     output = arguments.output
     plan = make_plan(arguments, command)
     images = find_data(plan, output if arguments.resume else None)
@@ -82,7 +82,7 @@ def make_plan(arguments: Namespace, command: str) -> Plan:
 
 
 def find_plan(output: Path) -> Plan | None:
-    """Return the Plan of the training in a folder; of one without RECIPE_FILE, what its checkpoint tells."""
+    """Return the Plan of the training in a folder: from RECIPE_FILE, or else from its newest checkpoint."""
     plan = read_plan(output)
     for path in reversed([] if plan else checkpoints.find_checkpoints(output)):
         try:
@@ -93,7 +93,7 @@ def find_plan(output: Path) -> Plan | None:
 
 
 def complete_plan(plan: Plan, arguments: Namespace, training: data.FaceSet) -> Plan:
-    """Return the Plan with what only the faces tell; raise ValueError if they are not those of the Plan."""
+    """Return the Plan with the faces' fingerprint and the number of steps. Raises ValueError if they differ."""
     found: dict[str, Any] = {"faces": data.fingerprint(training.images)}
     if arguments.epochs:
         found["steps"] = arguments.epochs * -(-len(training.images) // plan.recipe.batch_size)
@@ -106,7 +106,7 @@ def complete_plan(plan: Plan, arguments: Namespace, training: data.FaceSet) -> P
 
 
 def find_data(plan: Plan, resumed: Path | None) -> tuple[list[Item], list[Item]]:
-    """Return the Items of training and validation; report aliases, unequal classes, splits and leaks.
+    """Return the Items of training and validation; report aliases and doubts.
 
     `resumed`: the output folder of a training to resume, which knows what was held out.
     """
@@ -133,23 +133,27 @@ def find_data(plan: Plan, resumed: Path | None) -> tuple[list[Item], list[Item]]
             f"{shown}/validation: no such folder: make it, with df/ and real/ of other videos than "
             "training, or use --split-by-video 0.1"
         )
-    videos = pipeline.find_videos(
-        [part for name in ("training", "validation") if (part := folder / name).is_dir()]
-    )
+    for name, label in aliases.items():
+        print(f"folder {name} is taken for {label}")
+    report_doubts(plan, training, validation)
+    return training, validation
+
+
+def report_doubts(plan: Plan, training: Sequence[Item], validation: Sequence[Item]) -> None:
+    """Report videos among the faces, very unequal classes, and videos in both training and validation."""
+    folders = [Path(plan.data, name) for name in ("training", "validation")]
+    videos = pipeline.find_videos([folder for folder in folders if folder.is_dir()])
     if videos:
         where = shorten_path(str(videos[0][0].parent))
         evaluation.warn(
             f"{len(videos)} videos lie among the faces, in {where}: extract_faces.py cuts faces from them"
         )
-    for name, label in aliases.items():
-        print(f"folder {name} is taken for {label}")
     if not (plan.recipe.balance or plan.recipe.pairs) and (hint := data.suggest_balance(training)):
         print(hint)
     leaks = data.find_leaks(training, validation)
     if leaks:
         names = ", ".join(leaks[:5]) + (", ..." if len(leaks) > 5 else "")
         evaluation.warn(f"{len(leaks)} videos are in both training and validation, which flatters: {names}")
-    return training, validation
 
 
 def find_h5(name: str) -> Weights:
@@ -157,7 +161,7 @@ def find_h5(name: str) -> Weights:
 
 
 def restore_last(run: "trainer.Trainer", found: Sequence[Path]) -> checkpoints.TrainingState:
-    """Take up the newest checkpoint that is whole; return its TrainingState, or that of a beginning."""
+    """Load the newest undamaged checkpoint; return its TrainingState, or an initial one if there is none."""
     for path in reversed(found):
         try:
             return run.restore(path)

@@ -39,7 +39,7 @@ class Trainer:
     """A network in training: its variables, its optimiser, and their checkpoints."""
 
     def __init__(self, recipe: Recipe, strategy: tf.distribute.Strategy, resumed: bool = False) -> None:
-        """Make the variables; those to be `resumed` need no weights to start from: a checkpoint has them."""
+        """Make the variables. If `resumed`, a checkpoint will fill them: recipe.weights is not read."""
         replicas = strategy.num_replicas_in_sync
         if recipe.batch_size % replicas:
             raise ValueError(f"batch size must be a multiple of {replicas} (GPUs), not {recipe.batch_size}")
@@ -70,7 +70,7 @@ class Trainer:
             if recipe.average:
                 self._average = MovingAverage(self.model, self.optimizer, recipe.average)
                 self.variables += self._average.variables
-            # jit: XLA would compile for minutes
+            # no XLA: on a CPU it is a fifth as fast (26 against 125 images/s), after half a minute
             self._fitted.compile(self.optimizer, loss, metrics=[metric], jit_compile=False)
 
     @property
@@ -119,7 +119,7 @@ class Trainer:
         checkpoints.write_checkpoint(folder, self.recipe, state, [v.numpy() for v in self.variables])
 
     def restore(self, path: Path) -> TrainingState:
-        """Take up a checkpoint; return its TrainingState.
+        """Load a checkpoint; return its TrainingState.
 
         Raises DamagedCheckpointError, with nothing changed, when it cannot be read, ValueError when
         the recipe was another.
