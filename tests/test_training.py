@@ -548,7 +548,8 @@ def test_usage_errors_are_one_line(face_folder, tmp_path):
     for wrong in (
         "--evaluate", "--evaluate --weights Meso4_DF --split-by-video 0.1", "--steps 0", "--learning-rate -1",
         "--split-by-video 1", "--average 1", "--degrade -1", "--freeze 5", "--name a/b", "--seed -1",
-        "--calibrate", "--patience -1", f"--output {ROOT}/README.md", "--evaluate --weights Meso4_DF --resume",
+        "--calibrate", "--patience -1", "--evaluate --weights Meso4_DF --resume",
+        f"--output {ROOT}/README.md",
     ):  # fmt: skip
         train(*wrong.split(), status=2)
     assert not (tmp_path / "new").exists()

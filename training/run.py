@@ -93,7 +93,7 @@ def find_plan(output: Path) -> Plan | None:
 
 
 def complete_plan(plan: Plan, arguments: Namespace, training: data.FaceSet) -> Plan:
-    """Return the Plan with the faces' fingerprint and the number of steps. Raises ValueError if they differ."""
+    """Return the Plan with the faces' fingerprint and the steps. Raises ValueError if they differ."""
     found: dict[str, Any] = {"faces": data.fingerprint(training.images)}
     if arguments.epochs:
         found["steps"] = arguments.epochs * -(-len(training.images) // plan.recipe.batch_size)
