@@ -5,12 +5,11 @@ WIFS 2018, arXiv 1809.00888. A network reads RGB faces, 256x256 with values in [
 P(real) for each: 1 = real, 0 = forged (deepfake or Face2Face). Label order: ("df", "real").
 """
 
-import functools
 import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 # TensorFlow reads these when it is first imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it announces its search for GPUs
@@ -26,49 +25,7 @@ from numpy.typing import ArrayLike
 IMAGE_SIZE = 256  # pixels, both ways
 LARGEST_ARRAY = 100_000  # numbers in an array of weights; the networks' largest has 16,384
 PIXEL_SCALE = np.float32(1 / 255)  # from uint8 to the networks' [0, 1]
-
-
-class BatchNormalization(layers.BatchNormalization):
-    """Keras' BatchNormalization, faster to train on TensorFlow; same variables, same inference.
-
-    Keras 3 normalises with separate reductions and elementwise passes, which cost as much as the
-    convolutions here. TensorFlow's fused kernel, as under the authors' Keras 2, takes a fifth of
-    that, but twice as much where the channels are no multiple of four (the first inception block
-    has 11): there the sums are matrix products. The name is Keras' own because Keras stores
-    weights under class names: either layer reads the other's files.
-    """
-
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if not (training and self.trainable and self._is_ours()) or inputs.shape[-1] % 4:
-            return super().call(inputs, training=training, mask=mask)
-        from tensorflow.compat.v1.nn import fused_batch_norm
-
-        outputs, mean, variance = fused_batch_norm(
-            inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
-        )
-        # this variance is the unbiased one, n / (n - 1) times Keras 3's
-        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
-        return outputs
-
-    def _moments(self, inputs: Any, mask: Any) -> tuple[Any, Any]:
-        if not self._is_ours():
-            return super()._moments(inputs, mask)
-        pixels = keras.ops.reshape(inputs, (-1, inputs.shape[-1]))
-        ones = keras.ops.ones_like(pixels[:, :1])
-        mean, square = (
-            keras.ops.matmul(keras.ops.transpose(ones), values)[0] / keras.ops.sum(ones)
-            for values in (pixels, keras.ops.square(pixels))
-        )
-        return mean, keras.ops.maximum(square - keras.ops.square(mean), 0.0)
-
-    def _is_ours(self) -> bool:
-        return keras.backend.backend() == "tensorflow" and not self.synchronized
-
-
-def _normalize_and_pool(x: KerasTensor, pool: int) -> KerasTensor:
-    x = BatchNormalization()(x)
-    return layers.MaxPooling2D(pool, padding="same")(x)
+Normalization = Callable[[], layers.Layer]  # a layer's class
 
 
 def _convolve(x: KerasTensor, filters: int, kernel: int, dilation: int = 1) -> KerasTensor:
@@ -89,6 +46,10 @@ def _inception(x: KerasTensor, widths: tuple[int, int, int, int]) -> KerasTensor
     )
 
 
+def _pool(x: KerasTensor, size: int) -> KerasTensor:
+    return layers.MaxPooling2D(size, padding="same")(x)
+
+
 def _classify(x: KerasTensor) -> KerasTensor:
     x = layers.Flatten()(x)  # 8 x 8 x 16 = 1024
     x = layers.Dropout(0.5)(x)
@@ -98,21 +59,24 @@ def _classify(x: KerasTensor) -> KerasTensor:
     return layers.Dense(1, activation="sigmoid")(x)
 
 
-def build_meso4() -> keras.Model:
-    """Meso4 (paper, figure 4): 27,977 trainable parameters. (N, 256, 256, 3) -> P(real) (N, 1)."""
+def build_meso4(normalization: Normalization = layers.BatchNormalization) -> keras.Model:
+    """Meso4 (paper, figure 4): 27,977 trainable parameters. (N, 256, 256, 3) -> P(real) (N, 1).
+
+    `normalization` makes its layers of batch normalisation; see training/normalization.py.
+    """
     x = inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
     for filters, kernel, pool in ((8, 3, 2), (8, 5, 2), (16, 5, 2), (16, 5, 4)):
-        x = _normalize_and_pool(_convolve(x, filters, kernel), pool)
+        x = _pool(normalization()(_convolve(x, filters, kernel)), pool)
     return keras.Model(inputs, _classify(x), name="Meso4")
 
 
-def build_meso_inception4() -> keras.Model:
+def build_meso_inception4(normalization: Normalization = layers.BatchNormalization) -> keras.Model:
     """MesoInception4 (paper, figure 5): 28,615 trainable parameters, same shapes as Meso4."""
     x = inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
     for widths in ((1, 4, 4, 2), (2, 4, 4, 2)):
-        x = _normalize_and_pool(_inception(x, widths), 2)
+        x = _pool(normalization()(_inception(x, widths)), 2)
     for pool in (2, 4):
-        x = _normalize_and_pool(_convolve(x, 16, 5), pool)
+        x = _pool(normalization()(_convolve(x, 16, 5)), pool)
     return keras.Model(inputs, _classify(x), name="MesoInception4")
 
 
@@ -126,11 +90,10 @@ def scale_pixels(x: np.ndarray) -> np.ndarray:
     if x.dtype == np.uint8:
         return x * PIXEL_SCALE
     if not np.issubdtype(x.dtype, np.floating):
-        raise ValueError(f"faces have dtype {x.dtype}, wanted uint8 in 0-255 or float in [0, 1]")
+        raise ValueError(f"faces must be uint8 in 0-255 or float in [0, 1], not {x.dtype}")
     if x.size and not (x.min() >= 0 and x.max() <= 1):  # written so that NaN fails too
         raise ValueError(
-            f"float faces have values from {x.min():g} to {x.max():g}, wanted [0, 1]: "
-            "divide by 255, or pass uint8"
+            f"float faces must lie in [0, 1], not in [{x.min():g}, {x.max():g}]: divide by 255, or pass uint8"
         )
     return x.astype(np.float32)
 
@@ -139,7 +102,7 @@ def _check_shape(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x)
     if x.ndim != 4 or x.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3):
         raise ValueError(
-            f"faces have shape {x.shape}, wanted (N, {IMAGE_SIZE}, {IMAGE_SIZE}, 3): a batch of RGB images"
+            f"faces must have shape (N, {IMAGE_SIZE}, {IMAGE_SIZE}, 3), a batch of RGB images, not {x.shape}"
         )
     return x
 
@@ -150,7 +113,7 @@ class Classifier:
     `.model` is the plain keras.Model, compiled as published: Adam, mean squared error, accuracy.
     """
 
-    build: ClassVar[Callable[[], keras.Model]]
+    build: ClassVar[Callable[..., keras.Model]]
 
     def __init__(self, learning_rate: float = 0.001) -> None:
         self.model = type(self).build()
@@ -177,58 +140,6 @@ class Classifier:
         self.model.reset_metrics()
         return self.model.test_on_batch(scale_pixels(x), np.asarray(y))
 
-    def compute_logits(self, x: np.ndarray, batch_size: int = 32) -> np.ndarray:
-        """Return the logits of P(real), float32 (N,), of faces as `predict` takes them: score = sigmoid."""
-        kernel, bias = self.model.layers[-1].get_weights()
-        x = _check_shape(x)
-        parts = [
-            self._hidden.predict_on_batch(scale_pixels(x[i : i + batch_size])) @ kernel[:, 0] + bias
-            for i in range(0, len(x), batch_size)
-        ]
-        return np.concatenate([np.empty(0, np.float32), *parts])
-
-    def average_activations(self, x: np.ndarray, batch_size: int = 32) -> tuple[np.ndarray, ...]:
-        """Return the mean outputs of the first and of the last convolutional block over faces x.
-
-        Float32 (height, width, channels) each; section 4.4 of the paper. x: (N, 256, 256, 3), N > 0.
-        """
-        pools = [layer for layer in self.model.layers if isinstance(layer, layers.MaxPooling2D)]
-        blocks = keras.Model(self.model.inputs, [pools[0].input, pools[-1].input])
-        sums: list[Any] = [0.0, 0.0]
-        for i in range(0, len(x), batch_size):
-            outputs = blocks.predict_on_batch(scale_pixels(x[i : i + batch_size]))
-            sums = [total + output.sum(axis=0) for total, output in zip(sums, outputs, strict=True)]
-        return tuple(total / len(x) for total in sums)
-
-    def excite_units(
-        self, steps: int = 60, rate: float = 0.02, seed: int = 0
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return (faces, weights): what excites each of the 16 hidden units most, its weight in the score.
-
-        Uint8 (16, 256, 256, 3) and float32 (16,). Activation maximisation, section 4.4 of the paper:
-        gradient ascent on the input from grey noise, blurred after each step.
-        """
-        import tensorflow as tf
-
-        last = self.model.layers[-1]
-        units = last.input.shape[-1]
-        noise = np.random.default_rng(seed).normal(0.5, 0.02, (units, IMAGE_SIZE, IMAGE_SIZE, 3))
-        images = tf.Variable(noise.astype(np.float32))
-
-        @tf.function
-        def ascend() -> None:
-            with tf.GradientTape() as tape:
-                total = tf.reduce_sum(tf.linalg.diag_part(self._hidden(images, training=False)))
-            gradient = tape.gradient(total, images)
-            size = tf.sqrt(tf.reduce_mean(gradient**2, axis=(1, 2, 3), keepdims=True))
-            moved = images + rate * gradient / (size + 1e-12)
-            smooth = 0.8 * moved + 0.2 * tf.nn.avg_pool2d(moved, 3, 1, "SAME")
-            images.assign(tf.clip_by_value(smooth, 0, 1))
-
-        for _ in range(steps):
-            ascend()
-        return (images.numpy() * 255).round().astype(np.uint8), last.get_weights()[0][:, 0]
-
     def load(self, path: str | Path) -> None:
         """Read weights: `.weights.h5` (Keras 3) or `.h5` (Keras 2, the authors' files included).
 
@@ -239,7 +150,7 @@ class Classifier:
         network = identify_network(path)
         if network != self.model.name:
             raise ValueError(
-                f"{path}: holds weights of {network}, wanted {self.model.name}: load it with {network}()"
+                f"{path}: holds weights of {network}, not of {self.model.name}: load it with {network}()"
             )
         before, reason = self.model.get_weights(), ""
         try:
@@ -247,7 +158,7 @@ class Classifier:
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, MemoryError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
         if not reason and not all(np.isfinite(weights).all() for weights in self.model.get_weights()):
-            reason = "some are no numbers"
+            reason = "some are not finite"
         if reason:
             self.model.set_weights(before)
             raise ValueError(f"{path}: Keras cannot read these weights ({reason}): get the file again")
@@ -258,7 +169,7 @@ class Classifier:
         if not path.name.endswith(".h5"):
             path = path.with_name(path.name + ".weights.h5")
         if not path.name.endswith(".weights.h5"):
-            raise ValueError(f"{path}: Keras 3 writes weights as .weights.h5: end the name so")
+            raise ValueError(f"{path}: the name must end in .weights.h5, as Keras 3 wants it")
         self._bare_model().save_weights(path)
 
     def export(self, path: str | Path) -> None:
@@ -266,11 +177,6 @@ class Classifier:
         faces = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), dtype="uint8")
         scores = self.model(layers.Rescaling(float(PIXEL_SCALE))(faces))
         keras.Model(faces, scores).export(path, format="litert", verbose=False)
-
-    @functools.cached_property
-    def _hidden(self) -> keras.Model:
-        """The network up to its hidden layer of 16 units."""
-        return keras.Model(self.model.inputs, self.model.layers[-1].input)
 
     def _bare_model(self) -> keras.Model:
         return keras.Model(self.model.inputs, self.model.outputs)  # the same layers, no optimiser
@@ -308,8 +214,8 @@ def identify_network(path: str | Path) -> str:
     except (OSError, RuntimeError, KeyError) as error:
         raise ValueError(f"{path}: {_describe_damage(path)}: get the file again") from error
     if legacy == str(path).endswith(".weights.h5"):  # Keras picks the reader by the suffix
-        wanted = "Keras 2 file: name it .h5" if legacy else "Keras 3 file: name it .weights.h5"
-        raise ValueError(f"{path}: the suffix does not fit the content, a {wanted}")
+        right = "Keras 2 file: name it .h5" if legacy else "Keras 3 file: name it .weights.h5"
+        raise ValueError(f"{path}: the suffix does not fit the content, a {right}")
     if any(math.prod(shape) > LARGEST_ARRAY for _, shape in shapes):  # it would be read before it is refused
         raise ValueError(f"{path}: holds an array too large for these networks: get the file again")
     kernels = sorted(s for name, s in shapes if len(s) > 1 and not name.startswith("optimizer"))

@@ -1,5 +1,7 @@
 """What the tests share: where things lie, and running a script as a user does."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -64,3 +66,15 @@ def run_script(script, *arguments, cwd=ROOT, status=0):
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == status, f"status {done.returncode}: {done.stdout}{done.stderr}"
     return done
+
+
+def run_main(main, *arguments, status=0):
+    """Call a script's main(argv) in this process, as run_script does in its own."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            found = main([os.fspath(argument) for argument in arguments])
+        except SystemExit as ended:
+            found = ended.code
+    assert found == status, f"status {found}: {out.getvalue()}{err.getvalue()}"
+    return subprocess.CompletedProcess(arguments, found, out.getvalue(), err.getvalue())

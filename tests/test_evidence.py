@@ -412,23 +412,6 @@ def test_the_map_finds_a_planted_artefact(classifier, name, half):
     assert evidence[inside].mean() > evidence[~inside].mean()
 
 
-def test_units_are_excited(classifier):
-    images, weights = classifier.excite_units(steps=10)
-    assert images.shape == (16, 256, 256, 3)
-    assert weights.shape == (16,)
-    grey = np.full((1, 256, 256, 3), 128, np.uint8)
-    before = classifier._hidden.predict_on_batch(grey / np.float32(255))[0]
-    after = np.diag(classifier._hidden.predict_on_batch(images / np.float32(255)))
-    assert (after > before + 5).all()
-
-
-def test_activations_are_means(classifier, noise):
-    first, last = classifier.average_activations(noise)
-    assert (first.shape, last.shape) == ((256, 256, 8), (32, 32, 16))
-    single = [classifier.average_activations(noise[i : i + 1])[1] for i in range(4)]
-    np.testing.assert_allclose(last, np.mean(single, axis=0), rtol=1e-4, atol=1e-5)
-
-
 def test_explained(clips, tmp_path):
     run_script("deepfakes_images.py", clips / "pair.mp4", ROOT / "test_images/real/obama.png",
                "--explain", tmp_path / "out", "--frames", "3")  # fmt: skip

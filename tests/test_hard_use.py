@@ -515,7 +515,7 @@ def test_checkpoints_are_taken_up_whole_or_not_at_all(tmp_path):
     assert run.restore(tmp_path / "checkpoint-00001.npz").epoch == 1
     state = json.loads(str(whole["header"]))
     last = f"variable_{len(whole) - 2}"
-    before = [variable.numpy() for variable in run._variables()]
+    before = [variable.numpy() for variable in run.variables]
     for change in (
         {"header": "{}"},
         {"header": "[]"},
@@ -531,7 +531,7 @@ def test_checkpoints_are_taken_up_whole_or_not_at_all(tmp_path):
         )
         with pytest.raises(trainer.DamagedCheckpointError, match=r"x\.npz: damaged"):
             run.restore(tmp_path / "x.npz")
-        for variable, old in zip(run._variables(), before, strict=True):
+        for variable, old in zip(run.variables, before, strict=True):
             np.testing.assert_array_equal(variable.numpy(), old)
     other = json.dumps(state | {"recipe": state["recipe"] | {"loss": "bce"}})
     np.savez(tmp_path / "x.npz", **(whole | {"header": other, last: np.zeros(3)}))
@@ -540,12 +540,12 @@ def test_checkpoints_are_taken_up_whole_or_not_at_all(tmp_path):
 
 
 def test_foreign_checkpoints_are_left_alone(tmp_path):
-    from training import trainer
+    from training import checkpoints
 
     for name in ("checkpoint-old.npz", "checkpoint-00007.npz.bak", "checkpoint-00001.npz"):
         (tmp_path / name).touch()
     os.mkfifo(tmp_path / "checkpoint-00002.npz")
-    assert [path.name for path in trainer.find_checkpoints(tmp_path)] == ["checkpoint-00001.npz"]
+    assert [path.name for path in checkpoints.find_checkpoints(tmp_path)] == ["checkpoint-00001.npz"]
 
 
 @pytest.mark.parametrize(
@@ -602,8 +602,8 @@ def test_tables_cut_off_or_of_another_kind_are_not_resumed(tmp_path):
         (("extract_faces.py", "--start", "inf"), "inf: wanted a number"),
         (("extract_faces.py", "--output", "README.md"), "README.md: wanted a folder"),
         (("deepfakes_images.py", "--annotate", "{0}", "--explain", "{0}"), "would overwrite another output"),
-        (("training/df_CNN.py", "--name", "../x"), "wanted a file name"),
-        (("training/df_CNN.py", "--seed", "-1"), "--seed -1: wanted 0 to"),
+        (("training/df_CNN.py", "--name", "../x"), "must be a file name"),
+        (("training/df_CNN.py", "--seed", "-1"), "--seed must be 0 to"),
         (("training/df_CNN.py", "--output", "data/training/df"), "lies among the faces"),
     ],
 )

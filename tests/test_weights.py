@@ -127,7 +127,10 @@ def test_average(tmp_path):
     assert card["resampling"] == "bilinear"
     for arguments, reason in (
         ((*names, "--name", tmp_path / "x"), "is there already"),
-        (("Meso4_DF", "MesoInception_DF", "--name", tmp_path / "y"), "of MesoInception4, wanted Meso4"),
+        (
+            ("Meso4_DF", "MesoInception_DF", "--name", tmp_path / "y"),
+            "must be weights of Meso4, not MesoInception4",
+        ),
         (("Meso4_DF", "none", "--name", tmp_path / "y"), "no such weights"),
     ):
         assert reason in run_script("weights/average.py", *arguments, status=1).stderr

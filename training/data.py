@@ -1,4 +1,4 @@
-"""Faces to train on: found, checked, decoded once, drawn in a reproducible order, augmented.
+"""Faces to train on: found, checked, decoded once, drawn in a reproducible order, made into batches.
 
 Everything random is drawn with NumPy from (seed, epoch), ahead of the epoch: the same on every
 machine, and an epoch begun again after a kill is the same epoch.
@@ -6,6 +6,7 @@ machine, and an epoch begun again after a kill is the same epoch.
 
 import collections
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -15,16 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pipeline
-from classifiers import PIXEL_SCALE
 from pipeline import Item
+from training import augmentation
 
 SIDE = pipeline.IMAGE_SIZE
 IN_MEMORY = 0.25  # of the memory may hold a set of decoded faces; a larger set lies on disk
-# the authors' augmentation, their ImageDataGenerator's arguments
-ZOOM = 0.2
-ROTATION = 15.0  # degrees
-BRIGHTNESS = 0.2
-CHANNEL_SHIFT = 30 / 255
+UNEQUAL = 3  # a class so many times as large as the other is worth a word
 
 
 class FaceSet(NamedTuple):
@@ -44,31 +41,49 @@ def list_images(folder: str | Path) -> tuple[list[Item], dict[str, str]]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
-    images, aliases, stray = [], {}, []
-    for entry in sorted(folder.iterdir()):
-        label = pipeline.LABEL_ALIASES.get(entry.name.lower()) if entry.is_dir() else None
-        if entry.name.startswith("."):
-            continue
-        if label is None:
-            stray.append(entry.name)
-            continue
-        if entry.name != label:
-            aliases[entry.name] = label
-        for image in pipeline.find_images([entry]):
-            folder = image.path.parent
-            folder = folder.parent if pipeline.PERSON_NAME.fullmatch(folder.name) else folder
-            video = image.video if folder == entry else str(folder.relative_to(entry))
-            images.append(image._replace(label=label, video=video))
+        raise FileNotFoundError(f"{folder}: no such folder: it must hold {' and '.join(pipeline.LABELS)}")
+    entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    classes = {e: pipeline.LABEL_ALIASES.get(e.name.lower()) if e.is_dir() else None for e in entries}
+    stray = [entry.name for entry, label in classes.items() if label is None]
     if stray:
         raise ValueError(
-            f"{folder}: holds {', '.join(stray[:5])}{', ...' if len(stray) > 5 else ''} beside the classes: "
-            f"wanted folders named {' and '.join(pipeline.LABELS)} only"
+            f"{folder}: must hold folders named {' and '.join(pipeline.LABELS)} only, not "
+            f"{', '.join(stray[:5])}{', ...' if len(stray) > 5 else ''}"
         )
+    images = [_name_video(image, entry, str(label)) for entry, label in classes.items()
+              for image in pipeline.find_images([entry])]  # fmt: skip
     for label in pipeline.LABELS:
         if not any(image.label == label for image in images):
-            raise ValueError(f"{folder}: no image of class {label}, wanted some in {folder / label}")
-    return images, aliases
+            raise ValueError(_explain_emptiness(folder, label, [e for e in entries if classes[e] == label]))
+    return images, {e.name: label for e, label in classes.items() if label and label != e.name}
+
+
+def _name_video(image: Item, folder: Path, label: str) -> Item:
+    """Return the Item of an image in a class's folder: persons of a video are one video."""
+    own = image.path.parent
+    own = own.parent if pipeline.PERSON_NAME.fullmatch(own.name) else own
+    return image._replace(label=label, video=image.video if own == folder else str(own.relative_to(folder)))
+
+
+def _explain_emptiness(folder: Path, label: str, entries: Sequence[Path]) -> str:
+    """Return why there is no image of a class: perhaps its videos lie there."""
+    videos = pipeline.find_videos(entries)
+    if not videos:
+        return f"{folder}: no image of class {label}: {folder / label} must hold some"
+    where = videos[0][0].parent
+    return (
+        f"{where}: must hold faces, not videos ({len(videos)} there): move the videos to another folder, say "
+        f"videos/{label}, then: python3 extract_faces.py videos/{label} --output {folder / label}"
+    )
+
+
+def suggest_balance(images: Sequence[Item]) -> str:
+    """Return a line about classes of very unequal size, "" where they are not."""
+    few, many = sorted(pipeline.LABELS, key=lambda label: sum(image.label == label for image in images))
+    count = {label: sum(image.label == label for image in images) for label in (few, many)}
+    if count[many] <= UNEQUAL * count[few]:
+        return ""
+    return f"{count[many]} faces of class {many}, {count[few]} of {few}: --balance draws them evenly"
 
 
 def find_leaks(training: Iterable[Item], validation: Iterable[Item]) -> list[str]:
@@ -103,7 +118,7 @@ def split_by_video(images: Sequence[Item], fraction: float, seed: int) -> tuple[
     training = [image for image in images if (image.dataset, image.video) not in chosen]
     for label in pipeline.LABELS:
         if not all(any(i.label == label for i in part) for part in (training, validation)):
-            raise ValueError(f"class {label} has too few videos to split: give it a validation folder")
+            raise ValueError(f"class {label} has too few videos to split: make a validation folder")
     return training, validation
 
 
@@ -158,109 +173,56 @@ def fingerprint(images: Iterable[Item]) -> str:
     return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-def weigh_faces(images: Sequence[Item]) -> np.ndarray:
-    """Return each image's chance to be drawn, float64 (N,), summing to 1.
-
-    Even over the classes, within a class over its datasets, within a dataset over its videos.
-    """
-    videos = collections.Counter((i.label, i.dataset, i.video) for i in images)
-    datasets = collections.Counter(key[:2] for key in videos)
-    classes = collections.Counter(key[:1] for key in datasets)
-    keys = [(i.label, i.dataset, i.video) for i in images]
-    chances = np.array([1 / (videos[k] * datasets[k[:2]] * classes[k[:1]]) for k in keys])
-    return chances / chances.sum()
-
-
-def draw_epoch(
-    images: Sequence[Item], batch_size: int, balance: bool, seed: int, epoch: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (which faces, int (steps, batch_size); how to change them, float32 (steps, batch_size, 8)).
-
-    Without `balance` every face once, a few twice to fill the last batch; with it, as many draws by
-    `weigh_faces`. The eight numbers are uniform in [-1, 1]; see `augment`.
-    """
-    random = np.random.default_rng((seed, epoch))
-    steps = -(-len(images) // batch_size)
-    size = steps * batch_size
-    if balance:
-        order = random.choice(len(images), size, p=weigh_faces(images))
-    else:
-        order = np.resize(random.permutation(len(images)), size)
-    changes = random.uniform(-1, 1, (steps, batch_size, 8)).astype(np.float32)
-    return order.reshape(steps, batch_size), changes
-
-
 def make_batches(
-    face_set: FaceSet,
-    order: np.ndarray,
-    changes: np.ndarray,
-    replicas: int = 1,
-    mine: slice = slice(0, 1),
-    side: int = SIDE,
+    face_set: FaceSet, order: np.ndarray, changes: np.ndarray, side: int = SIDE, degrade: float = 0.0
 ) -> Any:
     """Return a tf.data.Dataset of (faces float32 (n, side, side, 3) in [0, 1], labels float32 (n, 1)).
 
-    Each row of `order` is a batch, cut into as many parts as there are replicas; delivered, one
-    after the other, are the parts of the replicas `mine`. Gathering and augmenting run in parallel,
-    ahead of the network.
+    Each row of `order` is a batch. Gathering and augmenting run in parallel, ahead of the network.
     """
     import tensorflow as tf
 
-    steps, batch_size = order.shape
-    part = batch_size // replicas
+    batch_size = order.shape[1]
+    change_faces = tf.function(augmentation.augment, jit_compile=True)  # one fused loop: five times as fast
+    first = augmentation.CHANGES + augmentation.MOVES
 
-    def take_mine(array: np.ndarray) -> np.ndarray:
-        parts = array.reshape(steps, replicas, part, *array.shape[2:])[:, mine]
-        return parts.reshape(-1, part, *array.shape[2:])
-
-    change_faces = tf.function(augment, jit_compile=True)  # one fused loop: five times as fast
+    def read(chosen: np.ndarray, change: np.ndarray) -> np.ndarray:
+        batch = face_set.faces[chosen]
+        return augmentation.degrade_batch(batch, change[:, first:], degrade) if degrade else batch
 
     def load(chosen: Any, change: Any) -> tuple[Any, Any]:
-        batch = tf.numpy_function(lambda i: face_set.faces[i], [chosen], tf.uint8)
-        batch = tf.ensure_shape(batch, (part, pipeline.IMAGE_SIZE, pipeline.IMAGE_SIZE, 3))
-        return change_faces(batch, change, side), tf.gather(face_set.labels, chosen)
+        batch = tf.numpy_function(read, [chosen, change], tf.uint8)
+        batch = tf.ensure_shape(batch, (batch_size, SIDE, SIDE, 3))
+        return change_faces(batch, change, side, degrade), tf.gather(face_set.labels, chosen)
 
-    batches = tf.data.Dataset.from_tensor_slices((take_mine(order), take_mine(changes)))
+    batches = tf.data.Dataset.from_tensor_slices((order, changes))
     # augmenting is quick: more threads would take the network's (measured on 2 cores)
     threads = max(1, (os.cpu_count() or 1) // 4)
     return batches.map(load, num_parallel_calls=threads, deterministic=True).prefetch(1)
 
 
-def augment(faces: Any, changes: Any, side: int = SIDE) -> Any:
-    """Return uint8 faces (N, 256, 256, 3) changed as the authors' training does: float32 in [0, 1].
+HELD_OUT = "held_out.json"
 
-    `changes`, float32 (N, 8) in [-1, 1]: rotation to 15 degrees; zoom to 0.2, across and along;
-    flip where the fourth is negative; channel shift to 30 of 255, one for all channels; brightness
-    times 0.8 to 1.2; and, where `side` is less than 256, which window (N, side, side, 3) is given.
-    Bilinear; where a face does not fill its square any more, its edge is repeated.
-    Changes of 0 give the pixels of `classifiers.scale_pixels`, bit for bit.
-    """
-    import tensorflow as tf
 
-    rotation, zoom_x, zoom_y, flip, shift, brightness, across, down = (
-        changes[:, i, None, None] for i in range(changes.shape[1])
-    )
-    zoom_x, zoom_y = 1 + ZOOM * zoom_x, 1 + ZOOM * zoom_y
-    zoom_x = tf.where(flip < 0, -zoom_x, zoom_x)
-    angle = rotation * np.float32(np.radians(ROTATION))
-    cos, sin = tf.cos(angle), tf.sin(angle)
-    # (x, y): where in the face the output pixel (column, row) looks
-    last = SIDE - 1
-    middle = (tf.range(side, dtype=tf.float32) - (side - 1) / 2)[None, None]
-    column = middle + tf.round(across * (SIDE - side) / 2)
-    row = tf.transpose(middle, (0, 2, 1)) + tf.round(down * (SIDE - side) / 2)
-    x = tf.clip_by_value(cos * zoom_x * column - sin * zoom_y * row + last / 2, 0, last)
-    y = tf.clip_by_value(sin * zoom_x * column + cos * zoom_y * row + last / 2, 0, last)
-    left, top = tf.minimum(tf.floor(x), last - 1), tf.minimum(tf.floor(y), last - 1)
-    corner = tf.cast(top, tf.int32) * SIDE + tf.cast(left, tf.int32)
-    pixels = tf.reshape(faces, (-1, SIDE * SIDE, 3))
+def write_held_out(output: Path, folder: Path, images: Iterable[Item]) -> None:
+    """Keep in a training's output which images of `folder`/training it does not train on."""
+    names = [str(image.path.relative_to(folder / "training")) for image in images]
+    pipeline.write_atomically(output / HELD_OUT, lambda path: path.write_text(json.dumps(names, indent=1)))
 
-    def look(offset: int) -> Any:
-        return tf.cast(tf.gather(pixels, corner + offset, batch_dims=1), tf.float32)
 
-    x, y = (x - left)[..., None], (y - top)[..., None]
-    upper = look(0) * (1 - x) + look(1) * x
-    lower = look(SIDE) * (1 - x) + look(SIDE + 1) * x
-    values = (upper * (1 - y) + lower * y) * PIXEL_SCALE
-    values = tf.clip_by_value(values + CHANNEL_SHIFT * shift[..., None], 0.0, 1.0)
-    return tf.clip_by_value(values * (1 + BRIGHTNESS * brightness[..., None]), 0.0, 1.0)
+def read_held_out(output: Path, folder: Path) -> list[Item]:
+    """Return the Items that `write_held_out` kept, [] if it did not. Raises ValueError if they are gone."""
+    path = output / HELD_OUT
+    if not path.is_file():
+        return []
+    try:
+        names = set(json.loads(path.read_bytes()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged ({pipeline.describe_error(error)})") from error
+    images, _ = list_images(folder / "training")
+    found = [image for image in images if str(image.path.relative_to(folder / "training")) in names]
+    if len(found) != len(names):
+        raise ValueError(
+            f"{path}: {len(names) - len(found)} of {len(names)} images are gone from {folder}/training"
+        )
+    return found

@@ -87,3 +87,23 @@ def _draw_confusion(
     panel.set(title=f"Per {level}", xlabel="classified as", ylabel="label")
     panel.set_xticks((0, 1), ("deepfake", "real"))
     panel.set_yticks((0, 1), pipeline.LABELS, rotation=90, va="center")
+
+
+def open_board(output: Path) -> Any:
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        raise ValueError("--tensorboard needs: pip install tensorboard") from None
+    from tensorflow import summary
+
+    return summary.create_file_writer(str(output / "logs"))
+
+
+def write_board(board: Any, row: dict[str, Any]) -> None:
+    from tensorflow import summary
+
+    with board.as_default():
+        for name, value in row.items():
+            if name not in ("epoch", "step"):
+                summary.scalar(name, value, step=row["epoch"])
+    board.flush()

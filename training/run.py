@@ -1,219 +1,221 @@
-"""What training/df_CNN.py does with its arguments: train, or evaluate, and tell of it."""
+"""What training/df_CNN.py does to train: find the data, train, report, write.
 
-import datetime
-import functools
-import json
-import platform
-import shlex
+TensorFlow is imported last, so that faults of flags or data are reported at once.
+"""
+
+import os
 import shutil
-import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# isort: split
-import keras
 import numpy as np
-import tensorflow
-from tensorflow.errors import OpError  # noqa: F401  (df_CNN.py tells of it)
 from tqdm import tqdm
 
 import pipeline
 from pipeline import Item
-from training import data, figures, trainer
-from weights import Weights, find_weights, load_predictor, name_card, write_weights
-from weights.metrics import choose_threshold, evaluate_by_dataset, label_scores
-from weights.scores import Result
+from training import cards, checkpoints, data, evaluation
+from training.lock import lock_folder
+from training.recipe import Plan, Recipe, check_agreement, collect_given, read_plan, shorten_path, write_plan
+from weights import Weights, find_weights
+from weights.metrics import evaluate_by_dataset, label_scores
+
+if TYPE_CHECKING:
+    from training import trainer
 
 
-def train(arguments: Namespace) -> None:
-    output, stem = arguments.output, arguments.output / arguments.name
-    training_images, validation_images = find_data(arguments)
-    weights = find_h5(arguments.weights) if arguments.weights else None
-    teacher = find_h5(arguments.imitate) if arguments.imitate else None
-    origin = weights or teacher
-    resample = arguments.resample or (origin.resampling if origin else "nearest")
-    checkpoints = trainer.find_checkpoints(output)
-    if checkpoints and not arguments.resume:
-        raise ValueError(f"{output}: holds a training already: --resume it, or name another --output")
-    output.mkdir(parents=True, exist_ok=True)
-
-    strategy = trainer.choose_strategy()
-    chief = trainer.is_chief(strategy)
-    if chief:
+def train(arguments: Namespace, command: str) -> None:
+    """Train, or resume a training, as the flags say; df_CNN.py lists what is written."""
+    output = arguments.output
+    plan = make_plan(arguments, command)
+    images = find_data(plan, output if arguments.resume else None)
+    with lock_folder(output):
+        found = checkpoints.find_checkpoints(output)
+        if found and not arguments.resume:
+            raise ValueError(f"{output}: holds a training already: --resume it, or name another --output")
         for unfinished in output.glob(".writing-*"):  # by a process that was killed
             shutil.rmtree(unfinished, ignore_errors=True)
-    say = print if chief else lambda *_, **__: None
-    training = load_data(training_images, resample, output, "training", say)
-    validation = load_data(validation_images, resample, output, "validation", say)
-    per_epoch = -(-len(training.images) // arguments.batch_size)
-    recipe = trainer.Recipe(
-        model=arguments.model,
-        steps=arguments.epochs * per_epoch if arguments.epochs else arguments.steps,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
-        schedule=arguments.schedule,
-        loss=arguments.loss,
-        balance=arguments.balance,
-        seed=arguments.seed,
-        patience=arguments.patience,
-        resample=resample,
-        weights=str(weights.path) if weights else "",
-        freeze=arguments.freeze,
-        imitate=str(teacher.path) if teacher else "",
-        name=arguments.name,
-        faces=data.fingerprint(training.images),
-    )
-    run = trainer.Trainer(recipe, strategy)
-    state = restore_last(run, checkpoints)
-    if run.agree(state.epoch) != state.epoch:
-        raise ValueError(f"{output}: to resume, all workers must see the folder the first one writes to")
-    if arguments.resume:
-        say(
-            f"resumed after epoch {state.epoch}"
-            if checkpoints
-            else f"{output}: nothing to resume, begins anew"
+        training, validation = (
+            evaluation.load_data(items, plan.recipe.resample, output, name)
+            for items, name in zip(images, ("training", "validation"), strict=True)
         )
-    board = open_board(output) if arguments.tensorboard and chief else None
+        plan = complete_plan(plan, arguments, training)
+        if plan.split_by_video:
+            data.write_held_out(output, Path(plan.data), images[1])
+        else:
+            (output / data.HELD_OUT).unlink(missing_ok=True)
+        write_plan(output, plan)
+        with pipeline.silence_native_stderr():
+            from training import trainer
+        from tensorflow.errors import OpError
 
-    def keep_best(epoch: int, scores: np.ndarray) -> None:
-        card = make_card(recipe, training, validation)
-        judged = label_scores(validation.images, scores, card["threshold"])
-        card |= {"best_epoch": epoch, "validation": evaluate_by_dataset(judged, card["threshold"])}
-        write_weights(run.scorer, stem, card)
+        try:
+            run = trainer.Trainer(plan.recipe, trainer.choose_strategy(), resumed=bool(found))
+            state = restore_last(run, found)
+            if arguments.resume:
+                anew = f"{output}: no epoch done, begins anew"
+                print(f"resumed after epoch {state.epoch}" if found else anew)
+            run_epochs(run, plan, training, validation, state, output, arguments.tensorboard)
+            finish(run, validation, output / plan.recipe.name)
+        except OpError as error:  # memory is full
+            raise MemoryError((str(error).strip() or type(error).__name__).splitlines()[0]) from error
 
-    def watch(steps: Iterable[int]) -> Iterable[int]:
-        return tqdm(steps, unit="step", disable=None if chief else True, leave=False)
 
-    history, started, done = list(state.history), time.monotonic(), run.steps_done
-    for row, better in trainer.train(run, training, validation, output, keep_best, state, watch):
-        if not chief:
+def make_plan(arguments: Namespace, command: str) -> Plan:
+    """Return the Plan that flags describe, or that of the training to resume, with which flags must agree."""
+    given = collect_given(arguments)
+    origins = [find_h5(given[name]) for name in ("weights", "imitate") if name in given]
+    for name, origin in zip((n for n in ("weights", "imitate") if n in given), origins, strict=True):
+        given[name] = os.path.abspath(origin.path)
+    kept = find_plan(arguments.output) if arguments.resume else None
+    if kept:
+        check_agreement(kept.recipe, given, arguments.output)
+        if arguments.split_by_video not in (0, kept.split_by_video):
+            raise ValueError(f"{arguments.output}: was trained with --split-by-video {kept.split_by_video:g}")
+        return kept._replace(data=os.path.abspath(arguments.data)) if arguments.data else kept
+    given.setdefault("resample", origins[0].resampling if origins else "nearest")
+    given.setdefault("name", given.get("model", Recipe().model))
+    folder = os.path.abspath(arguments.data or "data")
+    return Plan(Recipe(**given), folder, arguments.split_by_video, command)
+
+
+def find_plan(output: Path) -> Plan | None:
+    """Return the Plan of the training in a folder: from RECIPE_FILE, or else from its newest checkpoint."""
+    plan = read_plan(output)
+    for path in reversed([] if plan else checkpoints.find_checkpoints(output)):
+        try:
+            return Plan(checkpoints.read_checkpoint(path)[0], os.path.abspath("data"), 0, "")
+        except checkpoints.DamagedCheckpointError:
             continue
-        history.append(row)
-        speed = (row["step"] - done) * arguments.batch_size / (time.monotonic() - started)
-        print(format_epoch(row, -(-recipe.steps // per_epoch), speed, better), flush=True)
-        if board:
-            write_board(board, row)
-        started, done = time.monotonic(), row["step"]
-    if not chief:
-        return
-    figures.draw_curves(history, output / "curves.png")
-    run.scorer.load(f"{stem}.weights.h5")
-    scores = run.scorer.predict(validation.faces, 75)[:, 0]
-    threshold = find_weights(f"{stem}.tflite").threshold
-    report(label_scores(validation.images, scores, threshold), threshold, output / "evaluation.png")
-    print(f"wrote {stem}.tflite, .weights.h5 and .json, history.csv, curves.png and evaluation.png")
+    return plan
 
 
-def evaluate(arguments: Namespace) -> None:
-    weights = find_weights(arguments.weights)
-    resample = arguments.resample or weights.resampling
-    if arguments.split_by_video:
-        _, images = find_data(arguments)
-    else:
-        images, _ = data.list_images(arguments.data / "validation")
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    face_set = load_data(images, resample, arguments.output, "validation", print)
-    predict = load_predictor(weights)
-    parts = [predict(face_set.faces[i : i + 32]) for i in range(0, len(face_set.faces), 32)]
-    scores, threshold = np.concatenate(parts), weights.threshold
-    if arguments.calibrate:
-        threshold = calibrate(weights.path, face_set.images, scores)
-    figure = arguments.output / f"evaluation-{weights.path.name.partition('.')[0]}.png"
-    report(label_scores(face_set.images, scores, threshold), threshold, figure)
-    print(f"wrote {figure}")
+def complete_plan(plan: Plan, arguments: Namespace, training: data.FaceSet) -> Plan:
+    """Return the Plan with the faces' fingerprint and the steps. Raises ValueError if they differ."""
+    found: dict[str, Any] = {"faces": data.fingerprint(training.images)}
+    if arguments.epochs:
+        found["steps"] = arguments.epochs * -(-len(training.images) // plan.recipe.batch_size)
+    if plan.recipe.faces not in ("", found["faces"]):
+        where = shorten_path(str(Path(plan.data, "training")))
+        raise ValueError(f"{arguments.output}: was trained on other faces than those in {where} now")
+    if plan.recipe.faces:
+        check_agreement(plan.recipe, found, arguments.output)
+    return plan._replace(recipe=plan.recipe._replace(**found))
 
 
-def calibrate(path: Path, images: Sequence[Item], scores: np.ndarray) -> float:
-    """Store in the card beside weights the threshold that does best on labelled faces; return it."""
-    card_path = name_card(path)
-    card = json.loads(card_path.read_bytes()) if card_path.is_file() else {"sha256": {}}
-    if path.name not in card["sha256"]:
-        raise FileNotFoundError(f"{path}: has no card to store a threshold in: weights/convert.py makes one")
-    threshold = choose_threshold(images, scores)
-    print(f"{card_path}: threshold {card['threshold']:g} becomes {threshold:g}")
-    card["threshold"] = threshold
-    card["calibrated_on"] = data.count_faces(images)
-    card["validation"] = evaluate_by_dataset(label_scores(images, scores, threshold), threshold)
-    pipeline.write_atomically(card_path, lambda part: part.write_text(json.dumps(card, indent=1) + "\n"))
-    return threshold
+def find_data(plan: Plan, resumed: Path | None) -> tuple[list[Item], list[Item]]:
+    """Return the Items of training and validation; report aliases and doubts.
 
-
-def find_data(arguments: Namespace) -> tuple[list[Item], list[Item]]:
-    """Return the Items of training and validation; tell of aliases, splits and leaks."""
-    training, aliases = data.list_images(arguments.data / "training")
-    if not (arguments.data / "validation").is_dir():
-        if not arguments.split_by_video:
-            raise FileNotFoundError(
-                f"{arguments.data / 'validation'}: no such folder: make it, of other videos than "
-                "training, or use --split-by-video 0.1"
-            )
-        training, validation = data.split_by_video(training, arguments.split_by_video, arguments.seed)
-    elif arguments.split_by_video:
-        raise ValueError(f"--split-by-video: {arguments.data / 'validation'} is there already")
-    else:
-        validation, more = data.list_images(arguments.data / "validation")
+    `resumed`: the output folder of a training to resume, which knows what was held out.
+    """
+    folder = Path(plan.data)
+    shown = shorten_path(plan.data)
+    if not (folder / "training").is_dir():
+        raise FileNotFoundError(
+            f"{shown}/training: no such folder: {shown} must hold training/df, training/real, "
+            "validation/df and validation/real"
+        )
+    training, aliases = data.list_images(folder / "training")
+    held_out = data.read_held_out(resumed, folder) if resumed else []
+    if (folder / "validation").is_dir():
+        if plan.split_by_video:
+            raise ValueError(f"--split-by-video: must not be given where there is {shown}/validation")
+        validation, more = data.list_images(folder / "validation")
         aliases |= more
+    elif held_out:
+        training, validation = [image for image in training if image not in set(held_out)], held_out
+    elif plan.split_by_video:
+        training, validation = data.split_by_video(training, plan.split_by_video, plan.recipe.seed)
+    else:
+        raise FileNotFoundError(
+            f"{shown}/validation: no such folder: make it, with df/ and real/ of other videos than "
+            "training, or use --split-by-video 0.1"
+        )
     for name, label in aliases.items():
         print(f"folder {name} is taken for {label}")
-    leaks = data.find_leaks(training, validation)
-    if leaks:
-        names = ", ".join(leaks[:5]) + (", ..." if len(leaks) > 5 else "")
-        warn(f"{len(leaks)} videos are in both training and validation, which flatters: {names}")
+    report_doubts(plan, training, validation)
     return training, validation
 
 
-def load_data(
-    images: Sequence[Item], resample: str, scratch: Path, name: str, say: Callable[..., None]
-) -> data.FaceSet:
-    """Return the FaceSet of the images that can be read; tell of the others, and count."""
-    watch = functools.partial(tqdm, desc=f"reading {name}", unit="image", disable=None, delay=1, leave=False)
-    face_set, failed = data.load_faces(images, resample, scratch, watch)
-    for path, reason in failed:
-        warn(f"skipped {path}: {reason}")
-    for label in pipeline.LABELS:
-        if not any(image.label == label for image in face_set.images):
-            raise ValueError(f"{name}: no image of class {label} can be read")
-    counts = data.count_faces(face_set.images).items()
-    listed = ", ".join(f"{key} {n['images']} ({n['videos']} videos)" for key, n in counts)
-    say(f"{name}: {len(face_set.images)} images: {listed}", flush=True)
-    return face_set
+def report_doubts(plan: Plan, training: Sequence[Item], validation: Sequence[Item]) -> None:
+    """Report videos among the faces, very unequal classes, and videos in both training and validation."""
+    folders = [Path(plan.data, name) for name in ("training", "validation")]
+    videos = pipeline.find_videos([folder for folder in folders if folder.is_dir()])
+    if videos:
+        where = shorten_path(str(videos[0][0].parent))
+        evaluation.warn(
+            f"{len(videos)} videos lie among the faces, in {where}: extract_faces.py cuts faces from them"
+        )
+    if not (plan.recipe.balance or plan.recipe.pairs) and (hint := data.suggest_balance(training)):
+        print(hint)
+    leaks = data.find_leaks(training, validation)
+    if leaks:
+        names = ", ".join(leaks[:5]) + (", ..." if len(leaks) > 5 else "")
+        evaluation.warn(f"{len(leaks)} videos are in both training and validation, which flatters: {names}")
 
 
 def find_h5(name: str) -> Weights:
     return find_weights(name, (".weights.h5", ".h5"))
 
 
-def restore_last(run: trainer.Trainer, checkpoints: Sequence[Path]) -> trainer.TrainingState:
-    """Take up the newest checkpoint that is whole; return its TrainingState, or that of a beginning."""
-    for path in reversed(checkpoints):
+def restore_last(run: "trainer.Trainer", found: Sequence[Path]) -> checkpoints.TrainingState:
+    """Load the newest undamaged checkpoint; return its TrainingState, or an initial one if there is none."""
+    for path in reversed(found):
         try:
             return run.restore(path)
-        except trainer.DamagedCheckpointError as error:
-            warn(error)
-    if checkpoints:
-        raise ValueError(f"{checkpoints[-1].parent}: no checkpoint is whole: train anew in another folder")
-    return trainer.TrainingState()
+        except checkpoints.DamagedCheckpointError as error:
+            evaluation.warn(error)
+    if found:
+        raise ValueError(f"{found[-1].parent}: no checkpoint is whole: train anew in another folder")
+    return checkpoints.TrainingState()
 
 
-def make_card(recipe: trainer.Recipe, training: data.FaceSet, validation: data.FaceSet) -> dict[str, Any]:
-    return {
-        "resampling": recipe.resample,
-        "threshold": 0.5,
-        "trained_on": data.count_faces(training.images),
-        "validated_on": data.count_faces(validation.images),
-        "recipe": recipe._asdict(),
-        "command": shlex.join(["python3", *sys.argv]),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "versions": {
-            "python": platform.python_version(),
-            "tensorflow": tensorflow.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-        },
-    }
+def run_epochs(
+    run: "trainer.Trainer",
+    plan: Plan,
+    training: data.FaceSet,
+    validation: data.FaceSet,
+    state: checkpoints.TrainingState,
+    output: Path,
+    tensorboard: bool,
+) -> None:
+    """Train to the end; print a line for each epoch, write what `trainer.train` does, and the curves."""
+    from training import figures, trainer
+
+    recipe = plan.recipe
+    board = figures.open_board(output) if tensorboard else None
+
+    def keep_best(epoch: int, scores: np.ndarray) -> None:
+        card = cards.make_card(plan, training, validation)
+        judged = label_scores(validation.images, scores, card["threshold"])
+        card |= {"best_epoch": epoch, "validation": evaluate_by_dataset(judged, card["threshold"])}
+        cards.write_best(run.scorer, output / recipe.name, card)
+
+    def watch(steps: Iterable[int]) -> Iterable[int]:
+        return tqdm(steps, unit="step", disable=None, leave=False)
+
+    epochs = -(-recipe.steps // -(-len(training.images) // recipe.batch_size))
+    history, started, done = list(state.history), time.monotonic(), run.steps_done
+    for row, better in trainer.train(run, training, validation, output, keep_best, state, watch):
+        history.append(row)
+        speed = (row["step"] - done) * recipe.batch_size / (time.monotonic() - started)
+        print(format_epoch(row, epochs, speed, better), flush=True)
+        if board:
+            figures.write_board(board, row)
+        started, done = time.monotonic(), row["step"]
+    figures.draw_curves(history, output / "curves.png")
+
+
+def finish(run: "trainer.Trainer", validation: data.FaceSet, stem: Path) -> None:
+    """Export the best weights for scoring, evaluate them and report."""
+    run.scorer.load(f"{stem}.weights.h5")
+    scores = run.scorer.predict(validation.faces, 75)[:, 0]
+    card = cards.write_litert(run.scorer, stem)
+    judged = label_scores(validation.images, scores, card["threshold"])
+    evaluation.report(judged, card["threshold"], stem.with_name("evaluation.png"))
+    print(f"wrote {stem}.tflite, .weights.h5 and .json, history.csv, curves.png and evaluation.png")
 
 
 def format_epoch(row: dict[str, Any], epochs: int, speed: float, better: bool) -> str:
@@ -224,38 +226,3 @@ def format_epoch(row: dict[str, Any], epochs: int, speed: float, better: bool) -
         f"balanced {row['validation_balanced_accuracy']:.3f}, AUC {row['validation_auc']:.4f}"
         f"{' (best)' if better else ''}; {speed:.0f} images/s"
     )
-
-
-def report(scores: Sequence[Result], threshold: float, figure: Path) -> None:
-    """Print the figures per dataset, image and video level, and draw them."""
-    columns = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc", "eer")
-    print("dataset      level  count  df right  real right  balanced    AUC    EER")
-    for dataset, levels in evaluate_by_dataset(scores, threshold).items():
-        for level, found in levels.items():
-            shown = [f"{found[key]:.3f}" if key in found else "-" for key in columns]
-            print(
-                f"{dataset or '-':<10}  {level}  {found.get('count', ''):>5}  {shown[0]:>8}  {shown[1]:>10}  "
-                f"{shown[2]:>8}  {shown[3]:>5}  {shown[4]:>5}"
-            )
-    print(f"A score is P(real): 1 = real, 0 = df; below {threshold:g} is called df.")
-    figures.draw_evaluation(scores, threshold, figure)
-
-
-def open_board(output: Path) -> Any:
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError:
-        raise ValueError("--tensorboard needs: pip install tensorboard") from None
-    return tensorflow.summary.create_file_writer(str(output / "logs"))
-
-
-def write_board(board: Any, row: dict[str, Any]) -> None:
-    with board.as_default():
-        for name, value in row.items():
-            if name not in ("epoch", "step"):
-                tensorflow.summary.scalar(name, value, step=row["epoch"])
-    board.flush()
-
-
-def warn(text: object) -> None:
-    print(f"df_CNN.py: warning: {text}", file=sys.stderr)

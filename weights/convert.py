@@ -8,21 +8,22 @@ writes Meso4_DF.weights.h5, Meso4_DF.tflite and Meso4_DF.json beside the file gi
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 import pipeline
+from pipeline import fail
 from weights import write_weights
 
 
-def main() -> int:
-    arguments = parse_arguments()
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
     stem = arguments.output / re.sub(r"(\.weights)?\.h5$", "", arguments.file.name)
     for path in (Path(f"{stem}{end}") for end in (".json", ".weights.h5", ".tflite")):
         if path.exists():
-            print(f"convert.py: {path}: is there already: name another --output", file=sys.stderr)
-            return 2
+            return fail(2, f"{path}: is there already: name another --output")
     try:
         if not arguments.file.is_file():
             raise FileNotFoundError(f"{arguments.file}: no such file")
@@ -35,40 +36,26 @@ def main() -> int:
         }
         write_weights(classifiers.load_classifier(arguments.file), stem, card)
     except (OSError, ValueError) as error:
-        print(f"convert.py: {error}", file=sys.stderr)
-        return 1
+        return fail(1, error)
     print(f"wrote {stem}.weights.h5, {stem}.tflite and {stem}.json")
     return 0
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("file", type=Path, help="Keras weights, .h5 or .weights.h5")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: where the file is")
-    parser.add_argument(
-        "--resample",
-        choices=pipeline.RESAMPLING,
-        default="nearest",
-        help="filter the weights were trained with (default: %(default)s, as the authors')",
-    )
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        default=0.5,
-        metavar="P",
-        help="a score below it is called a deepfake (default: %(default)s)",
-    )
-    arguments = parser.parse_args()
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = pipeline.make_parser(__doc__, "FILE [options]")
+    add, default = parser.add_argument, "(default: %(default)s, as the authors')"
+    # fmt: off
+    add("file", type=Path, metavar="FILE", help="Keras weights, .h5 or .weights.h5")
+    add("--output", type=Path, metavar="FOLDER", help="where to write (default: where the file is)")
+    add("--resample", choices=pipeline.RESAMPLING, default="nearest", help=f"filter trained with {default}")
+    add("--threshold", type=float, default=0.5, metavar="P", help=f"a score below it is a deepfake {default}")
+    # fmt: on
+    arguments = pipeline.parse(parser, argv)
     arguments.output = arguments.output or arguments.file.parent
     if not 0 <= arguments.threshold <= 1:
-        parser.error(f"--threshold {arguments.threshold}: wanted 0 to 1")
+        parser.error(f"--threshold must be from 0 to 1, not {arguments.threshold:g}")
     return arguments
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    pipeline.run(main)

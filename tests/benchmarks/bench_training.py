@@ -22,11 +22,10 @@ from PIL import Image
 import pipeline
 
 with pipeline.silence_native_stderr():
-    import keras
     import tensorflow as tf
 
     import classifiers
-    from training import data, trainer
+    from training import data, draws, trainer
 
 BATCH = 75
 STEPS = 12  # for each measurement
@@ -46,9 +45,9 @@ def main():
         measures = {
             "ImageDataGenerator, alone": lambda: drain_generator(generator),
             "our pipeline, alone": lambda: drain(make_batches(face_set)),
-            "plain Keras fit, from memory": lambda: fit_plain(plain, face_set),
-            "our training, from memory": lambda: train(run, from_memory(face_set)),
-            "our training, with our pipeline": lambda: train(run, make_batches(face_set)),
+            "plain Keras fit, from memory": lambda: fit(plain, from_memory(face_set)),
+            "our training, from memory": lambda: fit(run.model, from_memory(face_set)),
+            "our training, with our pipeline": lambda: fit(run.model, make_batches(face_set)),
         }
         best = dict.fromkeys(measures, 0.0)
         for measure in measures.values():
@@ -61,9 +60,9 @@ def main():
     print(f"{name}, batches of {BATCH}, {os.cpu_count()} cores")
     for label, speed in best.items():
         print(f"{label:<33} {speed:>7.0f} images/s")
-    generator, ours, fit, memory, fed = best.values()
+    generator, ours, plain_fit, memory, fed = best.values()
     print(f"pipeline / generator              {ours / generator:>7.1f} x")
-    print(f"our training / plain fit          {memory / fit:>7.2f} x")
+    print(f"our training / plain fit          {memory / plain_fit:>7.2f} x")
     print(f"with pipeline / from memory       {fed / memory:>7.2f} x")
 
 
@@ -93,7 +92,7 @@ def drain_generator(generator):
 
 
 def make_batches(face_set):
-    order, changes = data.draw_epoch(face_set.images * 2, BATCH, False, 0, 0)
+    order, changes = draws.draw_epoch(face_set.images * 2, BATCH, False, 0, 0)
     return data.make_batches(face_set, order[:STEPS] % len(face_set.images), changes[:STEPS])
 
 
@@ -102,40 +101,20 @@ def drain(batches):
 
 
 def from_memory(face_set):
-    batch = (
-        tf.constant(classifiers.scale_pixels(face_set.faces[:BATCH])),
-        tf.constant(face_set.labels[:BATCH]),
-    )
-    return [batch] * STEPS
+    x, y = classifiers.scale_pixels(face_set.faces[:BATCH]), face_set.labels[:BATCH]
+    return tf.data.Dataset.from_tensors((tf.constant(x), tf.constant(y))).repeat(STEPS)
 
 
-def train(run, batches):
-    count = 0
-    for batch in batches:
-        float(run._step(batch)[0])
-        count += BATCH
-    return count
+def fit(model, batches):
+    model.fit(batches, epochs=1, verbose=0, shuffle=False)
+    return STEPS * BATCH
 
 
 def build_plain(name):
     """Return the network with Keras' own BatchNormalization, compiled as published."""
-
-    def clone(layer):
-        own = isinstance(layer, keras.layers.BatchNormalization)
-        return (keras.layers.BatchNormalization if own else layer.__class__).from_config(layer.get_config())
-
-    model = keras.models.clone_model(classifiers.MODELS[name].build(), clone_function=clone)
+    model = classifiers.MODELS[name].build()
     model.compile("adam", "mean_squared_error", metrics=["accuracy"])
     return model
-
-
-def fit_plain(model, face_set):
-    x = classifiers.scale_pixels(face_set.faces[:BATCH])
-    model.fit(
-        tf.data.Dataset.from_tensors((tf.constant(x), tf.constant(face_set.labels[:BATCH]))).repeat(STEPS),
-        verbose=0,
-    )
-    return STEPS * BATCH
 
 
 if __name__ == "__main__":

@@ -1,0 +1,224 @@
+"""What faces go through in training: the authors' augmentation, degradations, draws in pairs, blends."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT, run_main
+from PIL import Image
+
+import pipeline
+from classifiers import scale_pixels
+from pipeline import Item
+from training import augmentation, blend_faces, blending, data, draws
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    return pipeline.load_face(ROOT / "test_images/real/hopper.png", "bilinear")
+
+
+def augment(portrait, **values):
+    names = ("rotation", "zoom_x", "zoom_y", "flip", "shift", "brightness", "across", "down")
+    changes = tf.constant([[values.get(name, 0) for name in names]], tf.float32)
+    return augmentation.augment(tf.constant(portrait[None]), changes, values.get("side", 256)).numpy()[0]
+
+
+def test_augmentations_do_what_the_authors_did(portrait):
+    plain = scale_pixels(portrait[None])[0]
+    np.testing.assert_array_equal(augment(portrait), plain)
+    np.testing.assert_array_equal(augment(portrait, flip=-1), plain[:, ::-1])
+    np.testing.assert_allclose(augment(portrait, brightness=0.5), np.clip(plain * 1.1, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(augment(portrait, shift=-1), np.clip(plain - 30 / 255, 0, 1), atol=1e-6)
+    assert augment(portrait, shift=1, brightness=1).max() == 1.0
+
+
+def test_a_window_is_a_part_of_the_augmented_face(portrait):
+    changes = {"rotation": 0.7, "zoom_x": -0.4, "flip": -1, "shift": 0.2}
+    whole = augment(portrait, **changes)
+    for across, down, left, top in ((-1, -1, 0, 0), (1, 1, 192, 192), (0, 0.5, 96, 144)):
+        window = augment(portrait, **changes, across=across, down=down, side=64)
+        np.testing.assert_allclose(window, whole[top : top + 64, left : left + 64], atol=1e-5)
+
+
+def test_rotation_is_fifteen_degrees_and_zoom_a_fifth(portrait):
+    image = Image.fromarray(portrait)
+    turned = np.asarray(image.rotate(15, Image.Resampling.BILINEAR)) / 255
+    inner = np.s_[60:196, 60:196]
+    assert np.abs(augment(portrait, rotation=1)[inner] - turned[inner]).mean() < 0.01
+    assert np.abs(augment(portrait, rotation=-1)[inner] - turned[inner]).mean() > 0.05
+    wide = image.resize((round(256 / 0.8), 256), Image.Resampling.BILINEAR)
+    zoomed = np.asarray(wide.crop((32, 0, 288, 256))) / 255
+    assert np.abs(augment(portrait, zoom_x=-1) - zoomed).mean() < 0.01
+    smaller = augment(portrait, zoom_y=1)
+    np.testing.assert_allclose(smaller[0], smaller[10], atol=1e-6)  # the edge is repeated
+
+
+def test_augmentation_is_tensorflows_own_projective_transform(portrait):
+    changes = np.random.default_rng(0).uniform(-1, 1, (8, 8)).astype(np.float32)
+    changes[:, 4:] = 0
+    angle = np.radians(15) * changes[:, 0]
+    zoom_x, zoom_y = (1 + 0.2 * changes[:, 1]) * np.where(changes[:, 3] < 0, -1, 1), 1 + 0.2 * changes[:, 2]
+    a, b = np.cos(angle) * zoom_x, -np.sin(angle) * zoom_y
+    c, d = np.sin(angle) * zoom_x, np.cos(angle) * zoom_y
+    zero = np.zeros_like(a)
+    rows = (a, b, 127.5 * (1 - a - b), c, d, 127.5 * (1 - c - d), zero, zero)
+    batch = np.stack([portrait] * 8)
+    expected = tf.raw_ops.ImageProjectiveTransformV3(
+        images=scale_pixels(batch), transforms=np.stack(rows, axis=1).astype(np.float32),
+        output_shape=[256, 256], fill_value=0.0, interpolation="BILINEAR", fill_mode="NEAREST",
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        augmentation.augment(tf.constant(batch), tf.constant(changes)), expected, atol=1e-3
+    )
+
+
+# --- degradations, draws, blended forgeries ------------------------------------------------------------
+
+
+def make_face(side=256):
+    return np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+
+
+def name_faces(*names):
+    """Return Items of names `<label>/<dataset>-<video>-<frame>`."""
+    found = []
+    for name in names:
+        label, _, stem = name.partition("/")
+        found.append(Item(Path(f"{name}.png"), label, stem.partition("-")[0], stem.rpartition("-")[0]))
+    return found
+
+
+def test_faces_are_degraded_alike_by_the_same_numbers():
+    face = make_face()
+    random = np.random.default_rng(1)
+    changed = 0
+    for numbers in random.uniform(-1, 1, (50, 11)).astype(np.float32):
+        once, twice = (augmentation.degrade(face, numbers) for _ in range(2))
+        assert once.shape == face.shape
+        assert once.dtype == np.uint8
+        np.testing.assert_array_equal(once, twice)
+        changed += (once != face).any()
+    assert 25 < changed < 50  # some stay as they are
+
+
+def test_strength_0_leaves_faces_and_crops_as_they_are():
+    face, numbers = make_face(), np.full(14, -1, np.float32)
+    np.testing.assert_array_equal(augmentation.degrade(face, numbers[3:], 0), face)
+    zoom, right, down = augmentation.move(numbers[None], 0)
+    assert (zoom, right, down) == ([1], [0], [0])
+
+
+def test_numbers_at_their_ends():
+    for end in (-1, 1):
+        augmentation.degrade(make_face(), np.full(11, end, np.float32), 3)
+    zoom, right, _ = augmentation.move(np.array([[-1, -1, -1], [1, 1, 1]], np.float32))
+    np.testing.assert_allclose(zoom, [1 / 1.15, 1.15], rtol=1e-6)
+    np.testing.assert_allclose(right, [-0.06, 0.06])
+
+
+def test_names_tell_of_forgeries():
+    images = name_faces("df/ff-face2face_055_147-1", "df/ff-055-1", "real/ff-a_b-1", "df/ff-blended_x-1")
+    found = [draws.split_video(image) for image in images]
+    assert found == [("face2face", "ff-055"), ("", ""), ("", ""), ("blended", "ff-x")]
+
+
+def test_draws_are_even_over_sets_classes_kinds_and_videos():
+    images = name_faces(
+        "real/a-1-1", "real/a-1-2", "real/a-2-1", "df/a-x_1-1", "df/a-y_1-1", "df/a-y_2-1", "real/b-1-1"
+    )
+    expected = [1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 16, 1 / 16, 1 / 2]
+    np.testing.assert_allclose(draws.weigh_faces(images), expected)
+
+
+def test_a_forged_face_finds_its_original_or_the_nearest_frame_of_it():
+    images = name_faces(
+        "real/a-1-f7",
+        "real/a-1-f9",
+        "df/a-x_1-f9",
+        "df/a-x_1_2-f6",
+        "df/a-x_3-f9",
+        "df/b-x_1-f9",
+        "df/a-1-f9",
+    )
+    assert draws.pair_faces(images).tolist() == [-1, -1, 1, 0, -1, -1, -1]
+
+
+def test_pairs_stand_in_one_batch_with_the_same_numbers():
+    images = name_faces(
+        *(f"real/a-{v}-1" for v in range(20)), *(f"df/a-x_{v}-1" for v in range(20)), "real/b-1-1", "df/b-2-1"
+    )
+    order, places = draws.draw_pairs(images, 40, 24, np.random.default_rng(0))
+    partners = draws.pair_faces(images)
+    for faces, own in zip(order, places, strict=True):
+        for place, index in enumerate(faces[:-1]):
+            if partners[index] >= 0:
+                assert faces[place + 1] == partners[index]
+                assert own[place + 1] == place
+    datasets = np.array([image.dataset for image in images])[order]
+    labels = np.array([image.label for image in images])[order]
+    for dataset in "ab":  # sets and classes evenly
+        for label in ("real", "df"):
+            assert ((datasets == dataset) & (labels == label)).mean() == pytest.approx(0.25, abs=0.04)
+
+
+def test_blends_change_the_inner_face_alone():
+    face = np.full((200, 180, 3), 90, np.uint8)
+    face += np.random.default_rng(0).integers(0, 60, face.shape, np.uint8)
+    angle = np.linspace(0, 2 * np.pi, 68, endpoint=False)
+    landmarks = np.column_stack([90 + 40 * np.cos(angle), 100 + 45 * np.sin(angle)])
+    for seed in range(10):
+        once, twice = (
+            blending.blend_other(face, landmarks, face[::-1], landmarks, np.random.default_rng(seed))
+            for _ in range(2)
+        )
+        np.testing.assert_array_equal(once, twice)
+        assert once.shape == face.shape
+        assert (once != face).any()
+        np.testing.assert_array_equal(once[-10:], face[-10:])  # below the chin
+        assert blending.blend_self(face, landmarks, np.random.default_rng(seed)).shape == face.shape
+
+
+def test_the_hull_of_a_square_is_its_corners():
+    points = np.array([(0, 0), (2, 0), (2, 2), (0, 2), (1, 1), (1, 0)], float)
+    assert sorted(map(tuple, blending.find_hull(points))) == [(0, 0), (0, 2), (2, 0), (2, 2)]
+
+
+def test_blends_are_made_of_real_faces_and_find_their_originals(tmp_path):
+    names = ("biden", "collins", "hopper", "obama")
+    (tmp_path / "real").mkdir()
+    for i, name in enumerate(names):
+        shutil.copy(ROOT / f"test_images/real/{name}.png", tmp_path / f"real/set-{name}-{i}.png")
+    Image.new("RGB", (256, 256)).save(tmp_path / "real/set-black-1.png")
+    done = run_main(blend_faces.main, tmp_path)
+    assert f"wrote 4 blended faces to {tmp_path / 'df'}; no landmarks in 1" in done.stdout
+    images, _ = data.list_images(tmp_path)
+    assert [draws.split_video(image) for image in images if image.label == "df"] == [
+        ("blended", f"set-{name}") for name in names
+    ]
+    partners = draws.pair_faces(images)
+    for index, image in enumerate(images):
+        if image.label == "df":
+            original = images[partners[index]]
+            assert original.path.stem == image.path.stem.replace("blended_", "")
+            face, blended = (pipeline.read_image(i.path).astype(int) for i in (original, image))
+            assert face.shape == blended.shape
+            assert 0.2 < np.abs(face - blended).mean() < 40
+    before = {path: path.read_bytes() for path in (tmp_path / "df").iterdir()}
+    run_main(blend_faces.main, tmp_path)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "df").iterdir()}
+    assert "must hold faces named" in run_main(blend_faces.main, tmp_path / "df", status=2).stderr
+
+
+def test_landmarks_are_dlibs_68():
+    import face_recognition
+    from dlib import rectangle
+
+    face = pipeline.load_face(ROOT / "test_images/real/hopper.png", "bilinear")
+    points = blend_faces.find_landmarks(face)
+    padded = np.pad(face, ((40, 40), (40, 40), (0, 0)), mode="edge")
+    left, top, right, bottom = pipeline.detect_faces(padded)[0]
+    shape = face_recognition.api.pose_predictor_68_point(padded, rectangle(left, top, right, bottom))
+    np.testing.assert_array_equal(points + 40, [(p.x, p.y) for p in shape.parts()])

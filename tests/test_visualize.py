@@ -1,0 +1,53 @@
+"""What the networks look for: mean activations, and what excites the hidden units."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT, run_script
+
+import pipeline
+from classifiers import load_classifier, scale_pixels
+from weights import visualize
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return load_classifier(ROOT / "weights/Meso4_DF.weights.h5")
+
+
+def test_units_are_excited(classifier):
+    images, weights = visualize.excite_units(classifier, steps=10)
+    assert images.shape == (16, 256, 256, 3)
+    assert weights.shape == (16,)
+    hidden = keras.Model(classifier.model.inputs, classifier.model.layers[-1].input)
+    grey = np.full((1, 256, 256, 3), 128, np.uint8)
+    before = hidden.predict_on_batch(scale_pixels(grey))[0]
+    after = np.diag(hidden.predict_on_batch(scale_pixels(images)))
+    assert (after > before + 5).all()
+
+
+def test_activations_are_means(classifier, noise):
+    first, last = visualize.average_activations(classifier, noise)
+    assert (first.shape, last.shape) == ((256, 256, 8), (32, 32, 16))
+    single = [visualize.average_activations(classifier, noise[i : i + 1])[1] for i in range(4)]
+    np.testing.assert_allclose(last, np.mean(single, axis=0), rtol=1e-4, atol=1e-5)
+
+
+def test_the_command_draws_both(tmp_path):
+    done = run_script("weights/visualize.py", "--weights", "Meso4_F2F", "--output", tmp_path, "--steps", "1")
+    assert done.stderr == ""
+    for name in ("activations", "units"):
+        assert str(tmp_path / f"Meso4_F2F-{name}.png") in done.stdout
+        assert pipeline.read_image(tmp_path / f"Meso4_F2F-{name}.png").std() > 10
+
+
+def test_what_cannot_be_drawn_is_one_line(tmp_path, capsys):
+    for arguments, reason in (
+        ([str(tmp_path)], "must hold images in folders named df or real"),
+        (["--weights", str(ROOT / "weights/Meso4_DF.tflite")], "must be Keras weights"),
+        (["--weights", "none"], "none: no such weights"),
+    ):
+        assert visualize.main([*arguments, "--output", str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert reason in error
+        assert error.count("\n") == 1

@@ -1,0 +1,71 @@
+"""What a training leaves to score with: weights, and the card that says how they are used."""
+
+import datetime
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pipeline
+from training import data
+from training.recipe import Plan, shorten_path
+from weights import check_room, name_card
+
+if TYPE_CHECKING:
+    from classifiers import Classifier
+
+
+def make_card(plan: Plan, training: data.FaceSet, validation: data.FaceSet) -> dict[str, Any]:
+    """Return what a card says of a training. Its paths are relative: it travels with the weights."""
+    recipe = plan.recipe
+    recipe = recipe._replace(weights=shorten_path(recipe.weights), imitate=shorten_path(recipe.imitate))
+    return {
+        "network": recipe.model,
+        "labels": list(pipeline.LABELS),
+        "score": "P(real): 1 = real, 0 = deepfake/f2f; below the threshold = deepfake",
+        "resampling": recipe.resample,
+        "threshold": 0.5,
+        "trained_on": data.count_faces(training.images),
+        "validated_on": data.count_faces(validation.images),
+        "recipe": recipe._asdict(),
+        "command": plan.command,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "versions": {"python": platform.python_version()}
+        | {name: sys.modules[name].__version__ for name in ("tensorflow", "keras", "numpy")},
+    }
+
+
+def write_best(classifier: "Classifier", stem: Path, card: dict[str, Any]) -> None:
+    """Write `stem`.weights.h5 and its card; remove the .tflite, which another epoch's weights gave."""
+    Path(f"{stem}.tflite").unlink(missing_ok=True)
+    _write_with_card(stem, ".weights.h5", classifier.save, card | {"sha256": {}})
+
+
+def write_litert(classifier: "Classifier", stem: Path) -> dict[str, Any]:
+    """Write `stem`.tflite, unless it is there, and name it in the card. Returns the card."""
+    card_path = name_card(Path(f"{stem}.weights.h5"))
+    card = json.loads(card_path.read_bytes())
+    if f"{stem.name}.tflite" not in card["sha256"] or not Path(f"{stem}.tflite").is_file():
+        with pipeline.silence_native_stderr():
+            _write_with_card(stem, ".tflite", classifier.export, card)
+    return card
+
+
+def _write_with_card(stem: Path, ending: str, write: Callable[[Path], None], card: dict[str, Any]) -> None:
+    """Write a file and the card that names its SHA-256, the second right after the first.
+
+    Both are complete before either is seen: neither a full disk nor a kill leaves two that do not belong
+    together.
+    """
+    check_room(stem.parent)
+    with tempfile.TemporaryDirectory(dir=stem.parent, prefix=".writing-") as folder:
+        file, card_file = Path(folder, stem.name + ending), Path(folder, stem.name + ".json")
+        write(file)
+        card["sha256"][file.name] = pipeline.compute_sha256(file)
+        card_file.write_text(json.dumps(card, indent=1) + "\n")
+        for path in (file, card_file):
+            os.replace(path, stem.parent / path.name)

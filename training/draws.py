@@ -1,0 +1,138 @@
+"""Which faces an epoch is made of: data sets, classes, kinds of forgery and videos drawn evenly, in pairs.
+
+The names of faces tell: `<data set>-<video>-<frame>`, where the video of a forged face may be
+`<kind>_<video that it was made from>` or `<kind>_<that video>_<video of the other person>`:
+ffpp-face2face_055_147-12.png was made from ffpp-055-12.png.
+"""
+
+import collections
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline import Item
+from training import augmentation
+
+KIND = re.compile(r"(?P<kind>[^_]+)_(?P<origin>[^_]+)(_.*)?", re.DOTALL)
+
+
+def draw_epoch(
+    images: Sequence[Item],
+    batch_size: int,
+    balance: bool,
+    seed: int,
+    epoch: int,
+    pairs: bool = False,
+    degraded: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (which faces, int (steps, batch_size); how to change them, float32 (steps, batch_size, 8)).
+
+    Without `balance` every face once, a few twice to fill the last batch; with it, as many draws by
+    `weigh_faces`; with `pairs`, by `draw_pairs`. The eight numbers are uniform in [-1, 1];
+    see `augmentation.augment`. For faces to be `degraded`, `augmentation.NUMBERS` follow them.
+    """
+    random = np.random.default_rng((seed, epoch))
+    steps = -(-len(images) // batch_size)
+    size = steps * batch_size
+    places = None
+    if pairs:
+        order, places = draw_pairs(images, steps, batch_size, random)
+    elif balance:
+        order = random.choice(len(images), size, p=weigh_faces(images))
+    else:
+        order = np.resize(random.permutation(len(images)), size)
+    numbers = augmentation.CHANGES + augmentation.NUMBERS * degraded
+    changes = random.uniform(-1, 1, (steps, batch_size, numbers)).astype(np.float32)
+    if places is not None:
+        changes = np.take_along_axis(changes, places[..., None], 1)
+    return order.reshape(steps, batch_size), changes
+
+
+def split_video(image: Item) -> tuple[str, str]:
+    """Return (kind of forgery, name of the video it was made from) as the face's name tells, or ""s."""
+    name = image.video.removeprefix(f"{image.dataset}-")
+    found = KIND.fullmatch(name) if image.label == "df" else None
+    return (found["kind"], f"{image.dataset}-{found['origin']}") if found else ("", "")
+
+
+def weigh_faces(images: Sequence[Item]) -> np.ndarray:
+    """Return each image's chance to be drawn, float64 (N,), summing to 1.
+
+    Even over the data sets, in a data set over the two classes, in a class over the kinds of
+    forgery, in a kind over its videos. So a data set tells nothing of the class.
+    """
+    keys = [(i.dataset, i.label, split_video(i)[0], i.video) for i in images]
+    chances = np.ones(len(images))
+    members = collections.Counter(keys)
+    for depth in range(4):
+        # of each prefix of the keys, how many different next parts there are
+        parts = collections.Counter(key[:depth] for key in {key[: depth + 1] for key in keys})
+        chances /= [parts[key[:depth]] for key in keys]
+    chances /= [members[key] for key in keys]
+    return chances / chances.sum()
+
+
+def pair_faces(images: Sequence[Item]) -> np.ndarray:
+    """Return of each forged image the index of the real one it was made from, int (N,); -1 without.
+
+    Of that video, the image of the same frame, or of the nearest.
+    """
+    real = collections.defaultdict(list)
+    for index, image in enumerate(images):
+        if image.label == "real":
+            real[image.video].append((read_frame(image), index))
+    partners = np.full(len(images), -1)
+    for index, image in enumerate(images):
+        candidates = real.get(split_video(image)[1])
+        if candidates:
+            frame = read_frame(image)
+            partners[index] = min(candidates, key=lambda found: rate_frames(frame, found[0]))[1]
+    return partners
+
+
+def read_frame(image: Item) -> tuple[str, int]:
+    """Return what the name says of the frame, as text and as its first number (0 without)."""
+    frame = image.path.stem.rpartition("-")[2]
+    number = re.search(r"\d+", frame)
+    return frame, int(number[0]) if number else 0
+
+
+def rate_frames(one: tuple[str, int], other: tuple[str, int]) -> tuple[bool, int]:
+    """Return how far apart two frames are, to sort by."""
+    return one[0] != other[0], abs(one[1] - other[1])
+
+
+def draw_pairs(
+    images: Sequence[Item], steps: int, batch_size: int, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (which faces, whose numbers), both int (steps, batch_size).
+
+    Faces are drawn by `weigh_faces`, but a forged face with an original comes with it, the two in one
+    batch. The second tells at which place of the batch stand the random numbers that change a face:
+    its own, or its partner's.
+    """
+    chances, partners = weigh_faces(images), pair_faces(images)
+    # where all forged faces of a data set have an original, real faces come by their partners alone
+    labels = np.array([image.label for image in images])
+    datasets = np.array([image.dataset for image in images])
+    for dataset in sorted(set(datasets)):
+        real, forged = ((datasets == dataset) & (labels == label) for label in ("real", "df"))
+        paired = chances[forged & (partners >= 0)].sum()
+        if chances[real].sum() > 0:
+            chances[real] *= max(0.0, 1 - paired / chances[real].sum())
+    chances /= chances.sum()
+    order = np.empty((steps, batch_size), int)
+    places = np.tile(np.arange(batch_size), (steps, 1))
+    for step in range(steps):
+        place = 0
+        for index in random.choice(len(images), batch_size, p=chances):
+            if place == batch_size:
+                break
+            order[step, place] = index
+            if partners[index] >= 0 and place + 1 < batch_size:
+                order[step, place + 1] = partners[index]
+                places[step, place + 1] = place
+                place += 1
+            place += 1
+    return order, places

@@ -1,0 +1,144 @@
+"""What training/df_CNN.py does to evaluate: score labelled faces, report, choose a threshold."""
+
+import functools
+import itertools
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import pipeline
+from pipeline import Item
+from training import data
+from weights import WEIGHTS_FOLDER, find_weights, load_predictor, name_card
+from weights.metrics import choose_threshold, evaluate_by_dataset, label_scores
+from weights.scores import Result
+
+COLUMNS = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc", "eer")
+BATCH = 32  # faces
+
+
+def evaluate(arguments: Namespace) -> None:
+    """Evaluate weights on data/validation, or on what their training held out; calibrate them if asked."""
+    weights = find_weights(arguments.weights)
+    beside = weights.path.parent
+    images = find_validation(Path(arguments.data or "data"), beside)
+    output = arguments.output
+    if output is None:  # beside the weights; but the program's own folder is not for results
+        output = Path("trained") if beside.resolve() == WEIGHTS_FOLDER.resolve() else beside
+    output.mkdir(parents=True, exist_ok=True)
+    resample = getattr(arguments, "resample", weights.resampling)
+    face_set = load_data(images, resample, output, "validation")
+    predict = load_predictor(weights)
+    parts = [predict(face_set.faces[i : i + BATCH]) for i in range(0, len(face_set.faces), BATCH)]
+    scores, threshold = np.concatenate(parts), weights.threshold
+    if arguments.calibrate:
+        threshold = calibrate(weights.path, face_set.images, scores)
+    figure = name_figure(output, weights.path)
+    report(label_scores(face_set.images, scores, threshold), threshold, figure)
+    print(f"wrote {figure}")
+
+
+def load_data(images: Sequence[Item], resample: str, scratch: Path, name: str) -> data.FaceSet:
+    """Return the FaceSet of the images that can be read; report the others, and count."""
+    watch = functools.partial(tqdm, desc=f"reading {name}", unit="image", disable=None, delay=1, leave=False)
+    face_set, failed = data.load_faces(images, resample, scratch, watch)
+    for path, reason in failed:
+        warn(f"skipped {path}: {reason}")
+    for label in pipeline.LABELS:
+        if not any(image.label == label for image in face_set.images):
+            raise ValueError(f"{name}: no image of class {label} can be read")
+    counts = data.count_faces(face_set.images).items()
+    listed = ", ".join(f"{key} {n['images']} ({n['videos']} videos)" for key, n in counts)
+    print(f"{name}: {len(face_set.images)} images: {listed}", flush=True)
+    return face_set
+
+
+def measure(face_set: data.FaceSet, scores: np.ndarray, loss: str) -> dict[str, float]:
+    """Return the figures of an epoch's validation: loss, accuracy, balanced accuracy and AUC per image.
+
+    The last two are means over the datasets that have both classes, so that the largest does not
+    decide alone.
+    """
+    real = face_set.labels[:, 0].astype(float)
+    safe = np.clip(scores.astype(float), 1e-7, 1 - 1e-7)
+    losses = {
+        "mse": np.mean((scores - real) ** 2),
+        "bce": -np.mean(real * np.log(safe) + (1 - real) * np.log(1 - safe)),
+    }
+    found = evaluate_by_dataset(label_scores(face_set.images, scores, 0.5), 0.5)
+    return {
+        "validation_loss": float(losses[loss]),
+        "validation_accuracy": found["all"]["image"]["accuracy"],
+        "validation_balanced_accuracy": found["mean"]["image"]["balanced_accuracy"],
+        "validation_auc": found["mean"]["image"]["auc"],
+    }
+
+
+def find_validation(folder: Path, beside: Path) -> list[Item]:
+    """Return the Items of folder/validation, or, without it, what the training of these weights held out."""
+    if not (folder / "validation").is_dir() and (found := data.read_held_out(beside, folder)):
+        return found
+    return data.list_images(folder / "validation")[0]
+
+
+def name_figure(folder: Path, weights: Path) -> Path:
+    """Return a path for the figure of an evaluation at which there is nothing yet."""
+    stem = f"evaluation-{weights.name.partition('.')[0]}"
+    names = (f"{stem}-{i}.png" if i > 1 else f"{stem}.png" for i in itertools.count(1))
+    return next(folder / name for name in names if not (folder / name).exists())
+
+
+def calibrate(path: Path, images: Sequence[Item], scores: np.ndarray) -> float:
+    """Store in the card beside weights the threshold that does best on labelled faces; return it."""
+    card_path = name_card(path)
+    card = json.loads(card_path.read_bytes()) if card_path.is_file() else {"sha256": {}}
+    if path.name not in card["sha256"]:
+        raise FileNotFoundError(f"{path}: has no card to store a threshold in: weights/convert.py makes one")
+    threshold = choose_threshold(images, scores)
+    found = evaluate_by_dataset(label_scores(images, scores, threshold), threshold)
+    for reason in find_faults(found):
+        warn(f"{reason}: these weights do not suit these faces, whatever the threshold")
+    print(f"{card_path}: threshold {card['threshold']:g} becomes {threshold:g}")
+    card |= {"threshold": threshold, "calibrated_on": data.count_faces(images), "validation": found}
+    pipeline.write_atomically(card_path, lambda part: part.write_text(json.dumps(card, indent=1) + "\n"))
+    return threshold
+
+
+def find_faults(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+    """Return the reasons, from the figures of `evaluate_by_dataset`, why no threshold can help."""
+    image = found["all"]["image"]
+    faults = [
+        f"no face of class {x} is classified right" for x in pipeline.LABELS if not image[f"accuracy_{x}"]
+    ]
+    auc = found["mean"]["image"]["auc"]
+    return [f"AUC {auc:.3f} is below 0.5, worse than chance", *faults] if auc < 0.5 else faults
+
+
+def report(scores: Sequence[Result], threshold: float, figure: Path) -> None:
+    """Print the figures per dataset, image and video level, and draw them."""
+    from training import figures
+
+    print("dataset      level  count  df right  real right  balanced    AUC    EER")
+    for dataset, levels in evaluate_by_dataset(scores, threshold).items():
+        for level, found in levels.items():
+            print(format_row(dataset, level, found))
+    print(f"A score is P(real): 1 = real, 0 = df; below {threshold:g} is called df.")
+    figures.draw_evaluation(scores, threshold, figure)
+
+
+def format_row(dataset: str, level: str, found: dict[str, Any]) -> str:
+    shown = [f"{found[key]:.3f}" if key in found else "-" for key in COLUMNS]
+    return (
+        f"{dataset or '-':<10}  {level}  {found.get('count', ''):>5}  {shown[0]:>8}  {shown[1]:>10}  "
+        f"{shown[2]:>8}  {shown[3]:>5}  {shown[4]:>5}"
+    )
+
+
+def warn(text: object) -> None:
+    print(f"df_CNN.py: warning: {text}", file=sys.stderr)
