@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if passed_over:
         print(pipeline.describe_passed_over(passed_over), file=sys.stderr)
     if not any(os.path.lexists(item.path) for item, _ in files):
-        return fail(2, f"nothing to score: no image or video in {', '.join(map(str, arguments.paths))}")
+        return fail(2, f"nothing to score: {pipeline.explain_nothing(arguments.paths, 'image or video')}")
     searched = [(item, name) for item, name in files if arguments.align or item.is_video]
     crops = [] if arguments.align else [item for item, _ in files if not item.is_video]
     try:
@@ -133,7 +133,7 @@ def describe_settings(arguments: Namespace, weights: Weights) -> str:
     names = ("align", "frames", "every", "everyone", "min_size")
     search = ", ".join(f"{name} {getattr(arguments, name)}" for name in names)
     digest = pipeline.compute_sha256(weights.path)[:8]
-    return f"{weights.path.name} {digest}, {weights.resampling}, threshold {weights.threshold:g}, {search}"
+    return f"{weights.path.name} {digest}, {weights.resampling}, {search}"
 
 
 def make_saver(
@@ -238,23 +238,25 @@ def explain(folder: Path, files: Files, results: Results, weights: Weights, pred
 
 
 def describe_outcome(arguments: Namespace, results: list[Result], weights: Weights) -> dict[str, Any]:
-    """Return the summary that --json holds beside the rows."""
-    images = [r for r in results if r.kind == "image"]
-    searched = [r for r in results if r.kind != "image"]
-    summary = summarize(images, weights.threshold) | {
+    """Return the summary that --json holds beside the rows: of all files, and of each kind that occurred."""
+    summary = summarize(results, weights.threshold) | {
         "threshold": weights.threshold,
         "weights": str(weights.path),
         "resampling": weights.resampling,
         "settings": describe_settings(arguments, weights),
     }
-    summary["accuracy"] = evaluate_results(images, weights.threshold)
-    summary["folders"] = {
-        folder: summarize(members, weights.threshold) for folder, members in group_by_folder(images).items()
-    }
-    if searched:
-        found = evaluate_results(searched, weights.threshold)
-        accuracy = {"accuracy": found["image"]} if found else {}  # each is one file
-        summary["videos"] = summarize(searched, weights.threshold) | accuracy
+    images = [r for r in results if r.kind == "image"]
+    if images:
+        folders = group_by_folder(images).items()
+        summary["images"] = summarize(images, weights.threshold) | {
+            "accuracy": evaluate_results(images, weights.threshold),
+            "folders": {folder: summarize(members, weights.threshold) for folder, members in folders},
+        }
+    for kind in ("video", "photo"):
+        searched = [r for r in results if r.kind == kind]
+        if searched:
+            accuracy = evaluate_results(searched, weights.threshold).get("image", {})  # one file each
+            summary[f"{kind}s"] = summarize(searched, weights.threshold) | {"accuracy": accuracy}
     return summary
 
 
@@ -303,23 +305,25 @@ def read_fraction(text: str) -> float:
 
 
 def read_target(text: str) -> Path:
-    """Return the path of a file to write; refuse early what cannot be written."""
+    """Return the path of a file to write, its folder made if missing; refuse early what cannot be written."""
     path = Path(text)
-    special = os.path.exists(path) and not os.path.isfile(path)
-    if special or not os.path.isdir(path.parent) or not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text} cannot be written")
+    read_folder(str(path.parent))
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} must be a file, not a folder")
+    if os.path.exists(path) and not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text} must be a regular file")
     return path
 
 
 def read_folder(text: str) -> Path:
-    """Return the path of a folder to write to, made if it is missing; refuse early what cannot be written."""
+    """Return the path of a folder to write to, made if missing; refuse early what cannot be written."""
     path = Path(text)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{text}: {pipeline.describe_error(error)}") from error
     if not os.access(path, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text} cannot be written to")
+        raise argparse.ArgumentTypeError(f"{text}: Permission denied")
     return path
 
 

@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if passed_over:
         print(pipeline.describe_passed_over(passed_over, "videos"), file=sys.stderr)
     if not any(os.path.exists(path) for path, _ in videos):
-        return fail(2, f"no video in {', '.join(map(printable, arguments.videos))}")
+        reason = pipeline.explain_nothing(arguments.videos, "video")
+        return fail(2, f"{reason}: put a video there, or name one: python3 extract_faces.py clip.mp4")
     single = len(videos) == 1 and videos[0][0] == arguments.videos[0]
     folders = [arguments.output if single else arguments.output / name for _, name in videos]
     options = {name: getattr(arguments, name) for name in ("jpeg", "drop_doubtful", "force")}

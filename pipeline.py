@@ -161,6 +161,14 @@ def describe_passed_over(passed_over: Counter[str], wanted: str = "images or vid
     return f"passed over, since they are not {wanted}: {listed}"
 
 
+def explain_nothing(arguments: Iterable[str | Path], wanted: str) -> str:
+    """Return why no file was found: what does not exist, or holds nothing wanted."""
+    missing = [printable(path) for path in arguments if not os.path.lexists(path)]
+    empty = [printable(path) for path in arguments if os.path.lexists(path)]
+    parts = [f"{', '.join(missing)} does not exist"] * bool(missing)
+    return ", ".join(parts + [f"no {wanted} in {', '.join(empty)}"] * bool(empty))
+
+
 def is_video(path: Path, by_content: bool = False) -> bool:
     """Return whether a file is a video, or an image with several frames; by its name, or by its content.
 
@@ -919,8 +927,8 @@ def _locate(
             pixels = image.shape[0] * image.shape[1] / scale[0] ** 2
             due = number % min(LOOK_AROUND, math.ceil(pixels / CHEAP)) == 0
             if due and _smallest_visible(scale) > LARGER * width:
-                boxes = detect_faces(image, options.detector, *scale)
-                largest = max(boxes, key=_area, default=near[0])
+                others = _merge_boxes([near[0], *detect_faces(image, options.detector, *scale)])
+                largest = max(others, key=_area)
                 if largest[2] - largest[0] > LARGER * width:
                     return [_measure(image, largest, options.detector)]
         return [near]

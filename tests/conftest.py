@@ -1,6 +1,8 @@
 """What the tests share: where things lie, and running a script as a user does."""
 
 import contextlib
+import functools
+import importlib.util
 import io
 import os
 import subprocess
@@ -56,16 +58,37 @@ def list_files():
     return [name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
 
 
-def run_script(script, *arguments, cwd=ROOT, status=0):
-    """Run a script of the repository, check its exit status, and return what it printed."""
-    command = [sys.executable, ROOT / script, *arguments]
-    done = subprocess.run(
-        list(map(os.fspath, command)), cwd=cwd, capture_output=True, timeout=300, check=False
-    )
-    done.stdout, done.stderr = (text.decode(errors="surrogateescape") for text in (done.stdout, done.stderr))
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == status, f"status {done.returncode}: {done.stdout}{done.stderr}"
-    return done
+def run_script(script, *arguments, cwd=ROOT, status=0, process=False):
+    """Run a script of the repository as a user would, check its exit status, and return what it printed.
+
+    In this process, by its main(argv), which is 20 times as fast; with `process` in one of its own.
+    """
+    if process:
+        command = [sys.executable, ROOT / script, *arguments]
+        done = subprocess.run(list(map(os.fspath, command)), cwd=cwd, capture_output=True, check=False)
+        done.stdout, done.stderr = (
+            text.decode(errors="surrogateescape") for text in (done.stdout, done.stderr)
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == status, f"status {done.returncode}: {done.stdout}{done.stderr}"
+        return done
+    before = os.getcwd(), sys.argv
+    os.chdir(cwd)
+    sys.argv = [script, *map(os.fspath, arguments)]
+    try:
+        return run_main(load_script(script), *arguments, status=status)
+    finally:
+        os.chdir(before[0])
+        sys.argv = before[1]
+
+
+@functools.cache
+def load_script(script):
+    """Return the main function of a script."""
+    specification = importlib.util.spec_from_file_location(Path(script).stem, ROOT / script)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.main
 
 
 def run_main(main, *arguments, status=0):

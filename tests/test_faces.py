@@ -215,7 +215,7 @@ def test_a_finished_video_is_recognised(clip, tmp_path):
     assert not (tmp_path / "out/head-000000.png").exists()
     other = extract_video(clip, tmp_path / "out", search._replace(frames=2))
     assert re.fullmatch(
-        r"/.*/out holds faces of another video or by other settings \(frames\): --force to replace it, "
+        r"/.*/out holds faces of another video or by other settings \(frames\): use --force to replace it, "
         "or another --output",
         other.error,
     )
@@ -259,7 +259,7 @@ def test_videos_are_never_mixed(tmp_path):
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    found = {str(path.relative_to(tmp_path)): name for path, name in pipeline.find_videos([tmp_path])}
+    found = {str(path.relative_to(tmp_path)): name for path, name in pipeline.find_videos([tmp_path])[0]}
     assert found == {
         "a.avi": "a.avi",
         "a.mp4": "a.mp4",
@@ -269,7 +269,7 @@ def test_videos_are_never_mixed(tmp_path):
         "sub/a.mp4": "sub/a",
     }
     files = [tmp_path / "a.mp4", tmp_path / "sub/a.mp4", tmp_path / "a.mp4", tmp_path / "gone.mp4"]
-    assert [name for _, name in pipeline.find_videos(files)] == ["a.mp4", "a.mp4-2", "gone"]
+    assert [name for _, name in pipeline.find_videos(files)[0]] == ["a.mp4", "a.mp4-2", "gone"]
 
 
 def test_several_videos_in_processes(clip, pair, tmp_path):

@@ -64,7 +64,7 @@ def test_label_source_and_video_from_names(tmp_path, monkeypatch, folders, name,
     monkeypatch.chdir(tmp_path)
     path = pipeline.Path(*folders, name)
     image = pipeline.parse_labels(path, folders)
-    assert image == (path, *expected)
+    assert image == (path, *expected, False)
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_every_kind_of_image_is_read_as_upright_rgb(tmp_path, portrait):
         assert read.shape == rgb.shape
         assert np.abs(read - np.asarray(grey, int)[..., None]).mean() <= (5 if name.endswith("jpg") else 0)
     Image.fromarray(np.full((64, 64), 70_000, np.int32)).save(tmp_path / "32bit.tif")
-    with pytest.raises(ValueError, match="70000 to 70000, wanted 8 or 16 bits"):
+    with pytest.raises(ValueError, match="70000 to 70000: must have 8 or 16 bits"):
         pipeline.read_image(tmp_path / "32bit.tif")
     palette.save(tmp_path / "palette.png")
     assert np.abs(pipeline.read_image(tmp_path / "palette.png") - rgb.astype(int)).mean() < 6
@@ -135,7 +135,7 @@ def make_bad_images(folder, portrait):
         "empty.png": "empty file",
         "dangling.png": "No such file",
         "pipe.jpg": "not a regular file",
-        "pixel.png": "1x1 pixels, wanted at least 16",
+        "pixel.png": "1x1 pixels: must be at least 16",
         "float.tif": "float pixels",
         "bomb.png": "400000000 pixels|20000x20000",
     }
@@ -194,7 +194,7 @@ def test_judge_and_summarize():
     found = summarize(scores, 0.4)
     assert found["average_score"] == pytest.approx(0.599967, abs=1e-6)
     assert found["deepfake_percent"] == pytest.approx(100 / 3)
-    assert (found["images"], found["scored"], found["skipped"]) == (4, 3, 1)
+    assert (found["files"], found["scored"], found["skipped"]) == (4, 3, 1)
     nothing = summarize(scores[3:], 0.4)
     assert nothing["average_score"] is None
     assert nothing["verdict"] == "error"
@@ -290,9 +290,9 @@ def test_csv_and_json_hold_everything(tmp_path, portrait):
     assert (forged["path"], forged["label"]) == ('set/df/a, "b"\n c.png', "df")
     assert (real["verdict"], real["label"]) == ("real", "real")  # no score is below 0
     summary = content["summary"]
-    assert (summary["images"], summary["scored"], summary["skipped"]) == (3, 2, 1)
-    assert summary["accuracy"]["image"]["balanced_accuracy"] == 0.5
-    assert set(summary["folders"]) == {"set", "set/df", "set/real"}
+    assert (summary["files"], summary["scored"], summary["skipped"]) == (3, 2, 1)
+    assert summary["images"]["accuracy"]["image"]["balanced_accuracy"] == 0.5
+    assert set(summary["images"]["folders"]) == {"set", "set/df", "set/real"}
     assert Image.open(tmp_path / "plot.png").size[0] > 400
     assert r'set/df/a, "b"\n c.png' in done.stdout
     assert "Skipped: 1 of 3 images" in done.stdout
@@ -315,19 +315,22 @@ def test_bad_images_in_a_batch_are_reported_and_the_rest_scored(tmp_path, portra
     assert f"Skipped: {len(reasons)} of {len(items)}" in done.stdout
 
 
-def test_a_label_may_lie_above_the_folder_given(tmp_path, portrait):
-    for clip in ("v/df/clip1", "v/real/clip2"):
+def test_labels_come_from_the_folder_given_and_below_not_from_above(tmp_path, portrait):
+    for clip in ("deepfake/photos", "v/df/clip1", "v/real/clip2"):
         (tmp_path / clip).mkdir(parents=True)
         portrait.save(tmp_path / clip / "1.png")
-    done = run_script("deepfakes_images.py", "v/df/clip1", "v/real/clip2/1.png", cwd=tmp_path)
-    assert "Accuracy per image" in done.stdout
+    done = run_script("deepfakes_images.py", "v/df", "v/real", cwd=tmp_path)
+    assert "Accuracy per image: all 0.500, df 0.000, real 1.000" in done.stdout
+    for paths in (["deepfake/photos"], ["deepfake/photos/1.png"], [tmp_path / "deepfake/photos"]):
+        assert "Accuracy" not in run_script("deepfakes_images.py", *paths, cwd=tmp_path).stdout
+    assert "Accuracy" not in run_script("deepfakes_images.py", ".", cwd=tmp_path / "v/df").stdout
 
 
 def test_a_score_that_is_no_number_is_an_error():
     images = pipeline.find_images([ROOT / "test_images/real"])
     scores = list(score_crops(images, lambda x: np.full(len(x), np.nan), "nearest", 0.5))
     assert {(s.score, s.verdict) for s in scores} == {(None, "error")}
-    assert "the network gave nan" in scores[0].error
+    assert "they gave the score nan" in scores[0].error
 
 
 def test_outputs_follow_links(tmp_path):
@@ -361,13 +364,16 @@ def test_nothing_to_score(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--threshold", "1.5"], "1.5: wanted 0 to 1"),
-        (["--batch-size", "0"], "0: wanted 1 or more"),
-        (["--csv", "/nowhere/at/all.csv"], "cannot be written there"),
-        (["--plot", "plot.xyz"], r"plot\.xyz: wanted a name in \.png"),
-        (["--csv", "/dev/null"], "cannot be written there"),
-        (["--csv", "x", "--json", "x"], "wanted different files"),
-        (["--csv", "x" * 300 + "/y"], "cannot be written there"),
+        (["--threshold", "1.5"], "--threshold: must be from 0 to 1, not 1.5"),
+        (["--frames", "0"], "--frames: must be a whole number of at least 1, not 0"),
+        (["--min-size", "much"], "--min-size: must be a number, not much"),
+        (["--csv", "/proc/no/all.csv"], "/proc/no: No such file or directory"),
+        (["--plot", "plot.xyz"], r"plot\.xyz must end in \.png, \.jpg, \.pdf, \.svg"),
+        (["--csv", "/dev/null"], "/dev/null must be a regular file"),
+        (["--csv", "test_images"], "test_images must be a file, not a folder"),
+        (["--csv", "x", "--json", "x"], "must be different files"),
+        (["--csv", "x" * 300 + "/y"], "File name too long"),
+        (["--resume", "--csv", "x"], "--resume needs --json"),
         (["x" * 300 + ".png"], "nothing to score"),
         (["--weights", "Meso5_DF"], "Meso5_DF: no such weights.*weights/README.md"),
         (["--weights", "README.md"], "README.md"),

@@ -171,7 +171,7 @@ def test_damage_in_the_middle_is_passed_over(tmp_path):
     middle = content.index(b"mdat") + 5000
     content[middle : middle + 1500] = bytes(1500)
     clip.write_bytes(content)
-    frames = list(pipeline.read_frames(clip, 200))
+    frames = list(pipeline.read_frames(clip, 200, threads=1))
     assert 140 < len(frames) <= 200
     assert frames[-1].index == 199
     # what the decoder mends, with luck and threads, lies about the damage; all else is right
@@ -189,12 +189,12 @@ def write_bad_files(folder):
     (folder / "headless.mp4").write_bytes(good[: len(good) // 2])  # its index came last
     (folder / "noise.mkv").write_bytes(np.random.default_rng(0).bytes(5000))
     write_sound(folder / "sound.m4v")
-    unreadable = "no video that can be read"
+    unreadable = "not a readable video"
     return {
         "empty.mp4": "empty file",
         "headless.mp4": unreadable,
         "noise.mkv": unreadable,
-        "sound.m4v": "no video in it, only sound",
+        "sound.m4v": "it has no video, only sound",
         "text.mp4": unreadable,
     }
 
@@ -214,7 +214,13 @@ def test_what_is_no_video_is_one_clear_line_each(tmp_path, portrait):
 
 def test_a_missing_video(tmp_path):
     done = run_script("extract_faces.py", cwd=tmp_path, status=2)
-    assert done.stderr == "extract_faces.py: no video in video.mp4\n"
+    assert done.stderr == (
+        "extract_faces.py: video.mp4 does not exist: put a video there, or name one: "
+        "python3 extract_faces.py clip.mp4\n"
+    )
+    (tmp_path / "empty").mkdir()
+    done = run_script("extract_faces.py", "empty", cwd=tmp_path, status=2)
+    assert done.stderr.startswith("extract_faces.py: no video in empty: ")
     write_clip(tmp_path / "clip.mp4", NUMBERS[:2])
     done = run_script("extract_faces.py", "clip.mp4", "gone.mp4", cwd=tmp_path, status=1)
     assert done.stderr == "gone.mp4: No such file or directory\n"

@@ -50,8 +50,10 @@ def list_images(folder: str | Path) -> tuple[list[Item], dict[str, str]]:
             f"{folder}: must hold folders named {' and '.join(pipeline.LABELS)} only, not "
             f"{', '.join(stray[:5])}{', ...' if len(stray) > 5 else ''}"
         )
-    images = [_name_video(image, entry, str(label)) for entry, label in classes.items()
-              for image in pipeline.find_images([entry])]  # fmt: skip
+    images = []
+    for image in pipeline.find_images(entries):  # all at once: names of both classes show what is a data set
+        entry = folder / image.path.relative_to(folder).parts[0]
+        images.append(_name_video(image, entry, str(classes[entry])))
     for label in pipeline.LABELS:
         if not any(image.label == label for image in images):
             raise ValueError(_explain_emptiness(folder, label, [e for e in entries if classes[e] == label]))
@@ -67,7 +69,7 @@ def _name_video(image: Item, folder: Path, label: str) -> Item:
 
 def _explain_emptiness(folder: Path, label: str, entries: Sequence[Path]) -> str:
     """Return why there is no image of a class: perhaps its videos lie there."""
-    videos = pipeline.find_videos(entries)
+    videos, _ = pipeline.find_videos(entries)
     if not videos:
         return f"{folder}: no image of class {label}: {folder / label} must hold some"
     where = videos[0][0].parent

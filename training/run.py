@@ -142,7 +142,7 @@ def find_data(plan: Plan, resumed: Path | None) -> tuple[list[Item], list[Item]]
 def report_doubts(plan: Plan, training: Sequence[Item], validation: Sequence[Item]) -> None:
     """Report videos among the faces, very unequal classes, and videos in both training and validation."""
     folders = [Path(plan.data, name) for name in ("training", "validation")]
-    videos = pipeline.find_videos([folder for folder in folders if folder.is_dir()])
+    videos, _ = pipeline.find_videos([folder for folder in folders if folder.is_dir()])
     if videos:
         where = shorten_path(str(videos[0][0].parent))
         evaluation.warn(

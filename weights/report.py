@@ -8,10 +8,11 @@ from pipeline import printable
 from weights.scores import MIN_FACES_PER_PERSON, Result, average_people, verdict_of
 
 ROWS_SHOWN = 50  # images: up to this many get a row each
-MEANING = "A score is the probability that a face is real: 1 = natural, 0 = deepfake/f2f."
+MEANING = "A score says how real a face looks to the network: 1 = natural, 0 = deepfake/f2f."
 
 
 def print_report(results: list[Result], summary: dict[str, Any]) -> None:
+    """Print rows of images and folders, what was skipped, and the summary that --json holds as well."""
     images = [r for r in results if r.kind == "image"]
     if images and len(images) <= ROWS_SHOWN:
         print(" score  verdict   image")
@@ -24,19 +25,19 @@ def print_report(results: list[Result], summary: dict[str, Any]) -> None:
             print(f"{skipped}{printable(r.item.path)}: {r.error}", file=sys.stderr)
     if images:
         print("images  average  %deepfake  verdict   folder")
-        for folder, found in summary["folders"].items():
-            print(f"{found['images']:>6}  {format_summary(found)}  {printable(folder)}")
+        for folder, found in summary["images"]["folders"].items():
+            print(f"{found['files']:>6}  {format_summary(found)}  {printable(folder)}")
         print()
-        print_summary(summary, "images")
-        for level, found in summary["accuracy"].items():
-            if level == "video" and found["count"] == summary["accuracy"]["image"]["count"]:
-                continue  # one image each: the same figures again
-            print(f"Accuracy per {level}: {format_accuracy(found)}")
-    if "videos" in summary:
-        noun = "photographs" if any(r.kind == "photo" for r in results) else "videos"
-        print_summary(summary["videos"], noun)
-        if "accuracy" in summary["videos"]:
-            print(f"Accuracy over {noun}: {format_accuracy(summary['videos']['accuracy'])}")
+        print_summary(summary["images"], "images")
+        levels = summary["images"]["accuracy"]
+        for level, found in levels.items():
+            if level == "image" or found["count"] < levels["image"]["count"]:  # else one image each
+                print(f"Accuracy per {level}: {format_accuracy(found)}")
+    for kind, noun in (("videos", "videos"), ("photos", "photographs")):
+        if kind in summary:
+            print_summary(summary[kind], noun)
+            if summary[kind]["accuracy"]:
+                print(f"Accuracy over {noun}: {format_accuracy(summary[kind]['accuracy'])}")
     weights = printable(Path(summary["weights"]).name)
     print(
         f"{MEANING} Below {summary['threshold']:g} is called a deepfake "
@@ -54,9 +55,9 @@ def print_summary(found: dict[str, Any], noun: str) -> None:
             f"({deepfakes} of {found['scored']} {noun})"
         )
     if found["no_face"]:
-        print(f"No face found: {found['no_face']} of {found['images']} {noun}")
+        print(f"No face found: {found['no_face']} of {found['files']} {noun}")
     if found["skipped"]:
-        print(f"Skipped: {found['skipped']} of {found['images']} {noun} could not be scored")
+        print(f"Skipped: {found['skipped']} of {found['files']} {noun} could not be scored")
 
 
 def format_video(result: Result, threshold: float) -> str:
@@ -68,8 +69,9 @@ def format_video(result: Result, threshold: float) -> str:
     note = f" ({result.note})" if result.note else ""
     rows = [f"{format_score(result.score)}  {count:>5}  {share:>9}  {result.verdict:<8}  {path}{note}"]
     people = average_people(result.faces)
+    often = [number for _, number in people.values() if number >= MIN_FACES_PER_PERSON]
     for person, (mean, number) in people.items() if len(people) > 1 else ():
-        few = "" if number >= MIN_FACES_PER_PERSON or result.kind == "photo" else ", too few faces to decide"
+        few = ", too few faces to decide" if often and number < MIN_FACES_PER_PERSON else ""
         verdict = verdict_of(mean, threshold)
         rows.append(f"{format_score(mean)}  {number:>5}  {'':>9}  {verdict:<8}    person {person}{few}")
     return "\n".join(rows)

@@ -125,14 +125,14 @@ def verdict_of(score: float | None, threshold: float) -> str:
 
 
 def summarize(results: Sequence[Result], threshold: float) -> dict[str, Any]:
-    """Return counts of the Results (images, scored, skipped, no_face) and, over those scored, average_score,
+    """Return counts of the Results (files, scored, skipped, no_face) and, over those scored, average_score,
     deepfake_percent and the verdict on the average (None and "error" if nothing was scored)."""
     scores = [r.score for r in results if r.score is not None]
     no_face = sum(r.verdict == "no face" for r in results)
     average = float(np.mean(scores)) if scores else None
     deepfakes = sum(r.verdict == "deepfake" for r in results)
     return {
-        "images": len(results),
+        "files": len(results),
         "scored": len(scores),
         "skipped": len(results) - len(scores) - no_face,
         "no_face": no_face,
