@@ -269,7 +269,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     # fmt: off
     add = parser.add_argument
     add("paths", nargs="*", default=["test_images"], metavar="PATH", help="images, videos and folders of them (default: test_images)")
-    add("--weights", default="Meso4_DF", metavar="FILE", help="a name in weights/, or a .tflite, .weights.h5 or .h5 file (default: %(default)s)")
+    add("--weights", default="Meso4_DF_F2F", metavar="FILE", help="a name in weights/, or a .tflite, .weights.h5 or .h5 file (default: %(default)s)")
     add("--threshold", type=read_fraction, metavar="P", help="scores below it are called deepfake (default: as the weights' card says)")
     add = parser.add_argument_group("faces in videos, and in photographs with --align").add_argument
     add("--align", action="store_true", help="the images are photographs: find their faces")

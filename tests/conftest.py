@@ -58,13 +58,14 @@ def list_files():
     return [name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
 
 
-def run_script(script, *arguments, cwd=ROOT, status=0, process=False):
+def run_script(script, *arguments, cwd=ROOT, status=0, process=False, root=ROOT):
     """Run a script of the repository as a user would, check its exit status, and return what it printed.
 
-    In this process, by its main(argv), which is 20 times as fast; with `process` in one of its own.
+    In this process, by its main(argv), which is 20 times as fast; with `process`, or of another copy of
+    the project (`root`), in one of its own.
     """
-    if process:
-        command = [sys.executable, ROOT / script, *arguments]
+    if process or root != ROOT:
+        command = [sys.executable, root / script, *arguments]
         done = subprocess.run(list(map(os.fspath, command)), cwd=cwd, capture_output=True, check=False)
         done.stdout, done.stderr = (
             text.decode(errors="surrogateescape") for text in (done.stdout, done.stderr)

@@ -1,10 +1,12 @@
 """What holds for all inputs, not only for those thought of: the geometry, the input contract, the tables."""
 
+import csv
 import string
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.metrics
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -12,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 import pipeline
 from classifiers import PIXEL_SCALE, scale_pixels
 from training.extraction import flag_outliers
-from weights.metrics import evaluate
+from weights.metrics import compute_roc, evaluate
 from weights.scores import Result, verdict_of
 from weights.table import read_json, write_csv, write_json
 
@@ -96,7 +98,7 @@ def test_mirroring_only_takes_rows_that_are_there(first, count, length):
     scores,
 )
 def test_sampled_frames_are_ascending_and_as_many_as_asked(times, count, every, first, last):
-    timeline = pipeline.Timeline(list(range(len(times))), times, [], True)
+    timeline = pipeline.Timeline(times, [], [], [])
     start, end = sorted((first * 100, last * 100))
     inside = [i for i, time in enumerate(times) if start <= time <= end]
     if not inside:
@@ -117,13 +119,13 @@ dtypes = st.sampled_from(["u1", "i1", "u2", "i4", "i8", "f2", "f4", "f8", "?", "
 
 @given(dtypes, st.lists(st.integers(0, 4), max_size=5))
 def test_only_batches_of_faces_are_taken(dtype, shape):
-    with pytest.raises(ValueError, match="faces have shape"):
+    with pytest.raises(ValueError, match="faces must have shape"):
         scale_pixels(np.zeros(shape, dtype))
 
 
 @given(dtypes.filter(lambda d: d not in ("u1", "f2", "f4", "f8")))
 def test_only_dtypes_of_known_unit_are_taken(dtype):
-    with pytest.raises(ValueError, match="dtype"):
+    with pytest.raises(ValueError, match="must be uint8 in 0-255 or float"):
         scale_pixels(np.zeros((1, 256, 256, 3), dtype))
 
 
@@ -142,7 +144,7 @@ def test_one_value_out_of_range_is_enough_to_refuse(value, where, dtype):
     if 0 <= value <= 1:
         np.testing.assert_array_equal(scale_pixels(faces), faces)
     else:  # NaN included
-        with pytest.raises(ValueError, match=r"wanted \[0, 1\]"):
+        with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
             scale_pixels(faces)
 
 
@@ -176,7 +178,9 @@ def test_no_two_outputs_share_a_name_or_lie_within_another(paths, data):
     files = {
         "/".join(parts) + suffix: tuple(parts[:-1]) for parts, suffix in zip(paths, suffixes, strict=True)
     }
-    outputs = pipeline.name_outputs([(Path(path), (), below) for path, below in files.items()])
+    outputs = pipeline.name_outputs(
+        [pipeline.FoundFile(Path(path), "x", below) for path, below in files.items()]
+    )
     assert len(set(outputs)) == len(files)
     for one in outputs:
         assert not any(other.startswith(one + "/") for other in outputs)
@@ -205,18 +209,18 @@ def test_tables_give_back_what_was_written(tmp_path, rows, words):
         for number, (name, score, label, error) in enumerate(rows)
     ]
     settings_line = " ".join(words.split())
-    for file, write in (
-        ("a.csv", lambda path: write_csv(path, written, settings_line)),
-        ("a.json", lambda path: write_json(path, written, {"settings": settings_line})),
-    ):
-        write(tmp_path / file)
-        read, found = read_json(tmp_path / file)
-        assert found == (settings_line if written or file == "a.json" else "")
-        assert list(read) == [str(score.item.path) for score in written]
-        for score in written:
-            again = read[str(score.item.path)]
-            assert again == score._replace(score=again.score)
-            assert again.score == (None if score.score is None else round(score.score, 6))
+    write_csv(tmp_path / "a.csv", written, settings_line)
+    with open(tmp_path / "a.csv", newline="", errors="surrogateescape") as file:
+        paths = [row["path"] for row in csv.DictReader(file) if row["kind"] != "face"]
+    assert paths == [str(score.item.path) for score in written]
+    write_json(tmp_path / "a.json", written, {"settings": settings_line})
+    read, found = read_json(tmp_path / "a.json")
+    assert found == settings_line
+    assert list(read) == [str(score.item.path) for score in written]
+    for score in written:
+        again = read[str(score.item.path)]
+        assert again == score._replace(score=again.score)
+        assert again.score == (None if score.score is None else round(score.score, 6))
 
 
 @given(st.lists(st.tuples(st.sampled_from(["df", "real"]), scores), min_size=1, max_size=40), scores)
@@ -240,3 +244,25 @@ def test_every_face_gets_an_opinion(faces, everyone):
     assert len(doubts) == len(faces)
     # most of a video's faces are as its faces are
     assert sum("blurred" in doubt for doubt in doubts) <= len(faces) / 2 or everyone
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["df", "real"]), st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]) | scores),
+             min_size=1, max_size=60)
+)  # fmt: skip
+def test_roc_and_auc_are_those_of_scikit_learn(rows):
+    """On ties and random scores; where a single class occurs there is neither."""
+    labels, values = zip(*rows, strict=True)
+    real = [label == "real" for label in labels]
+    if all(real) or not any(real):
+        assert not {"auc", "eer", "balanced_accuracy"} & set(evaluate(labels, values, 0.5))
+        return
+    found = evaluate(labels, values, 0.5)
+    assert found["auc"] == pytest.approx(sklearn.metrics.roc_auc_score(real, values))
+    assert found["balanced_accuracy"] == pytest.approx(
+        sklearn.metrics.balanced_accuracy_score(real, np.asarray(values) >= 0.5)
+    )
+    false_real, true_real, _ = sklearn.metrics.roc_curve(real, values, drop_intermediate=False)
+    np.testing.assert_allclose(compute_roc(labels, values), (false_real, true_real))
+    eer = np.interp(0, false_real + true_real - 1, false_real)
+    assert found["eer"] == pytest.approx(eer)
