@@ -634,7 +634,8 @@ def _decode_video(
         for index, frame in _seek_and_decode(container, stream, timeline, wanted):
             check_size(frame.width, frame.height)  # it may change on the way
             width, height = round(frame.width * max(aspect, 1)), round(frame.height / min(aspect, 1))
-            image = frame.to_ndarray(format="rgb24", width=width, height=height)
+            square = frame if aspect == 1 else frame.reformat(width, height)
+            image = square.to_ndarray(format="rgb24")
             image = np.rot90(image, round(frame.rotation / 90))  # as the phone was held
             yield index, np.ascontiguousarray(image)  # without padding: dlib misreads padded rows
 

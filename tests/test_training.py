@@ -77,14 +77,22 @@ def read_history(output):
 
 
 def test_aliases_are_told_and_videos_come_from_folders_or_names(tmp_path):
-    for path in ("Fake/clip1/1.png", "fake/a-b-1.png", "original/x.png", "real/.hidden/y.png", "real/y.png"):
+    for path in (
+        "Fake/clip1/1.png",
+        "fake/a-b-1.png",
+        "fake/a-c-1.png",
+        "original/x.png",
+        "real/.hidden/y.png",
+        "real/y.png",
+    ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     images, aliases = data.list_images(tmp_path)
     assert aliases == {"Fake": "df", "fake": "df", "original": "real"}
     found = {(i.label, i.dataset, i.video.replace(str(tmp_path), "")) for i in images}
     assert found == {
-        ("df", "", "clip1"), ("df", "a", "a-b"), ("real", "", "/original/x.png"), ("real", "", "/real/y.png")
+        ("df", "", "clip1"), ("df", "a", "a-b"), ("df", "a", "a-c"),
+        ("real", "", "/original/x.png"), ("real", "", "/real/y.png")
     }  # fmt: skip
 
 
@@ -135,7 +143,9 @@ def test_very_unequal_classes_suggest_balance():
 
 def test_leaks_are_videos_not_file_names(tmp_path):
     for split in ("training", "validation"):
-        for name in ("df/clip/1.png", "df/0001.png", f"real/{split}/1.png", "real/s-v-1.png"):
+        for name in (
+            "df/clip/1.png", "df/0001.png", f"real/{split}/1.png", "real/s-v-1.png", f"real/s-{split}-1.png"
+        ):  # fmt: skip
             (tmp_path / split / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / split / name).touch()
     splits = [data.list_images(tmp_path / split)[0] for split in ("training", "validation")]
@@ -337,7 +347,7 @@ def copy_weights(source, folder, *endings):
 
 def test_evaluate_alone_repeats_the_cards_figures(face_folder, trained, tmp_path):
     output, training = trained
-    table = training.stdout[training.stdout.index("dataset ") : training.stdout.index("A score is")]
+    table = training.stdout[training.stdout.index("dataset ") : training.stdout.index("A score ")]
     weights = copy_weights(output / "Meso4", tmp_path / "a", ".weights.h5", ".json")
     other = copy_weights(output / "Meso4", tmp_path / "a", ".tflite")
     figures = tmp_path / "figures"
@@ -500,7 +510,7 @@ def test_split_by_video_serves_where_there_is_no_validation(tmp_path, monkeypatc
     # afterwards too, the same ones
     again = train("--evaluate", "--weights", "trained/Meso4.tflite")
     assert "validation: 8 images" in again.stdout
-    table = done.stdout[done.stdout.index("dataset ") : done.stdout.index("A score is")]
+    table = done.stdout[done.stdout.index("dataset ") : done.stdout.index("A score ")]
     assert table in again.stdout
     resumed = train("--resume")
     assert "resumed after epoch 1" in resumed.stdout
@@ -616,9 +626,9 @@ def test_fine_tuning_from_the_authors_weights(shared, face_folder, tmp_path):
     )  # fmt: skip
     assert done.stderr == ""
     scores = [
-        run_script("deepfakes_images.py", "test_images", "--weights", weights).stdout.partition("A score is")[
-            0
-        ]
+        run_script("deepfakes_images.py", "test_images", "--weights", weights).stdout.partition(
+            "A score says"
+        )[0]
         for weights in (tmp_path / "Meso4.tflite", shared / "published_weights/Meso4_DF.h5")
     ]
     assert scores[0] == scores[1]

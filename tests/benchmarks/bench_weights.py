@@ -18,11 +18,8 @@ sys.path.insert(0, str(ROOT))
 
 import pipeline
 from weights import find_weights, load_predictor
+from weights.metrics import evaluate_by_dataset
 from weights.scores import score_crops
-
-with pipeline.silence_native_stderr():
-    import classifiers
-    from training import trainer
 
 FIGURES = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc")
 
@@ -51,9 +48,9 @@ def main():
 def evaluate_sources(images, name):
     """Return {dataset: {"image": figures, "video": figures}}, with "mean" over the datasets."""
     weights = find_weights(name)
-    predict = load_predictor(weights, classifiers.load_classifier)
+    predict = load_predictor(weights)
     scores = list(score_crops(images, predict, weights.resampling, weights.threshold))
-    found = trainer.evaluate_by_dataset(scores, weights.threshold)
+    found = evaluate_by_dataset(scores, weights.threshold)
     everything, mean = found.pop("all"), found.pop("mean")
     for level, figures in mean.items():
         for key in ("accuracy_df", "accuracy_real"):
