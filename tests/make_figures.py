@@ -27,17 +27,11 @@ def main():
         folder = Path(temporary)
         clip = write_clip(folder / "portrait.mp4", draw_frames(), options={"crf": "12"})
         run("extract_faces.py", clip, "--output", folder / "faces", "--frames", "20")
-        outputs = ("--annotate", folder / "annotated", "--plot", folder / "timeline.png")
-        run("deepfakes_images.py", clip, "--every", "3", *outputs)
+        run("deepfakes_images.py", clip, "--every", "3", "--plot", folder / "timeline.png")
         run("deepfakes_images.py", ROOT / "test_images", "--explain", folder / "maps")
         keep(folder / "faces/contact_sheet.png")
         keep(folder / "timeline.png")
-        (frame,) = pipeline.read_frames(folder / "annotated/portrait.mp4", 1, 1.4, 1.45)
-        Image.fromarray(frame.image).save(folder / "annotated.png")
-        keep(folder / "annotated.png")
         keep(folder / "maps/df/collins.png", "evidence.png")
-        keep(folder / "maps/network-activations.png", "activations.png")
-        keep(folder / "maps/network-units.png", "units.png")
 
 
 def keep(picture, name=None):

@@ -118,7 +118,7 @@ def test_who_is_hardly_seen_decides_nothing():
 
 def test_mixed_input(mixed, tmp_path):
     tables = ("--csv", tmp_path / "o.csv", "--json", tmp_path / "o.json")
-    done = run_script("deepfakes_images.py", mixed, *tables, status=1)
+    done = run_script("deepfakes_images.py", mixed, *tables, "--weights", "Meso4_DF", status=1)
     assert f"skipped {mixed}/broken.mp4: not a readable video" in done.stderr
     for line in (
         "(0 of 1 images)",
@@ -160,6 +160,7 @@ def test_mixed_input(mixed, tmp_path):
 def test_resume_takes_the_table_that_is_there(tmp_path):
     shutil.copy(ROOT / "test_images/real/obama.png", tmp_path / "a.png")
     command = ["deepfakes_images.py", tmp_path / "a.png", "--json", tmp_path / "s.json"]
+    command += ["--weights", "Meso4_DF"]
     run_script(*command)
     text = (tmp_path / "s.json").read_text()
     (tmp_path / "s.json").write_text(re.sub(r'"score": 0\.9\d+,', '"score": 0.77,', text))
@@ -180,7 +181,7 @@ def test_resume_after_a_kill(clips, tmp_path):
     for i in range(4):
         shutil.copy(clips / "pair.mp4", tmp_path / f"{i}.mp4")
     command = [sys.executable, "deepfakes_images.py", *(tmp_path / f"{i}.mp4" for i in range(4))]
-    command += ["--json", tmp_path / "o.json", "--everyone"]
+    command += ["--json", tmp_path / "o.json", "--everyone", "--weights", "Meso4_DF"]
     code = "import deepfakes_images as d; d.SAVE_EVERY = 0; d.main()"
     slow = [sys.executable, "-c", f"import sys; sys.argv = {[os.fspath(c) for c in command[1:]]}; {code}"]
     process = subprocess.Popen(slow, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

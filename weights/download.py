@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
@@ -31,8 +32,8 @@ LARGEST = 1_000_000  # bytes: five times what the files have
 PATIENCE = 30  # seconds without an answer, or in all
 
 
-def main() -> int:
-    arguments = parse_arguments()
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
     failures = 0
     for name, digest in SHA256.items():
         target = arguments.output / name
@@ -71,18 +72,13 @@ def fetch(url: str, digest: str) -> bytes:
     return content
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = pipeline.make_parser(__doc__, "[options]")
     parser.add_argument("--address", default=ADDRESS, metavar="URL", help="default: %(default)s")
     folder = WEIGHTS_FOLDER / "authors"
     parser.add_argument("--output", type=Path, default=folder, metavar="FOLDER", help="default: %(default)s")
-    return parser.parse_args()
+    return pipeline.parse(parser, argv)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    pipeline.run(main)

@@ -55,7 +55,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add, shown = parser.add_argument, "(default: %(default)s)"
     # fmt: off
     add("paths", nargs="*", default=["test_images"], metavar="PATH", help="folders that hold df/ and real/")
-    add("--weights", default="Meso4_DF", metavar="NAME", help=f"Keras weights, here or in weights/ {shown}")
+    add("--weights", default="Meso4_DF_F2F", metavar="NAME", help=f"Keras weights, by name or path {shown}")
     add("--output", type=Path, default=Path("output"), metavar="FOLDER", help=f"for the two figures {shown}")
     add("--steps", type=read_count, default=60, metavar="N", help=f"of gradient ascent for the units {shown}")
     # fmt: on
