@@ -5,11 +5,13 @@ WIFS 2018, arXiv 1809.00888. A network reads RGB faces, 256x256 with values in [
 P(real) for each: 1 = real, 0 = forged (deepfake or Face2Face). Label order: ("df", "real").
 """
 
+import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 # TensorFlow reads these when it is first imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it announces its search for GPUs
@@ -211,6 +213,7 @@ def identify_network(path: str | Path) -> str:
             shapes = []
             file.visititems(lambda name, item: shapes.append((name, getattr(item, "shape", ()))))
             legacy = "layer_names" in file.attrs or "model_weights" in file
+            config = file.attrs.get("model_config")  # of a model saved whole
     except (OSError, RuntimeError, KeyError) as error:
         raise ValueError(f"{path}: {_describe_damage(path)}: get the file again") from error
     if legacy == str(path).endswith(".weights.h5"):  # Keras picks the reader by the suffix
@@ -220,7 +223,9 @@ def identify_network(path: str | Path) -> str:
         raise ValueError(f"{path}: holds an array too large for these networks: get the file again")
     kernels = sorted(s for name, s in shapes if len(s) > 1 and not name.startswith("optimizer"))
     for name, network in MODELS.items():
-        if kernels == sorted(tuple(w.shape) for w in network.build().weights if len(w.shape) > 1):
+        model = network.build()
+        if kernels == sorted(tuple(w.shape) for w in model.weights if len(w.shape) > 1):
+            _check_config(path, config, model)
             return name
     raise ValueError(
         f"{path}: holds {len(kernels)} kernels that fit neither {' nor '.join(MODELS)}: "
@@ -228,9 +233,44 @@ def identify_network(path: str | Path) -> str:
     )
 
 
+def _check_config(path: str | Path, config: str | None, model: keras.Model) -> None:
+    """Raise ValueError if a file says that its model computes otherwise than `model`, of the same shapes."""
+    if config is None:
+        return
+    try:
+        found = _list_operations(json.loads(config))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: its model_config cannot be read: get the file again") from error
+    own = _list_operations(json.loads(model.to_json()))
+    if found != own:
+        others = ", ".join(sorted((found - own).keys())) or "fewer operations"
+        raise ValueError(f"{path}: another network of the shapes of {model.name}: it has {others}")
+
+
+def _list_operations(model: dict[str, Any]) -> Counter[str]:
+    """Return how often a network's configuration names each activation, convolution and pooling."""
+    found: Counter[str] = Counter()
+    for layer in model["config"]["layers"]:
+        kind, config = layer["class_name"], layer["config"]
+        if "layers" in config:
+            found += _list_operations(layer)
+        if kind in ("Conv2D", "MaxPooling2D"):
+            names = ("kernel_size", "pool_size", "strides", "dilation_rate", "padding")
+            found[f"{kind} {[config[name] for name in names if name in config]}"] += 1
+        if config.get("activation") not in (None, "linear"):
+            found[str(config["activation"])] += 1
+        if kind == "LeakyReLU":
+            found[f"LeakyReLU {config.get('negative_slope', config.get('alpha')):.3g}"] += 1
+        elif kind.endswith("LU"):
+            found[kind.lower()] += 1
+    return found
+
+
 def _find_h5(path: str | Path) -> Path:
     path = Path(path)
-    candidates = [path] if path.suffix == ".h5" else [Path(f"{path}{s}") for s in (".weights.h5", ".h5")]
+    candidates = (
+        [path] if path.suffix in (".h5", ".hdf5") else [Path(f"{path}{s}") for s in (".weights.h5", ".h5")]
+    )
     for candidate in candidates:
         if candidate.is_file():
             return candidate

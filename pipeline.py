@@ -68,7 +68,7 @@ SHEET_NAME, DOUBTFUL_NAME = "contact_sheet.png", "doubtful"
 PERSON_NAME = re.compile(r"person\d+")
 # What a face's file name says of its video: `<video>-000123.png`, as extract_faces.py writes it, or
 # `<dataset>-<video>-<frame>.jpg`, as in the face sets that the networks are trained on.
-EXTRACTED_NAME = re.compile(r"(?P<video>.+)-\d{6}")
+EXTRACTED_NAME = re.compile(r"(?P<video>.+)(?<!\d\d-\d\d)-\d{6}")  # not `Screenshot-2024-07-27-101010`
 DATASET_NAME = re.compile(r"(?P<dataset>[^-]+)-(?P<video>.+)-(?P<frame>[^-]+)")
 DATE = re.compile(r"(19|20)\d\d-?\d\d-?\d\d")
 
@@ -725,6 +725,7 @@ def _time_animation(path: Path) -> Timeline:
         seconds = []
         for index in range(getattr(image, "n_frames", 1)):
             image.seek(index)
+            image.load()  # of a WebP, the duration is known only then
             seconds.append((image.info.get("duration") or 100) / 1000)
     times = np.cumsum([0, *seconds[:-1]]).tolist()
     return Timeline(times, [], [], list(range(len(times))))
@@ -1361,6 +1362,14 @@ def read_number(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"must be a number, not {text}")
     return value
+
+
+def read_time(text: str) -> float:
+    """Return seconds given on the command line as a number, `1:30` or `00:01:30.5`, as FFmpeg takes them."""
+    *parts, seconds = text.split(":")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts) or (parts and read_number(seconds) < 0):
+        raise argparse.ArgumentTypeError(f"must be seconds or [hours:]minutes:seconds, not {text}")
+    return sum(int(part) * 60**power for power, part in enumerate(reversed(parts), 1)) + read_number(seconds)
 
 
 def printable(path: str | Path) -> str:

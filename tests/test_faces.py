@@ -18,6 +18,8 @@ from PIL import Image, ImageFilter
 
 import pipeline
 from training.extraction import _claim, check_replaceable, extract_video
+from weights import media
+from weights.media import find_faces_in_photo
 
 
 @pytest.fixture(scope="module")
@@ -427,3 +429,105 @@ def test_shared_clips(shared, tmp_path):
         assert found.frames == 3 == found.faces + found.empty
         assert found.faces >= least
     assert sorted(os.listdir(tmp_path / "no_face_screencast")) == ["extraction.json", "faces.csv"]
+
+
+# --- other people's files -------------------------------------------------------------------------
+
+
+def test_the_largest_face_is_taken_even_when_it_comes_later(shared):
+    """A small untouched portrait is there from the start; the large forged face from the fourth frame on."""
+    clip = shared / "inputs/forged_large_from_frame3.mp4"
+    frames = pipeline.read_frames(clip, 30)
+    sizes = [faces[0].pose.size for _, faces in pipeline.locate_faces(frames, pipeline.FaceOptions())]
+    assert len(sizes) == 30
+    assert sum(size > 200 for size in sizes) >= 26
+    done = run_script("deepfakes_images.py", clip)
+    assert re.search(r"^0\.[0-3]\d+ +30 .* deepfake +", done.stdout, re.MULTILINE)
+
+
+def test_a_scene_cut_starts_anew(portrait):
+    small = film(open_portrait("collins"), pipeline.Pose(120, 240, 70, 0))
+    both = small.copy()
+    both[:, 260:] = film(portrait, pipeline.Pose(440, 240, 180, 0))[:, 260:]
+    other = np.ascontiguousarray(255 - np.zeros_like(both))
+    other[:, 260:] = both[:, 260:]
+    frames = [
+        pipeline.Frame(i, i / 25, image) for i, image in enumerate([small] * 3 + [both] * 6 + [other] * 2)
+    ]
+    sizes = [faces[0].pose.size for _, faces in pipeline.locate_faces(frames, pipeline.FaceOptions())]
+    assert sizes[:3] == pytest.approx([70] * 3, rel=0.1)
+    assert sizes[-3:] == pytest.approx([180] * 3, rel=0.1)
+
+
+def test_frames_without_a_face_cost_few_slow_searches(monkeypatch):
+    """Of 40 different frames, and of 40 alike."""
+    random, doubled = np.random.default_rng(0), []
+    detect = pipeline.detect_faces
+
+    def count(image, detector="hog", reduction=1, upsample=0):
+        doubled.append(upsample)
+        return detect(image, detector, reduction, upsample)
+
+    monkeypatch.setattr(pipeline, "detect_faces", count)
+    noise = [random.integers(0, 256, (120, 160, 3), dtype=np.uint8) for _ in range(40)]
+    for images, most in ((noise, 6), (noise[:1] * 40, 1)):
+        doubled.clear()
+        frames = [pipeline.Frame(i, i / 25, image) for i, image in enumerate(images)]
+        found = list(pipeline.locate_faces(frames, pipeline.FaceOptions()))
+        assert [frame.index for frame, _ in found] == list(range(40))
+        assert not any(faces for _, faces in found)
+        assert sum(doubled) <= most
+
+
+def test_a_face_that_only_the_slow_search_sees_is_found_in_every_frame(portrait):
+    frames = [
+        pipeline.Frame(i, i / 25, film(portrait, pipeline.Pose(320 + i, 240, 40, 0))) for i in range(12)
+    ]
+    assert not pipeline.detect_faces(frames[0].image)
+    found = list(pipeline.locate_faces(frames, pipeline.FaceOptions()))
+    assert [frame.index for frame, _ in found] == list(range(12))
+    assert all(faces for _, faces in found)
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_photographs_are_tried_turned(portrait, tmp_path, quarters):
+    Image.fromarray(np.rot90(portrait, quarters)).save(tmp_path / "turned.png")
+    options = pipeline.FaceOptions()
+    ((_, (upright,), _),) = find_faces_in_photo(ROOT / "test_images/real/obama.png", options)
+    assert abs(upright.pose.angle) < 5
+    ((frame, (face,), _),) = find_faces_in_photo(tmp_path / "turned.png", options)
+    angle = {1: 90, 2: 180, 3: -90}[quarters]
+    assert abs((face.pose.angle - angle + 180) % 360 - 180) < 8
+    again = pipeline.align_face(frame.image, face.pose)
+    assert pipeline.correlate_crops(again, face.crop) > 0.95
+    left, top, right, bottom = face.box
+    assert left < face.pose.x < right
+    assert top < face.pose.y < bottom
+
+
+def test_a_large_photograph_is_reduced(portrait, tmp_path, monkeypatch):
+    Image.fromarray(portrait).resize((1000, 1200)).save(tmp_path / "x.png")
+    monkeypatch.setattr(media, "LARGEST_PHOTO", 350_000)
+    assert media.read_photo(tmp_path / "x.png").shape == (600, 500, 3)
+    monkeypatch.setattr(media, "LARGEST_PHOTO", 1_200_000)
+    assert media.read_photo(tmp_path / "x.png").shape == (1200, 1000, 3)
+
+
+def test_a_small_face_in_a_large_group_photograph_is_found(portrait):
+    """Of 40 pixels in 48 megapixels, searched in parts; a portrait's background is not searched."""
+    picture = np.full((6000, 8000, 3), 128, np.uint8)
+    picture[3000:3480, 5000:5640] = film(portrait, pipeline.Pose(320, 240, 56, 0))
+    everyone = pipeline.FaceOptions(everyone=True)
+    ((box, pose),) = pipeline.locate_anywhere(picture, everyone)
+    assert (pose.x, pose.y) == pytest.approx((5320, 3240), abs=4)
+    assert box[2] - box[0] < 80
+
+
+def test_videos_of_one_name_are_told_apart(clip, pair, tmp_path):
+    for folder, source in (("a", clip), ("b", pair)):
+        (tmp_path / folder).mkdir()
+        shutil.copy(source, tmp_path / folder / "v.mp4")
+    options = pipeline.FaceOptions(frames=2)
+    extract_video(tmp_path / "a/v.mp4", tmp_path / "out", options)
+    found = extract_video(tmp_path / "b/v.mp4", tmp_path / "out", options)
+    assert "faces of another video or by other settings (digest)" in found.error

@@ -471,8 +471,8 @@ def test_damaged_litert_weights_crash_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"threshold": float("nan")}, "threshold nan, wanted 0 to 1"),
-        ({"threshold": 7}, "threshold 7, wanted 0 to 1"),
+        ({"threshold": float("nan")}, "threshold nan, must be from 0 to 1"),
+        ({"threshold": 7}, "threshold 7, must be from 0 to 1"),
         ({"threshold": [1]}, "not a card"),
         ({"resampling": "../x"}, "resampling"),
         ({"sha256": "x"}, "not a card"),

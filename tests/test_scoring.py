@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT, run_script
-from PIL import Image
+from PIL import Image, ImageOps
 
 import pipeline
 from weights import find_weights, load_predictor
@@ -395,3 +395,68 @@ def test_first_scores_come_at_once():
     started = time.monotonic()
     run_script("deepfakes_images.py", "test_images/real/hopper.png")
     assert time.monotonic() - started < 15  # about one second; TensorFlow alone would take four to twenty
+
+
+# --- other people's images ------------------------------------------------------------------------
+
+
+def test_odd_metadata_costs_no_pixels(shared, tmp_path, portrait):
+    rgb = np.asarray(portrait.convert("RGB"))
+    for name in ("png_text_2MB.png", "png_exif_bad.png", "photo.jpe"):
+        assert pipeline.read_image(shared / "inputs" / name).shape[2] == 3
+    np.testing.assert_array_equal(pipeline.read_image(shared / "inputs/png_exif_bad.png"), rgb)
+    icc = np.random.default_rng(0).bytes(3_000_000)
+    portrait.save(tmp_path / "icc.png", icc_profile=icc)
+    portrait.save(tmp_path / "exif.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 200)
+    portrait.convert("RGB").save(
+        tmp_path / "exif.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01", quality=95
+    )
+    for name in ("icc.png", "exif.png"):
+        np.testing.assert_array_equal(pipeline.read_image(tmp_path / name), rgb)
+    assert np.abs(pipeline.read_image(tmp_path / "exif.jpg").astype(int) - rgb).mean() < 5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_as_exif_says(tmp_path, portrait, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    portrait.crop((0, 0, 200, 120)).save(tmp_path / "x.png", exif=exif)
+    with Image.open(tmp_path / "x.png") as image:
+        wanted = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    np.testing.assert_array_equal(pipeline.read_image(tmp_path / "x.png"), wanted)
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".avif"])
+def test_the_formats_of_phones_are_read(tmp_path, portrait, suffix):
+    if suffix == ".heic":
+        pipeline._register_heif()
+    portrait.convert("RGB").save(tmp_path / f"x{suffix}", quality=90)
+    found = pipeline.read_image(tmp_path / f"x{suffix}")
+    assert np.abs(found.astype(int) - np.asarray(portrait.convert("RGB"))).mean() < 5
+    assert [item.path.suffix for item in pipeline.find_images([tmp_path])] == [suffix]
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["3f2b8c1e-aa11-4c2d-9e3f-1234567890ab.jpg", "9b1c2d3e-bb22-4d3e-8f4a-abcdef012345.jpg"], None),
+        (["IMG-20240727-WA0001.jpg", "IMG-20240727-WA0002.jpg", "IMG-20240728-WA0001.jpg"], None),
+        (["Screenshot-2024-07-27-101010.png", "Screenshot-2024-07-28-101112.png"], None),
+        (["john-smith-portrait.jpg", "john-doe-outdoor.jpg"], None),
+        (["mesonet-177-78.jpg", "mesonet-97-98.jpg"], {"mesonet-177", "mesonet-97"}),
+        (["celebdf-id9id4-7face0.jpg", "celebdf-id9-8face0.jpg"], {"celebdf-id9id4", "celebdf-id9"}),
+        (
+            ["dfdcpair-abc-0.jpg", "dfdcpair-abc-xyz.jpg", "dfdcpair-def-0.jpg"],
+            {"dfdcpair-abc", "dfdcpair-def"},
+        ),
+    ],
+)
+def test_names_are_data_sets_only_where_they_look_like_it(tmp_path, names, found):
+    for name in names:
+        (tmp_path / name).touch()
+    items = pipeline.find_images([tmp_path])
+    if found is None:
+        assert {(item.dataset, item.video) for item in items} == {("", str(item.path)) for item in items}
+    else:
+        assert {item.video for item in items} == found
+        assert len({item.dataset for item in items}) == 1

@@ -1,12 +1,16 @@
 """Frames of videos: which, when, how they stand; and files that are no good."""
 
+import argparse
 import re
+import shutil
+from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 from clips import RATE, draw_number, film, locate, open_portrait, read_number, write_clip, write_sound
 from conftest import run_script
+from PIL import Image
 
 import pipeline
 
@@ -230,3 +234,145 @@ def test_a_missing_video(tmp_path):
 def test_versions_have_what_is_used():
     assert hasattr(av.VideoFrame, "rotation")
     assert hasattr(av.Packet, "is_discard")
+
+
+# --- other people's videos ------------------------------------------------------------------------
+
+GROUPS = {
+    "long": ("libx264", {"g": "250", "bf": "3"}, "yuv420p", "mp4"),
+    "open": ("libx264", {"g": "30", "bf": "3", "x264-params": "open-gop=1"}, "yuv420p", "mkv"),
+    "refresh": ("libx264", {"g": "40", "x264-params": "intra-refresh=1"}, "yuv420p", "ts"),
+    "444": ("libx264", {"g": "30", "bf": "2"}, "yuv444p", "mp4"),
+    "mpeg2": ("mpeg2video", {"g": "15", "bf": "2"}, "yuv420p", "ts"),
+    "vp9": ("libvpx-vp9", {"g": "40"}, "yuv420p", "webm"),
+    "xvid": ("mpeg4", {"g": "25", "bf": "2"}, "yuv420p", "avi"),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_way_in_gives_the_frames_of_a_decode_from_the_start(tmp_path, name):
+    codec, options, pixels, suffix = GROUPS[name]
+    clip = write_clip(tmp_path / f"x.{suffix}", NUMBERS, codec, options, pixels=pixels)
+    whole = {frame.index: frame.image for frame in pipeline.read_frames(clip, every=1)}
+    assert sorted(whole) == list(range(len(NUMBERS)))
+    ways = ({"count": 5}, {"count": 3, "start": 4.0}, {"every": 40}, {"count": 9, "keyframes": True},
+            {"count": 1, "start": 6.0, "end": 6.1})  # fmt: skip
+    for way in ways:
+        for frame in pipeline.read_frames(clip, **way):
+            np.testing.assert_array_equal(frame.image, whole[frame.index], f"{way} {frame.index}")
+
+
+def test_seeking_into_a_faceforensics_clip(shared, tmp_path):
+    """H.264 High 4:4:4 Predictive of an old x264, whose version the first frame alone tells."""
+    clip = shared / "videos/training/real/ffpp_c23_055.mp4"
+    whole = {frame.index: frame.image for frame in pipeline.read_frames(clip, every=1, end=11)}
+    for frame in pipeline.read_frames(clip, 5, start=9, end=11):
+        np.testing.assert_array_equal(frame.image, whole[frame.index])
+    options = ("--start", "00:00:09", "--end", "0:13", "--frames", "8")
+    done = run_script("extract_faces.py", clip, *options, "--output", tmp_path / "o")
+    assert ": 8 faces in 8 frames" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("8", 8), ("1:30", 90), ("00:00:08", 8), ("1:02:03.5", 3723.5), ("0.25", 0.25)]
+)
+def test_times_are_read_as_ffmpeg_reads_them(text, seconds):
+    assert pipeline.read_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["1:2:3:4", "a:10", "1:-5", "", "1:", "::", "nan"])
+def test_other_times_are_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="must be"):
+        pipeline.read_time(text)
+
+
+def test_the_largest_stream_is_taken_whichever_comes_first(shared, tmp_path):
+    clip = shared / "inputs/thumb_first.mkv"
+    timeline = pipeline.read_timeline(clip)
+    assert (len(timeline.times), timeline.stream) == (50, 1)
+    assert timeline.others == "of 2 video streams the largest was taken, not 160x120"
+    done = run_script("extract_faces.py", clip, "--frames", "3", "--output", tmp_path / "o")
+    assert done.stdout == (
+        f"{clip}: 3 faces in 3 frames, 0 without a face "
+        "(of 2 video streams the largest was taken, not 160x120)\n"
+    )
+    scored = run_script("deepfakes_images.py", clip, "--frames", "3")
+    assert "(of 2 video streams the largest was taken, not 160x120)" in scored.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "last"), [("cat_same.ts", 200, 7.96), ("dup_stamp.mkv", 12, 0.44)]
+)
+def test_times_rise_and_pieces_add_up(shared, tmp_path, name, frames, last):
+    clip = shared / "inputs" / name
+    times = pipeline.read_timeline(clip).times
+    assert len(times) == frames
+    assert times[-1] == pytest.approx(last, abs=1e-6)
+    assert (np.diff(times) > 0).all()
+    run_script("deepfakes_images.py", clip, "--frames", "3", "--min-size", "80",
+               "--annotate", tmp_path, status=int(name == "cat_same.ts"))  # fmt: skip
+    (copy,) = tmp_path.iterdir()
+    assert len(pipeline.read_timeline(copy).times) == frames
+
+
+@pytest.mark.parametrize(
+    ("aspect", "size"), [((4, 3), (64, 213)), ((3, 4), (85, 160)), ((100, 1), (64, 160))]
+)
+def test_pixels_are_made_square(tmp_path, aspect, size):
+    with av.open(str(tmp_path / "x.mp4"), "w") as container:
+        stream = container.add_stream("libx264", 25)
+        stream.width, stream.height, stream.pix_fmt = 160, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(*aspect)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(NUMBERS[5], "rgb24")))
+        container.mux(stream.encode())
+    (frame,) = pipeline.read_frames(tmp_path / "x.mp4")
+    assert frame.image.shape[:2] == size
+
+
+def test_colours_of_bt709(tmp_path):
+    """PyAV before 17 decoded them as BT.601: 194, 134, 111."""
+    with av.open(str(tmp_path / "x.mp4"), "w") as container:
+        stream = container.add_stream("libx264", 25, options={"crf": "1", "colorspace": "bt709"})
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = 1, 1
+        plain = av.VideoFrame.from_ndarray(np.full((720, 1280, 3), (200, 140, 110), np.uint8), "rgb24")
+        container.mux(stream.encode(plain.reformat(format="yuv420p", dst_colorspace="itu709")))
+        container.mux(stream.encode())
+    (frame,) = pipeline.read_frames(tmp_path / "x.mp4")
+    np.testing.assert_allclose(frame.image[300, 300], (200, 140, 110), atol=2)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_animated_images_are_videos(tmp_path, suffix):
+    frames = [Image.fromarray(np.full((64, 64, 3), 80 * i, np.uint8)) for i in range(3)]
+    path = tmp_path / f"x.{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=200)
+    ((item, _),), _ = pipeline.find_media([path])
+    assert item.is_video
+    read = list(pipeline.read_frames(path))
+    assert [frame.time for frame in read] == pytest.approx([0, 0.2, 0.4])
+    assert [int(frame.image.mean()) for frame in read] == pytest.approx([0, 80, 160], abs=3)
+    frames[0].save(tmp_path / f"still.{suffix}")
+    assert not pipeline.find_media([tmp_path / f"still.{suffix}"])[0][0][0].is_video
+
+
+def test_one_list_of_names_for_both_scripts(tmp_path, portrait):
+    """In folders by suffix, named as such by content; what else a folder holds is counted."""
+    pose = locate(portrait)
+    clip = write_clip(tmp_path / "clip.mts", [film(portrait, pose._replace(x=320, y=240))] * 2, "mpeg2video")
+    (tmp_path / "folder").mkdir()
+    for name in ("a.mts", "b.MPG", "c.vob", "d.ts"):
+        shutil.copy(clip, tmp_path / "folder" / name)
+    shutil.copy(clip, tmp_path / "clip.data")
+    Image.fromarray(portrait).save(tmp_path / "folder/p.jfif", "JPEG")
+    for name in ("e.pdf", "f.docx", "g.pdf", "readme.txt"):
+        (tmp_path / "folder" / name).touch()
+    videos, passed_over = pipeline.find_videos([tmp_path / "folder"])
+    assert [path.name for path, _ in videos] == ["a.mts", "b.MPG", "c.vob", "d.ts"]
+    assert pipeline.describe_passed_over(passed_over, "videos") == (
+        "passed over, since they are not videos: .docx: 1, .jfif: 1, .pdf: 2"
+    )
+    done = run_script("deepfakes_images.py", tmp_path / "folder", tmp_path / "clip.data")
+    assert "passed over, since they are not images or videos: .docx: 1, .pdf: 2" in done.stderr
+    assert "(5 of 5 videos)" in done.stdout or "of 5 videos)" in done.stdout
+    assert "of 1 images)" in done.stdout

@@ -3,6 +3,7 @@
 import http.server
 import json
 import re
+import shutil
 import threading
 
 import numpy as np
@@ -94,7 +95,7 @@ def test_damage_and_mixed_up_cards_are_seen(tmp_path, fresh):
             find_weights(tmp_path / "net")
         assert "\n" not in str(caught.value)
     spoil("net.json", json.dumps(card | {"resampling": "magic"}).encode())
-    with pytest.raises(ValueError, match=r"resampling 'magic', wanted one of"):
+    with pytest.raises(ValueError, match=r"resampling 'magic', must be one of"):
         find_weights(tmp_path / "net")
 
 
@@ -205,3 +206,26 @@ def test_readme_of_weights_tells_what_download_checks():
     source = (ROOT / "weights/download.py").read_text()
     for name, digest in re.findall(r'"(\w+\.h5)": "([0-9a-f]{64})"', source):
         assert f"| `{name}` | {digest} |" in text
+
+
+def test_other_networks_of_the_same_shapes_are_refused(shared, tmp_path):
+    with pytest.raises(ValueError, match=r"elu\.h5: another network of the shapes of Meso4: it has elu"):
+        load_classifier(shared / "inputs/elu.h5")
+    classifier = Meso4()
+    classifier.model.save(tmp_path / "whole.h5")  # the same network, saved whole, is none other
+    load_classifier(tmp_path / "whole.h5")
+
+
+def test_suffixes_of_weights(shared, tmp_path, noise):
+    source = shared / "published_weights/Meso4_DF.h5"
+    shutil.copy(source, tmp_path / "mine.hdf5")
+    weights = find_weights(tmp_path / "mine.hdf5")
+    np.testing.assert_allclose(load_predictor(weights)(noise), load_predictor(find_weights(source))(noise))
+    for name in ("mine.keras", "mine.H5", "mine.pt"):
+        shutil.copy(source, tmp_path / name)
+        with pytest.raises(ValueError, match=rf"{name}: weights must be a \.tflite, \.weights\.h5, \.h5"):
+            find_weights(tmp_path / name)
+    with pytest.raises(
+        FileNotFoundError, match="which has Meso4_DF, Meso4_DF_F2F, Meso4_F2F, MesoInception_DF"
+    ):
+        find_weights("Meso5")

@@ -42,18 +42,24 @@ class Weights(NamedTuple):
 def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weights.h5", ".h5")) -> Weights:
     """Return the Weights called `name`: a file, here or in weights/, its suffix given or not.
 
-    Without suffix, the first of `endings` that is there. The card beside the first two
-    says how they are used, and their SHA-256; a plain `.h5` (such as the authors') has no card and
-    is used as published: nearest-neighbour resizing, threshold 0.5. Raises FileNotFoundError, or
-    ValueError when file and card do not belong together; one line each.
+    Without suffix, the first of `endings` that exists. The card beside the first two says how they are
+    used, and their SHA-256. A plain `.h5` or `.hdf5` (such as the authors') has no card and is used as
+    published: nearest-neighbour resizing, threshold 0.5. Raises FileNotFoundError, or ValueError if file
+    and card do not belong together, or the file is of another kind; one line each.
     """
-    ends = ("",) if str(name).endswith((".tflite", ".h5")) else endings
+    ends = ("",) if str(name).endswith((".tflite", ".h5", ".hdf5")) else endings
     tried = [Path(folder, f"{name}{end}") for folder in ("", WEIGHTS_FOLDER) for end in ends]
     path = next((path for path in tried if os.path.isfile(path)), None)
+    if path is None and os.path.isfile(name):
+        raise ValueError(
+            f"{name}: weights must be a .tflite, .weights.h5, .h5 or .hdf5 file, named so: "
+            "save the weights of a .keras model with model.save_weights"
+        )
     if path is None:
+        ours = ", ".join(sorted(card.stem for card in WEIGHTS_FOLDER.glob("*.json")))
         raise FileNotFoundError(
-            f"{name}: no such weights, here or in {WEIGHTS_FOLDER} ({' or '.join(endings)}): "
-            "weights/README.md says where to get weights"
+            f"{name}: no such weights, here or in {WEIGHTS_FOLDER}, which has {ours}: "
+            "weights/README.md says where to get others"
         )
     card_path = name_card(path)
     plain = not path.name.endswith((".tflite", ".weights.h5"))
@@ -68,9 +74,9 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{card_path}: not a card of {path.name} ({error!r}): get both again") from error
     if weights.resampling not in RESAMPLING:
-        raise ValueError(f"{card_path}: resampling {weights.resampling!r}, wanted one of {[*RESAMPLING]}")
+        raise ValueError(f"{card_path}: resampling {weights.resampling!r}, must be one of {[*RESAMPLING]}")
     if not 0 <= weights.threshold <= 1:
-        raise ValueError(f"{card_path}: threshold {weights.threshold:g}, wanted 0 to 1")
+        raise ValueError(f"{card_path}: threshold {weights.threshold:g}, must be from 0 to 1")
     if compute_sha256(path) != digest:
         raise ValueError(f"{path}: damaged, or not the file of {card_path.name}: get both again")
     return weights
