@@ -751,11 +751,12 @@ ZONE, ZONE_FACE = 280, 112  # pixels: side of the zone searched around a known f
 COARSE = 640  # pixels: long side of the smallest reduced picture that is searched
 TILE = 3000  # pixels: side of the parts in which larger pictures are searched, to bound the memory
 LARGER = 1.15  # times as wide: when another face counts as larger than the one that is followed
+SHRUNK = 1.7  # times as small: when the face near the one followed must be another
 LOOK_AROUND = 10  # frames, at most, from one search for larger faces to the next
-CHEAP = 75_000  # pixels: pictures so small are searched in every frame; twice as large ones in every second
+CHEAP = 40_000  # pixels: pictures so small are searched in every frame; twice as large ones in every second
 CUT = 0.5  # correlation of two frames below which they are different scenes
 BACKGROUND = 8  # times smaller than the largest face: such faces are not searched
-PROBED = 8  # frames without a face that wait for a slow search of one or two of them
+PROBED = 8  # frames without a face of which the slow search tries one; the first two are both tried
 SAME_PERSON = 0.6  # distance of encodings: face_recognition's own limit
 SAME_LOOK = 0.75  # correlation of crops
 
@@ -847,7 +848,7 @@ def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tupl
     waiting: list[Frame] = []
     doubled = False
     for number, frame in enumerate(frames):
-        look = _reduce_grey(frame.image, 32)
+        look = _reduce_grey(frame.image[::4, ::4], 32)
         if look_before is not None and _correlate(look, look_before) < CUT:
             last = None
         look_before = look
@@ -858,7 +859,7 @@ def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tupl
         last = found[0] if found else last
         if not found and not doubled:
             waiting.append(frame)
-            if len(waiting) < PROBED:
+            if len(waiting) < (2 if blank is None else PROBED):
                 continue
         if waiting:
             again = _search_again(waiting, options, blank)
@@ -888,6 +889,7 @@ def _search_again(
     it is followed in both directions; the slow search serves again where it is lost.
     """
     first: list[Located] = []
+    failed: list[int] = []
     middle = len(frames) // 2
     for start in (middle,) if blank is not None else (0, middle):
         image = frames[start].image
@@ -896,13 +898,14 @@ def _search_again(
         if first:
             break
         blank = image
+        failed.append(start)
     if not first:
         return [[] for _ in frames]
     found = {start: first}
     for others in (range(start + 1, len(frames)), range(start - 1, -1, -1)):
         last = first[0]
         for i in others:
-            found[i] = _locate(frames[i].image, i, last, options, doubled=True)
+            found[i] = _locate(frames[i].image, i, last, options, doubled=i not in failed)
             last = found[i][0] if found[i] else last
     return [found[i] for i in range(len(frames))]
 
@@ -923,7 +926,7 @@ def _locate(
     `number` counts the frames: the larger the picture to search for larger faces, the more seldom that is.
     """
     near = locate_near(image, last[1], options.detector) if last and not options.everyone else None
-    if last and near and near[1].size > last[1].size / LARGER**2:  # else it is another face
+    if last and near and near[1].size > last[1].size / SHRUNK:  # else it is another face
         width = near[0][2] - near[0][0]
         for scale in _list_scales(image, ZONE):
             pixels = image.shape[0] * image.shape[1] / scale[0] ** 2
