@@ -183,7 +183,7 @@ def test_download_verifies_and_keeps_only_what_is_right(server, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["Meso4_DF.h5"]
     assert "Meso4_DF.h5: downloaded" in done.stdout
     for name, reason in (
-        ("Meso4_F2F", r"SHA-256 [0-9a-f]{64}, wanted bcfda.*: not kept"),
+        ("Meso4_F2F", r"SHA-256 [0-9a-f]{64} must be bcfda.*: not kept"),
         ("MesoInception_DF", "HTTP 404 Not Found"),
         ("MesoInception_F2F", "cut off after 1000 of 197504 bytes|IncompleteRead"),
     ):

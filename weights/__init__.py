@@ -126,7 +126,7 @@ def _load_litert(path: Path, threads: int | None) -> Predict:
         raise ValueError(f"{path}: LiteRT cannot read it ({describe_error(error)}): get it again") from error
     found = np.dtype(faces_in["dtype"]).name, faces_in["shape"][1:].tolist(), len(scores_out["shape"])
     if found != ("uint8", [IMAGE_SIZE, IMAGE_SIZE, 3], 2):
-        raise ValueError(f"{path}: takes faces as {found[0]} {found[1]}, wanted uint8 [256, 256, 3]")
+        raise ValueError(f"{path}: takes faces as {found[0]} {found[1]}: must be uint8 [256, 256, 3]")
     shape = None
 
     def predict(faces: np.ndarray) -> np.ndarray:

@@ -68,7 +68,7 @@ def fetch(url: str, digest: str) -> bytes:
         raise OSError(f"{url}: cut off after {len(content)} of {wanted} bytes")
     found = hashlib.sha256(content).hexdigest()
     if found != digest:
-        raise ValueError(f"{url}: SHA-256 {found}, wanted {digest}: not kept")
+        raise ValueError(f"{url}: SHA-256 {found} must be {digest}: not kept")
     return content
 
 
