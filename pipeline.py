@@ -133,10 +133,11 @@ def find_files(arguments: Iterable[str | Path]) -> tuple[list[FoundFile], Counte
                 unreadable.append(folder)
                 continue
             entries = [entry for entry in entries if not entry.name.startswith(".")]
-            subfolders = [entry.name for entry in entries if _is_folder(entry)]
-            pending += [folder / name for name in reversed(subfolders) if name != DOUBTFUL_NAME]
+            subfolders = {entry.name for entry in entries if _is_folder(entry)}
+            pending += [folder / name for name in sorted(subfolders - {DOUBTFUL_NAME}, reverse=True)]
             below = folder.parts[len(top.parts) :]
-            for name in (entry.name for entry in entries if entry.name not in {*subfolders, SHEET_NAME}):
+            skipped = subfolders | {SHEET_NAME}
+            for name in (entry.name for entry in entries if entry.name not in skipped):
                 suffix = PurePosixPath(name).suffix.lower()
                 if suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES:
                     path = folder / name
@@ -182,9 +183,10 @@ def is_video(path: Path, by_content: bool = False) -> bool:
             if suffix in ANIMATED_SUFFIXES:
                 return False
     if by_content and os.path.isfile(path):
-        with contextlib.suppress(OSError, ValueError):
-            read_timeline(path)
-            return True
+        import av
+
+        with contextlib.suppress(OSError, ValueError, av.error.FFmpegError), open_video(path) as container:
+            return bool(_list_streams(container))
     return suffix in VIDEO_SUFFIXES
 
 
@@ -221,7 +223,7 @@ def drop_false_datasets(items: Sequence[Item]) -> list[Item]:
     for item in items:
         if item.dataset and (name := DATASET_NAME.fullmatch(item.path.stem)):
             names[item.dataset].append((name["video"], name["frame"][0].isdigit()))
-    true = {
+    true = {""} | {
         dataset
         for dataset, found in names.items()
         if len({video for video, _ in found}) > 1
@@ -230,7 +232,7 @@ def drop_false_datasets(items: Sequence[Item]) -> list[Item]:
     }
     return [
         item
-        if item.dataset in {"", *true}
+        if item.dataset in true
         else item._replace(
             dataset="", video=str(item.path) if item.video.startswith(f"{item.dataset}-") else item.video
         )
@@ -453,6 +455,7 @@ class Timeline(NamedTuple):
     key_indices: list[int]  # of the key frames
     stream: int = 0  # index of the video stream in its container
     others: str = ""  # which other video streams there are, in words
+    animated: bool = False  # whether the file is an animated image, which has no streams
 
 
 def find_videos(arguments: Iterable[str | Path]) -> tuple[list[tuple[Path, str]], Counter[str]]:
@@ -461,8 +464,12 @@ def find_videos(arguments: Iterable[str | Path]) -> tuple[list[tuple[Path, str]]
     See `find_files` and `name_outputs`. A file given as argument is taken whatever it is.
     """
     files, passed_over = find_files(arguments)
-    videos = [file for file in files if not file.top or is_video(file.path)]
-    passed_over.update(file.path.suffix.lower() for file in files if file not in videos)
+    videos = []
+    for file in files:
+        if not file.top or is_video(file.path):
+            videos.append(file)
+        else:
+            passed_over[file.path.suffix.lower()] += 1
     return list(zip((file.path for file in videos), name_outputs(videos), strict=True)), passed_over
 
 
@@ -490,7 +497,7 @@ def read_frames(
     path = Path(path)
     timeline = timeline or read_timeline(path)
     wanted = _choose_frames(timeline, count, start, np.inf if end is None else end, keyframes, every)
-    decode = _read_animation if _is_animation(path) else _decode_video
+    decode = _read_animation if timeline.animated else _decode_video
     decoded = 0
     try:
         for index, image in decode(path, timeline, wanted, threads):
@@ -544,7 +551,8 @@ def open_video(path: str | Path) -> "InputContainer":
     return av.open(os.path.abspath(path), options={"format_whitelist": VIDEO_FORMATS})
 
 
-def _time_packets(container: "InputContainer") -> Timeline:
+def _list_streams(container: "InputContainer") -> list["VideoStream"]:
+    """Return the video streams of known codecs. Raises ValueError if there is none."""
     import av
 
     cover = av.stream.Disposition.attached_pic  # the picture that comes with a song
@@ -553,6 +561,11 @@ def _time_packets(container: "InputContainer") -> Timeline:
     if not known:
         sound = ", only sound" if container.streams.audio else ""
         raise ValueError("not a readable video (unknown codec)" if streams else f"it has no video{sound}")
+    return known
+
+
+def _time_packets(container: "InputContainer") -> Timeline:
+    known = _list_streams(container)
     # without the packets' content, which may exceed the memory
     packets: dict[int, list[tuple]] = {stream.index: [] for stream in known}
     for packet in _demux(container, *known):
@@ -728,7 +741,7 @@ def _time_animation(path: Path) -> Timeline:
             image.load()  # of a WebP, the duration is known only then
             seconds.append((image.info.get("duration") or 100) / 1000)
     times = np.cumsum([0, *seconds[:-1]]).tolist()
-    return Timeline(times, [], [], list(range(len(times))))
+    return Timeline(times, [], [], list(range(len(times))), animated=True)
 
 
 def _read_animation(
@@ -737,9 +750,10 @@ def _read_animation(
     """Yield (index, image) of the frames `wanted` of a GIF, WebP, AVIF or PNG."""
     del timeline, threads
     chosen = set(wanted)
-    for index, image in enumerate(iio.imiter(path, plugin="pillow", mode="RGB")):
-        if index in chosen:
-            yield index, image
+    with _open_image(path):  # whatever Pillow raises becomes one line
+        for index, image in enumerate(iio.imiter(path, plugin="pillow", mode="RGB")):
+            if index in chosen:
+                yield index, image
 
 
 # --- faces ----------------------------------------------------------------------------------------
@@ -856,7 +870,6 @@ def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tupl
         found: list[Located] = []
         if searched_before is None or not _is_unchanged(frame.image, searched_before):
             found = _locate(frame.image, number, last, options, doubled)
-        last = found[0] if found else last
         if not found and not doubled:
             waiting.append(frame)
             if len(waiting) < (2 if blank is None else PROBED):
@@ -871,6 +884,7 @@ def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tupl
             waiting = []
             if not found:
                 continue
+        last = found[0] if found else last
         if options.everyone and not doubled:  # smaller people may stand beside the one found
             doubled = True
             found = locate_anywhere(frame.image, options, doubled)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pipeline
 from training import data
 from training.recipe import Plan, shorten_path
-from weights import check_room, name_card
+from weights import check_room, name_card, start_card
 
 if TYPE_CHECKING:
     from classifiers import Classifier
@@ -24,9 +24,7 @@ def make_card(plan: Plan, training: data.FaceSet, validation: data.FaceSet) -> d
     recipe = plan.recipe
     recipe = recipe._replace(weights=shorten_path(recipe.weights), imitate=shorten_path(recipe.imitate))
     return {
-        "network": recipe.model,
-        "labels": list(pipeline.LABELS),
-        "score": "P(real): 1 = real, 0 = deepfake/f2f; below the threshold = deepfake",
+        **start_card(recipe.model),
         "resampling": recipe.resample,
         "threshold": 0.5,
         "trained_on": data.count_faces(training.images),

@@ -56,7 +56,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--resample", choices=pipeline.RESAMPLING, help="filter that brings faces to 256x256 (default: nearest, or that of --weights or --imitate)")
     add("--balance", action="store_true", help="draw data sets evenly, in a set its classes, in a class its kinds of forgery, in a kind its videos")
     add("--pairs", action="store_true", help="the same, and with a forged face <set>-<kind>_<video>... its original <set>-<video>..., in one batch and changed alike")
-    add("--degrade", type=read_number, metavar="STRENGTH", help="scale, blur, add noise, compress and crop at random; 1 is a good strength (default: 0, none)")
+    add("--degrade", type=read_number, metavar="STRENGTH", help="scale, blur, add noise, compress and crop at random; 0.3 helped us, 1 is too strong for networks so small (default: 0, none)")
     add = parser.add_argument_group("network").add_argument
     add("--model", choices=("Meso4", "MesoInception4"), help=f"network to train (default: {PAPER.model})")
     add("--weights", metavar="FILE", help="start from these, ours or the authors'")

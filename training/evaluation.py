@@ -128,7 +128,7 @@ def report(scores: Sequence[Result], threshold: float, figure: Path) -> None:
     for dataset, levels in evaluate_by_dataset(scores, threshold).items():
         for level, found in levels.items():
             print(format_row(dataset, level, found))
-    print(f"A score is P(real): 1 = real, 0 = df; below {threshold:g} is called df.")
+    print(f"A score says how real a face looks: 1 = real, 0 = df; below {threshold:g} is called df.")
     figures.draw_evaluation(scores, threshold, figure)
 
 

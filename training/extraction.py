@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import fcntl
 import hashlib
 import itertools
 import json
@@ -31,6 +30,7 @@ from pipeline import (
     resize_face,
     sample_frames,
 )
+from training.lock import lock_folder
 
 TABLE_NAME, RECORD_NAME = "faces.csv", "extraction.json"
 FACE_NAME = re.compile(r".+-\d{6,}\.(png|jpg)", re.DOTALL)
@@ -113,13 +113,7 @@ def _claim(folder: Path) -> Iterator[Path]:
 
     Raises FileExistsError if another run is using the folder. After an error the folder is removed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / ".lock"
-    with open(lock, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a kill releases it
-        except BlockingIOError:
-            raise FileExistsError(f"{folder}: another run is writing there") from None
+    with lock_folder(folder) as lock:
         try:
             for entry in folder.iterdir():
                 if entry.is_dir():

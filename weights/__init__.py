@@ -1,6 +1,6 @@
 """Find, check, load and write weights and their cards.
 
-A score is P(real): 1 = real, 0 = forged (deepfake or Face2Face). Weights, resampling filter and
+A score says how real a face looks: 1 = real, 0 = forged (deepfake or Face2Face). Weights, resampling filter and
 threshold belong together: the card, a JSON file beside the weights, names them. `.tflite` weights
 are run by LiteRT, so that TensorFlow is imported only for Keras weights.
 """
@@ -149,6 +149,20 @@ def _load_litert(path: Path, threads: int | None) -> Predict:
     return predict
 
 
+def start_card(network: str) -> dict[str, Any]:
+    """Return what every card begins with: the network, the order of the labels, what a score means."""
+    return {
+        "network": network,
+        "labels": list(LABELS),
+        "score": "P(real): 1 = real, 0 = deepfake/f2f; below the threshold = deepfake",
+    }
+
+
+def name_stem(path: Path) -> str:
+    """Return the name of a Keras weights file without its suffix: what files made from it are called."""
+    return re.sub(r"(\.weights)?\.(h5|hdf5)$", "", path.name)
+
+
 def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> dict[str, Any]:
     """Write a set of weights: `stem`.weights.h5, `stem`.tflite and `stem`.json. Returns the card.
 
@@ -163,9 +177,7 @@ def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> di
     with silence_native_stderr():
         write_atomically(tflite, classifier.export)
     card = {
-        "network": classifier.model.name,
-        "labels": list(LABELS),
-        "score": "P(real): 1 = real, 0 = deepfake/f2f; below the threshold = deepfake",
+        **start_card(classifier.model.name),
         **card,
         "sha256": {path.name: compute_sha256(path) for path in (h5, tflite)},
     }

@@ -1,4 +1,4 @@
-"""Turn Keras weights (.h5 or .weights.h5) into the three files that scoring and training use.
+"""Turn Keras weights (.weights.h5, .h5 or .hdf5) into the three files that scoring and training use.
 
     python3 weights/convert.py weights/authors/Meso4_DF.h5
 
@@ -6,7 +6,6 @@ writes Meso4_DF.weights.h5, Meso4_DF.tflite and Meso4_DF.json beside the file gi
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +14,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's
 
 import pipeline
 from pipeline import fail
-from weights import write_weights
+from weights import name_stem, write_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    stem = arguments.output / re.sub(r"(\.weights)?\.h5$", "", arguments.file.name)
+    stem = arguments.output / name_stem(arguments.file)
     for path in (Path(f"{stem}{end}") for end in (".json", ".weights.h5", ".tflite")):
         if path.exists():
             return fail(2, f"{path}: is there already: name another --output")
@@ -45,7 +44,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = pipeline.make_parser(__doc__, "FILE [options]")
     add, default = parser.add_argument, "(default: %(default)s, as the authors')"
     # fmt: off
-    add("file", type=Path, metavar="FILE", help="Keras weights, .h5 or .weights.h5")
+    add("file", type=Path, metavar="FILE", help="Keras weights, .weights.h5, .h5 or .hdf5")
     add("--output", type=Path, metavar="FOLDER", help="where to write (default: where the file is)")
     add("--resample", choices=pipeline.RESAMPLING, default="nearest", help=f"filter trained with {default}")
     add("--threshold", type=float, default=0.5, metavar="P", help=f"a score below it is a deepfake {default}")

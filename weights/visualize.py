@@ -7,7 +7,6 @@ the faces in folders labelled df and real, and Meso4_F2F-units.png, what excites
 """
 
 import argparse
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import numpy as np
 
 import pipeline
 from pipeline import IMAGE_SIZE, fail, read_count, write_atomically
-from weights import find_weights
+from weights import find_weights, name_stem
 
 if TYPE_CHECKING:
     from classifiers import Classifier
@@ -39,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with pipeline.silence_native_stderr():
             import classifiers
         classifier = classifiers.load_classifier(weights.path)
-        stem = arguments.output / re.sub(r"(\.weights)?\.h5$", "", weights.path.name)
+        stem = arguments.output / name_stem(weights.path)
         activations, units = (Path(f"{stem}-{name}.png") for name in ("activations", "units"))
         means = {label: average_activations(classifier, images) for label, images in faces.items()}
         plot_activations(means, activations)
