@@ -70,6 +70,8 @@ PERSON_NAME = re.compile(r"person\d+")
 # `<dataset>-<video>-<frame>.jpg`, as in the face sets that the networks are trained on.
 EXTRACTED_NAME = re.compile(r"(?P<video>.+)(?<!\d\d-\d\d)-\d{6}")  # not `Screenshot-2024-07-27-101010`
 DATASET_NAME = re.compile(r"(?P<dataset>[^-]+)-(?P<video>.+)-(?P<frame>[^-]+)")
+WINDOWS_CHARACTERS = re.compile(r'[<>:"|?*\\\x00-\x1f]')
+WINDOWS_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 DATE = re.compile(r"(19|20)\d\d-?\d\d-?\d\d")
 
 
@@ -243,26 +245,35 @@ def drop_false_datasets(items: Sequence[Item]) -> list[Item]:
 def name_outputs(files: Sequence[FoundFile]) -> list[str]:
     """Return for each file a name for what comes of it; no two are alike, nor one inside another.
 
-    The path below the argument, without its suffix if that is unambiguous.
+    The path below the argument, without its suffix if that is unambiguous, made portable. Names that
+    differ in case alone count as alike, as they do on Windows and macOS.
     """
     # never hidden: hidden files are passed over when the outputs are searched
-    full = ["/".join((*file.below, file.path.name.lstrip(".") or "_")) for file in files]
-    short = [name.removesuffix(file.path.suffix) for name, file in zip(full, files, strict=True)]
+    parts = [((*file.below, file.path.name.lstrip(".") or "_"), file.path.suffix) for file in files]
+    full = ["/".join(map(make_portable, names)) for names, _ in parts]
+    short = ["/".join(map(make_portable, (*n[:-1], n[-1].removesuffix(suffix)))) for n, suffix in parts]
     # how many files use a name, as theirs or as a folder of it
-    uses = Counter(use for name in short for use in (name, *map(str, PurePosixPath(name).parents)))
-    folders = {str(folder) for name in short for folder in PurePosixPath(name).parents}
-    names: dict[str, None] = {}
+    uses = Counter(use.lower() for name in short for use in (name, *map(str, PurePosixPath(name).parents)))
+    taken = {str(folder).lower() for name in short for folder in PurePosixPath(name).parents}
+    names = []
     for with_suffix, without in zip(full, short, strict=True):
-        wanted = without if uses[without] == 1 else with_suffix
+        wanted = without if uses[without.lower()] == 1 else with_suffix
         numbered = (f"{wanted}-{number}" for number in itertools.count(2))
         tried = itertools.chain([wanted, with_suffix], numbered)
-        free = (n for n in tried if not (n in names or n in folders or _is_part_of_extraction(n)))
-        names[next(free)] = None
-    return list(names)
+        free = next(n for n in tried if not (n.lower() in taken or _is_part_of_extraction(n)))
+        taken.add(free.lower())
+        names.append(free)
+    return names
+
+
+def make_portable(name: str) -> str:
+    """Return a file's name as every system can store it: Windows reserves some names and characters."""
+    name = WINDOWS_CHARACTERS.sub("_", name).rstrip(". ") or "_"
+    return f"{name}_" if WINDOWS_NAMES.fullmatch(name) else name
 
 
 def _is_part_of_extraction(name: str) -> bool:
-    last = PurePosixPath(name).name
+    last = PurePosixPath(name.lower()).name
     return last == DOUBTFUL_NAME or bool(PERSON_NAME.fullmatch(last))
 
 
@@ -1306,9 +1317,13 @@ def _work_for(parent: int, function: Callable[..., T], *call: Any, **options: An
 
 @functools.cache
 def _watch_parent(parent: int) -> None:
+    import psutil
+
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(parent)
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(1)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -1336,7 +1351,7 @@ def _open_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (open until the end)
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (open until the end)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 

@@ -1,6 +1,7 @@
 """What the tests share: where things lie, and running a script as a user does."""
 
 import contextlib
+import csv
 import functools
 import importlib.util
 import io
@@ -11,12 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT))
 # as classifiers.py does, for tests that import TensorFlow first
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+from clips import draw_number, film, find_landmarks, forge_face, open_portrait, write_clip
+
+import pipeline
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +45,40 @@ def gradient():
 
 
 @pytest.fixture(scope="session")
+def portrait():
+    """A portrait to film, uint8 RGB: larger than its face."""
+    return open_portrait()
+
+
+@pytest.fixture(scope="session")
+def photo():
+    """A face crop as a Pillow image."""
+    return Image.open(ROOT / "test_images/real/hopper.png").convert("RGB")
+
+
+@pytest.fixture(scope="session")
+def films(portrait, tmp_path_factory):
+    """Folder of videos: one person, real; one, forged; two side by side, the right one forged; none."""
+    folder = tmp_path_factory.mktemp("clips")
+    other = open_portrait("collins")
+    forged = forge_face(other, find_landmarks(other))
+    people = {"real/collins": (None, other), "df/forged": (None, forged), "pair": (portrait, forged)}
+    for name, (left, right) in people.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        frames = []
+        for i in range(8):
+            frame = film(right, pipeline.Pose(480 - 3 * i, 240, 190, i))
+            if left is not None:
+                frame = np.concatenate(
+                    (film(left, pipeline.Pose(160, 240, 140, 0))[:, :320], frame[:, 320:]), 1
+                )
+            frames.append(frame)
+        write_clip(folder / f"{name}.mp4", frames, options={"crf": "10"})
+    write_clip(folder / "nobody.mp4", [draw_number(i) for i in range(5)])
+    return folder
+
+
+@pytest.fixture(scope="session")
 def converted(shared, tmp_path_factory):
     """Folder of the authors' four weights, as weights/convert.py writes them."""
     from classifiers import load_classifier
@@ -48,6 +88,40 @@ def converted(shared, tmp_path_factory):
     for path in sorted((shared / "published_weights").glob("*.h5")):
         write_weights(load_classifier(path), folder / path.stem, {"resampling": "nearest", "threshold": 0.5})
     return folder
+
+
+def make_bad_images(folder, photo):
+    """Write images that cannot be scored; return {name: what the reason must say}."""
+    photo.save(folder / "whole.jpg")
+    whole = (folder / "whole.jpg").read_bytes()
+    (folder / "whole.jpg").unlink()
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "header-only.jpg").write_bytes(whole[:30])
+    (folder / "text.jpg").write_text("not an image at all")
+    (folder / "empty.png").touch()
+    (folder / "dangling.png").symlink_to(folder / "gone.png")
+    os.mkfifo(folder / "pipe.jpg")
+    Image.new("RGB", (1, 1)).save(folder / "pixel.png")
+    Image.new("F", (64, 64)).save(folder / "float.tif")
+    bomb = Image.new("L", (20_000, 20_000))
+    bomb.save(folder / "bomb.png")
+    return {
+        "truncated.jpg": "truncated",
+        "header-only.jpg": "image|Truncated",
+        "text.jpg": "not an image",
+        "empty.png": "empty file",
+        "dangling.png": "No such file",
+        "pipe.jpg": "not a regular file",
+        "pixel.png": "1x1 pixels: must be at least 16",
+        "float.tif": "float pixels",
+        "bomb.png": "400000000 pixels|20000x20000",
+    }
+
+
+def read_rows(path):
+    """Return {path: row} of a table of scores, without the rows of single faces."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return {row["path"]: row for row in csv.DictReader(file) if row["kind"] != "face"}
 
 
 def list_files():

@@ -16,47 +16,47 @@ from training import augmentation, blend_faces, blending, data, draws
 
 
 @pytest.fixture(scope="module")
-def portrait():
+def face():
     return pipeline.load_face(ROOT / "test_images/real/hopper.png", "bilinear")
 
 
-def augment(portrait, **values):
+def augment(face, **values):
     names = ("rotation", "zoom_x", "zoom_y", "flip", "shift", "brightness", "across", "down")
     changes = tf.constant([[values.get(name, 0) for name in names]], tf.float32)
-    return augmentation.augment(tf.constant(portrait[None]), changes, values.get("side", 256)).numpy()[0]
+    return augmentation.augment(tf.constant(face[None]), changes, values.get("side", 256)).numpy()[0]
 
 
-def test_augmentations_do_what_the_authors_did(portrait):
-    plain = scale_pixels(portrait[None])[0]
-    np.testing.assert_array_equal(augment(portrait), plain)
-    np.testing.assert_array_equal(augment(portrait, flip=-1), plain[:, ::-1])
-    np.testing.assert_allclose(augment(portrait, brightness=0.5), np.clip(plain * 1.1, 0, 1), atol=1e-6)
-    np.testing.assert_allclose(augment(portrait, shift=-1), np.clip(plain - 30 / 255, 0, 1), atol=1e-6)
-    assert augment(portrait, shift=1, brightness=1).max() == 1.0
+def test_augmentations_do_what_the_authors_did(face):
+    plain = scale_pixels(face[None])[0]
+    np.testing.assert_array_equal(augment(face), plain)
+    np.testing.assert_array_equal(augment(face, flip=-1), plain[:, ::-1])
+    np.testing.assert_allclose(augment(face, brightness=0.5), np.clip(plain * 1.1, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(augment(face, shift=-1), np.clip(plain - 30 / 255, 0, 1), atol=1e-6)
+    assert augment(face, shift=1, brightness=1).max() == 1.0
 
 
-def test_a_window_is_a_part_of_the_augmented_face(portrait):
+def test_a_window_is_a_part_of_the_augmented_face(face):
     changes = {"rotation": 0.7, "zoom_x": -0.4, "flip": -1, "shift": 0.2}
-    whole = augment(portrait, **changes)
+    whole = augment(face, **changes)
     for across, down, left, top in ((-1, -1, 0, 0), (1, 1, 192, 192), (0, 0.5, 96, 144)):
-        window = augment(portrait, **changes, across=across, down=down, side=64)
+        window = augment(face, **changes, across=across, down=down, side=64)
         np.testing.assert_allclose(window, whole[top : top + 64, left : left + 64], atol=1e-5)
 
 
-def test_rotation_is_fifteen_degrees_and_zoom_a_fifth(portrait):
-    image = Image.fromarray(portrait)
+def test_rotation_is_fifteen_degrees_and_zoom_a_fifth(face):
+    image = Image.fromarray(face)
     turned = np.asarray(image.rotate(15, Image.Resampling.BILINEAR)) / 255
     inner = np.s_[60:196, 60:196]
-    assert np.abs(augment(portrait, rotation=1)[inner] - turned[inner]).mean() < 0.01
-    assert np.abs(augment(portrait, rotation=-1)[inner] - turned[inner]).mean() > 0.05
+    assert np.abs(augment(face, rotation=1)[inner] - turned[inner]).mean() < 0.01
+    assert np.abs(augment(face, rotation=-1)[inner] - turned[inner]).mean() > 0.05
     wide = image.resize((round(256 / 0.8), 256), Image.Resampling.BILINEAR)
     zoomed = np.asarray(wide.crop((32, 0, 288, 256))) / 255
-    assert np.abs(augment(portrait, zoom_x=-1) - zoomed).mean() < 0.01
-    smaller = augment(portrait, zoom_y=1)
+    assert np.abs(augment(face, zoom_x=-1) - zoomed).mean() < 0.01
+    smaller = augment(face, zoom_y=1)
     np.testing.assert_allclose(smaller[0], smaller[10], atol=1e-6)  # the edge is repeated
 
 
-def test_augmentation_is_tensorflows_own_projective_transform(portrait):
+def test_augmentation_is_tensorflows_own_projective_transform(face):
     changes = np.random.default_rng(0).uniform(-1, 1, (8, 8)).astype(np.float32)
     changes[:, 4:] = 0
     angle = np.radians(15) * changes[:, 0]
@@ -65,7 +65,7 @@ def test_augmentation_is_tensorflows_own_projective_transform(portrait):
     c, d = np.sin(angle) * zoom_x, np.cos(angle) * zoom_y
     zero = np.zeros_like(a)
     rows = (a, b, 127.5 * (1 - a - b), c, d, 127.5 * (1 - c - d), zero, zero)
-    batch = np.stack([portrait] * 8)
+    batch = np.stack([face] * 8)
     expected = tf.raw_ops.ImageProjectiveTransformV3(
         images=scale_pixels(batch), transforms=np.stack(rows, axis=1).astype(np.float32),
         output_shape=[256, 256], fill_value=0.0, interpolation="BILINEAR", fill_mode="NEAREST",

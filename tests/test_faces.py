@@ -17,14 +17,10 @@ from conftest import ROOT, run_script
 from PIL import Image, ImageFilter
 
 import pipeline
-from training.extraction import _claim, check_replaceable, extract_video
+from training.extraction import check_replaceable, extract_video
+from training.lock import hold_lock
 from weights import media
 from weights.media import find_faces_in_photo
-
-
-@pytest.fixture(scope="module")
-def portrait():
-    return open_portrait()
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +46,7 @@ def pair(portrait, tmp_path_factory):
 
 
 def read_rows(folder):
-    with open(folder / "faces.csv", newline="") as file:
+    with open(folder / "faces.csv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -247,11 +243,11 @@ def test_force_replaces_an_extraction_and_nothing_else(tmp_path):
 
 
 def test_two_runs_do_not_write_to_one_folder(clip, tmp_path):
-    with _claim(tmp_path / ".writing-x"):
+    with hold_lock(tmp_path / ".writing-x.lock"):
         found = extract_video(clip, tmp_path / "x", pipeline.FaceOptions(frames=1))
         assert "another run is writing there" in found.error
     assert extract_video(clip, tmp_path / "x", pipeline.FaceOptions(frames=1)).faces == 1  # let go
-    assert not (tmp_path / ".writing-x").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"x"}
     left = {path.name for path in (tmp_path / "x").iterdir()}
     assert left == {"contact_sheet.png", "extraction.json", "faces.csv", f"{clip.stem}-000000.png"}
 
@@ -272,6 +268,11 @@ def test_videos_are_never_mixed(tmp_path):
     }
     files = [tmp_path / "a.mp4", tmp_path / "sub/a.mp4", tmp_path / "a.mp4", tmp_path / "gone.mp4"]
     assert [name for _, name in pipeline.find_videos(files)[0]] == ["a.mp4", "a.mp4-2", "gone"]
+    # Windows and macOS do not distinguish cases; Windows reserves names and drops dots and spaces at an end
+    files = [tmp_path / name for name in ("x/A.mp4", "y/a.mp4", "b .mp4", "c..mp4", "z/c.mp4")]
+    assert [n for _, n in pipeline.find_videos(files)[0]] == ["A.mp4", "a.mp4-2", "b", "c..mp4", "c.mp4"]
+    files = [tmp_path / name for name in ("con.mp4", "LPT1.x.mp4", 'a:b?".mp4', "con/x.mp4")]
+    assert [n for _, n in pipeline.find_videos(files)[0]] == ["con_", "LPT1.x_", "a_b__", "x"]
 
 
 def test_several_videos_in_processes(clip, pair, tmp_path):

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 from conftest import ROOT, list_files
 
@@ -47,3 +49,26 @@ def test_every_file_is_in_the_readmes_tree():
     for name in list_files():
         if name.endswith(".py") and not re.match(r"tests/(test_|conftest)", name):
             assert re.search(rf"\b{re.escape(name.rpartition('/')[2])}\b", tree), name
+
+
+IMPORT_ALL = """
+import importlib, sys
+import psutil  # needs resource on Linux alone
+for name in ("fcntl", "grp", "pwd", "resource", "syslog", "termios"):
+    sys.modules[name] = None  # importing it raises ImportError, as on Windows
+sys.path.insert(0, sys.argv[1])
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+"""
+
+
+def test_nothing_of_ours_needs_a_module_that_windows_lacks():
+    modules = [
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for name in list_files()
+        if name.endswith(".py") and not name.startswith("tests/")
+    ]
+    assert "pipeline" in modules
+    command = [sys.executable, "-c", IMPORT_ALL, str(ROOT), *modules]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

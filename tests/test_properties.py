@@ -210,7 +210,7 @@ def test_tables_give_back_what_was_written(tmp_path, rows, words):
     ]
     settings_line = " ".join(words.split())
     write_csv(tmp_path / "a.csv", written, settings_line)
-    with open(tmp_path / "a.csv", newline="", errors="surrogateescape") as file:
+    with open(tmp_path / "a.csv", encoding="utf-8", newline="", errors="surrogateescape") as file:
         paths = [row["path"] for row in csv.DictReader(file) if row["kind"] != "face"]
     assert paths == [str(score.item.path) for score in written]
     write_json(tmp_path / "a.json", written, {"settings": settings_line})

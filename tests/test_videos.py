@@ -8,7 +8,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from clips import RATE, draw_number, film, locate, open_portrait, read_number, write_clip, write_sound
+from clips import RATE, draw_number, film, locate, read_number, write_clip, write_sound
 from conftest import run_script
 from PIL import Image
 
@@ -26,11 +26,6 @@ FORMATS = {  # name: (codec, options); all but MPEG-4 in AVI have B-frames or al
     "vp9.webm": ("libvpx-vp9", {"g": "40", "deadline": "realtime"}),
     "transport.ts": ("libx264", {"g": "12", "bf": "3"}),
 }
-
-
-@pytest.fixture(scope="module")
-def portrait():
-    return open_portrait()
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -64,6 +64,6 @@ def _write_with_card(stem: Path, ending: str, write: Callable[[Path], None], car
         file, card_file = Path(folder, stem.name + ending), Path(folder, stem.name + ".json")
         write(file)
         card["sha256"][file.name] = pipeline.compute_sha256(file)
-        card_file.write_text(json.dumps(card, indent=1) + "\n")
+        card_file.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
         for path in (file, card_file):
             os.replace(path, stem.parent / path.name)

@@ -72,7 +72,7 @@ def read_checkpoint(path: Path) -> tuple[Recipe, TrainingState, list[np.ndarray]
 
 def write_history(path: Path, history: Sequence[dict[str, Any]]) -> None:
     def write(part: Path) -> None:
-        with open(part, "w", newline="") as file:
+        with open(part, "w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, history[0])
             writer.writeheader()
             writer.writerows(history)

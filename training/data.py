@@ -5,6 +5,7 @@ machine, and an epoch begun again after a kill is the same epoch.
 """
 
 import collections
+import contextlib
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 
 import pipeline
 from pipeline import Item
@@ -64,7 +66,8 @@ def _name_video(image: Item, folder: Path, label: str) -> Item:
     """Return the Item of an image in a class's folder: persons of a video are one video."""
     own = image.path.parent
     own = own.parent if pipeline.PERSON_NAME.fullmatch(own.name) else own
-    return image._replace(label=label, video=image.video if own == folder else str(own.relative_to(folder)))
+    video = image.video if own == folder else own.relative_to(folder).as_posix()
+    return image._replace(label=label, video=video)
 
 
 def _explain_emptiness(folder: Path, label: str, entries: Sequence[Path]) -> str:
@@ -133,30 +136,33 @@ def load_faces(
     too much of it, in an unnamed file in the folder `scratch`. `watch` wraps the iterator over
     images: a progress bar.
     """
-    shape = (len(images), pipeline.IMAGE_SIZE, pipeline.IMAGE_SIZE, 3)
-    if np.prod(shape) <= IN_MEMORY * measure_memory():
-        faces = np.empty(shape, np.uint8)
-    else:
-        with tempfile.TemporaryFile(dir=scratch) as file:  # gone when the process is, killed or not
-            os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))  # else a full disk is a crash, later
-            faces = np.memmap(file, np.uint8, "w+", shape=shape)
+    shape = (len(images), SIDE, SIDE, 3)
+    on_disk = np.prod(shape) > IN_MEMORY * measure_memory()
+    faces = np.empty((0 if on_disk else len(images), SIDE, SIDE, 3), np.uint8)
     kept: list[Item] = []
     failed: list[tuple[Path, str]] = []
-    for image, face in zip(watch(images), pipeline.load_faces(images, resampling), strict=True):
-        if isinstance(face, Exception):
-            failed.append((image.path, pipeline.describe_error(face)))
-        else:
-            faces[len(kept)] = face
+    with tempfile.TemporaryFile(dir=scratch) if on_disk else contextlib.nullcontext() as file:
+        for image, face in zip(watch(images), pipeline.load_faces(images, resampling), strict=True):
+            if isinstance(face, Exception):
+                failed.append((image.path, pipeline.describe_error(face)))
+                continue
+            if file:
+                file.write(face.tobytes())  # not through the map: there, a full disk is a crash
+            else:
+                faces[len(kept)] = face
             kept.append(image)
+        if file and kept:
+            file.flush()
+            faces = np.memmap(file, np.uint8, "r", shape=(len(kept), *shape[1:]))
     labels = np.array([[image.label == "real"] for image in kept], np.float32).reshape(-1, 1)
     return FaceSet(kept, faces[: len(kept)], labels), failed
 
 
 def measure_memory() -> int:
     """Return the bytes of memory that this process may use: the machine's, or its container's."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine = psutil.virtual_memory().total
     try:
-        return min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        return min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
     except (OSError, ValueError):  # no container, or one without limit ("max")
         return machine
 
@@ -208,7 +214,7 @@ HELD_OUT = "held_out.json"
 
 def write_held_out(output: Path, folder: Path, images: Iterable[Item]) -> None:
     """Keep in a training's output which images of `folder`/training it does not train on."""
-    names = [str(image.path.relative_to(folder / "training")) for image in images]
+    names = [image.path.relative_to(folder / "training").as_posix() for image in images]
     pipeline.write_atomically(output / HELD_OUT, lambda path: path.write_text(json.dumps(names, indent=1)))
 
 
@@ -222,7 +228,7 @@ def read_held_out(output: Path, folder: Path) -> list[Item]:
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: damaged ({pipeline.describe_error(error)})") from error
     images, _ = list_images(folder / "training")
-    found = [image for image in images if str(image.path.relative_to(folder / "training")) in names]
+    found = [image for image in images if image.path.relative_to(folder / "training").as_posix() in names]
     if len(found) != len(names):
         raise ValueError(
             f"{path}: {len(names) - len(found)} of {len(names)} images are gone from {folder}/training"

@@ -26,11 +26,12 @@ from pipeline import (
     Watch,
     describe_error,
     find_faces,
+    make_portable,
     read_timeline,
     resize_face,
     sample_frames,
 )
-from training.lock import lock_folder
+from training.lock import hold_lock
 
 TABLE_NAME, RECORD_NAME = "faces.csv", "extraction.json"
 FACE_NAME = re.compile(r".+-\d{6,}\.(png|jpg)", re.DOTALL)
@@ -84,13 +85,13 @@ def extract_video(
             return Extraction(path, folder, **found, before=True)
         timeline = read_timeline(path)
         frames = sample_frames(path, options, threads, timeline)
-        with _claim(part) as lock:
+        # beside the folder: Windows does not rename a folder in which a file is open
+        with hold_lock(part.with_name(f"{part.name}.lock")), _clear(part):
             found = _write_faces(path, part, watch(find_faces(frames, options)), options, jpeg, drop_doubtful)
             found["note"] = timeline.others
             (part / RECORD_NAME).write_text(json.dumps(record | {"found": found}, indent=1) + "\n")
             if force:
                 shutil.rmtree(folder, ignore_errors=True)
-            lock.unlink()
             os.replace(part, folder)
         return Extraction(path, folder, **found)
     except (OSError, ValueError, MemoryError) as error:
@@ -108,22 +109,15 @@ def compute_digest(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _claim(folder: Path) -> Iterator[Path]:
-    """Make a folder, or clear that of a killed run; yield the file that locks out other runs.
-
-    Raises FileExistsError if another run is using the folder. After an error the folder is removed.
-    """
-    with lock_folder(folder) as lock:
-        try:
-            for entry in folder.iterdir():
-                if entry.is_dir():
-                    shutil.rmtree(entry)
-                elif entry != lock:
-                    entry.unlink()
-            yield lock
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+def _clear(folder: Path) -> Iterator[None]:
+    """Make a folder, empty of what a killed run left in it; after an error it is removed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def check_extraction(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -208,7 +202,7 @@ def write_table(
 
 def name_face(path: Path, face: Face, everyone: bool, jpeg: int | None) -> PurePosixPath:
     """Return the relative path of a face's file."""
-    name = f"{path.stem}-{face.frame:06}{'.jpg' if jpeg else '.png'}"
+    name = f"{make_portable(path.stem)}-{face.frame:06}{'.jpg' if jpeg else '.png'}"
     return PurePosixPath(f"person{face.person}", name) if everyone else PurePosixPath(name)  # PERSON_NAME
 
 

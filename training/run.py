@@ -17,7 +17,7 @@ from tqdm import tqdm
 import pipeline
 from pipeline import Item
 from training import cards, checkpoints, data, evaluation
-from training.lock import lock_folder
+from training.lock import hold_lock
 from training.recipe import Plan, Recipe, check_agreement, collect_given, read_plan, shorten_path, write_plan
 from weights import Weights, find_weights
 from weights.metrics import evaluate_by_dataset, label_scores
@@ -31,7 +31,7 @@ def train(arguments: Namespace, command: str) -> None:
     output = arguments.output
     plan = make_plan(arguments, command)
     images = find_data(plan, output if arguments.resume else None)
-    with lock_folder(output):
+    with hold_lock(output / ".lock"):
         found = checkpoints.find_checkpoints(output)
         if found and not arguments.resume:
             raise ValueError(f"{output}: holds a training already: --resume it, or name another --output")

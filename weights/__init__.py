@@ -1,8 +1,8 @@
 """Find, check, load and write weights and their cards.
 
-A score says how real a face looks: 1 = real, 0 = forged (deepfake or Face2Face). Weights, resampling filter and
-threshold belong together: the card, a JSON file beside the weights, names them. `.tflite` weights
-are run by LiteRT, so that TensorFlow is imported only for Keras weights.
+A score says how real a face looks: 1 = real, 0 = forged (deepfake or Face2Face). Weights, resampling
+filter and threshold belong together: the card, a JSON file beside the weights, names them. `.tflite`
+weights are run by LiteRT, so that TensorFlow is imported only for Keras weights.
 """
 
 import json

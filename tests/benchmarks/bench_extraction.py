@@ -54,7 +54,7 @@ def time_tool(video, frames):
         begin = time.perf_counter()
         subprocess.run([*command, "--output", Path(folder, "faces")], capture_output=True, check=False)
         seconds = time.perf_counter() - begin
-        return seconds, len(Path(folder, "faces/faces.csv").read_text().splitlines()) - 1
+        return seconds, len(Path(folder, "faces/faces.csv").read_text(encoding="utf-8").splitlines()) - 1
 
 
 def time_scoring(video, frames):

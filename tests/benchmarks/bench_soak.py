@@ -73,7 +73,7 @@ def main():
                 "2",
             ]
             soak(f"scoring {name}", folder, command, paths, random)
-            with open(folder / f"{name}.csv", newline="") as file:
+            with open(folder / f"{name}.csv", encoding="utf-8", newline="") as file:
                 rows = [row for row in csv.DictReader(file) if row["kind"] != "face"]
             assert len({row["path"] for row in rows}) == len(rows) == paths
             refused = {Path(row["path"]).relative_to(name).with_suffix("") for row in rows if row["error"]}
@@ -145,7 +145,7 @@ def run(folder, command, kill_after=None):
     """Run a script; return ([(second, MB of its processes)], its output), or (None, "") if killed."""
     command = [sys.executable, ROOT / command[0], *command[1:]]
     samples, started = [], time.monotonic()
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         process = subprocess.Popen(
             command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -174,7 +174,9 @@ def list_session(leader):
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
-                state, _, _, session = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()[:4]
+                state, _, _, session = (
+                    Path("/proc", entry, "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[:4]
+                )
             except OSError:  # gone meanwhile
                 continue
             if int(session) == leader and state != "Z":
@@ -185,7 +187,9 @@ def list_session(leader):
 def measure_memory(process):
     """Return the bytes that a process has for itself, and its share of what it has in common."""
     try:
-        return 1024 * int(re.search(r"Pss: +(\d+)", Path(f"/proc/{process}/smaps_rollup").read_text())[1])
+        return 1024 * int(
+            re.search(r"Pss: +(\d+)", Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8"))[1]
+        )
     except (OSError, TypeError):  # gone meanwhile
         return 0
 

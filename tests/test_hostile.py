@@ -1,0 +1,375 @@
+"""Damaged and hostile files: read or refused in one line, in time, and nothing of them is run."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import clips
+import h5py
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+from PIL import ImageFile as PillowFile
+
+import classifiers
+import pipeline
+from weights import find_weights
+
+MUTANTS = 40  # of each format
+
+
+BOUND = 10  # seconds for any of the files here, on a busy machine
+
+
+def damage(data, random):
+    """Return bytes cut short, with bits flipped, bytes of the header changed, or a piece replaced."""
+    data, kind = bytearray(data), random.integers(4)
+    if kind == 0:
+        return bytes(data[: random.integers(len(data))])
+    if kind == 1:
+        for _ in range(random.integers(1, 20)):
+            data[random.integers(len(data))] ^= 1 << random.integers(8)
+    elif kind == 2:
+        for _ in range(random.integers(1, 10)):
+            data[random.integers(min(400, len(data)))] = random.integers(256)
+    else:
+        start = random.integers(len(data))
+        data[start : start + random.integers(1, 50)] = random.bytes(random.integers(50))
+    return bytes(data)
+
+
+def read_or_refuse(read):
+    """Return what `read` gives, or None where it refuses as it should: in one line, in time."""
+    started, found, reason = time.monotonic(), None, "one line"
+    try:
+        found = read()
+    except (OSError, ValueError) as error:
+        reason = pipeline.describe_error(error)
+    assert len(reason.splitlines()) == 1
+    assert time.monotonic() - started < BOUND
+    return found
+
+
+FORMATS = [
+    ("PNG", {}),
+    ("JPEG", {}),
+    ("JPEG", {"progressive": True}),
+    ("GIF", {}),
+    ("BMP", {}),
+    ("PPM", {}),
+    ("TIFF", {}),
+    ("TIFF", {"compression": "tiff_lzw"}),
+    ("TIFF", {"compression": "jpeg"}),
+    ("WEBP", {}),
+    ("WEBP", {"lossless": True}),
+]
+
+
+@pytest.mark.parametrize(("form", "options"), FORMATS)
+def test_damaged_images_are_read_or_refused(tmp_path, photo, form, options):
+    whole = io.BytesIO()
+    photo.resize((96, 96)).save(whole, form, **options)
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(MUTANTS):
+        (tmp_path / "x.png").write_bytes(damage(whole.getvalue(), random))  # the suffix tells nothing
+        face = read_or_refuse(lambda: pipeline.read_image(tmp_path / "x.png"))
+        assert face is None or (face.dtype == np.uint8 and face.ndim == 3 and face.shape[2] == 3)
+        refused += face is None
+    assert refused
+
+
+def test_every_truncation_of_an_image_is_refused(tmp_path, photo):
+    whole = io.BytesIO()
+    photo.resize((32, 32)).save(whole, "JPEG")
+    data = whole.getvalue()[:-2]  # what the end marker adds nothing to
+    for length in range(0, len(data), 7):
+        (tmp_path / "x.jpg").write_bytes(data[:length])
+        with pytest.raises((OSError, ValueError)):
+            pipeline.read_image(tmp_path / "x.jpg")
+
+
+def test_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
+    for form in ("PNG", "TIFF", "GIF"):
+        path = tmp_path / f"bomb.{form}"
+        Image.new("1" if form != "GIF" else "L", (20_000, 20_000)).save(path, form)
+    unpacked = []
+    monkeypatch.setattr(PillowFile.ImageFile, "load", unpacked.append)
+    for path in tmp_path.iterdir():
+        with pytest.raises(ValueError, match="pixels"):
+            pipeline.read_image(path)
+    header = b"P6 99999999 99999999 255\n"
+    (tmp_path / "absurd.ppm").write_bytes(header + b"0" * 100)
+    (tmp_path / "long.ppm").write_bytes(b"P6 " + b"9" * 5000 + b" 1 255\n")
+    for name in ("absurd.ppm", "long.ppm"):
+        assert read_or_refuse(lambda name=name: pipeline.read_image(tmp_path / name)) is None
+    assert not unpacked
+
+
+def test_a_jpeg_of_endless_scans_is_refused(tmp_path):
+    """Of 140 bytes each, that take as long as the whole picture: a few megabytes would take hours."""
+    written = io.BytesIO()
+    Image.new("L", (600, 600), 128).save(written, "JPEG", progressive=True)
+    whole = written.getvalue()
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    (tmp_path / "x.jpg").write_bytes(whole[:-2] + 1000 * last + whole[-2:])
+    with pytest.raises(ValueError, match="JPEG of 1006 scans: must be at most 100"):
+        pipeline.read_image(tmp_path / "x.jpg")
+    # what phones put into a photograph's headers and behind its end says nothing
+    tail = np.random.default_rng(0).bytes(8_000_000)
+    comment = b"\xff\xfe\x7f\xff" + 16_382 * b"\xff\xda" + b"x"
+    (tmp_path / "y.jpg").write_bytes(whole[:2] + comment + whole[2:] + tail)
+    assert pipeline.read_image(tmp_path / "y.jpg").shape == (600, 600, 3)
+
+
+def test_nothing_is_run_to_read_an_image(tmp_path, photo):
+    """PostScript is a programming language, which Pillow has Ghostscript run."""
+    photo.save(tmp_path / "x.eps")
+    (tmp_path / "x.eps").rename(tmp_path / "x.png")
+    with pytest.raises(ValueError, match="not an image"):
+        pipeline.read_image(tmp_path / "x.png")
+
+
+CODECS = {
+    "mp4": ("libx264", {"g": "8"}),
+    "mkv": ("libx264", {"bf": "2"}),
+    "webm": ("libvpx-vp9", {}),
+    "avi": ("mpeg4", {}),
+    "ts": ("mpeg2video", {}),
+}
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+def test_damaged_videos_are_read_or_refused(tmp_path, suffix):
+    codec, options = CODECS[suffix]
+    clips.write_clip(tmp_path / f"x.{suffix}", [clips.draw_number(i) for i in range(30)], codec, options)
+    whole, random = (tmp_path / f"x.{suffix}").read_bytes(), np.random.default_rng(0)
+    outcomes = set()
+    for number in range(MUTANTS):
+        path = tmp_path / f"y.{suffix}"
+        path.write_bytes(damage(whole, random))
+        search = {"count": (5, 30)[number % 2], "keyframes": number % 5 == 0}
+        frames = read_or_refuse(lambda path=path, search=search: list(pipeline.read_frames(path, **search)))
+        outcomes.add(frames is None)
+        indices = [frame.index for frame in frames or ()]
+        assert indices == sorted(set(indices))
+    assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("name", ["list.mp4", "list.m3u8", "live.m3u8", "concat.mp4", "stream.mp4"])
+def test_a_file_that_points_elsewhere_is_no_video(tmp_path, name):
+    """Playlists and such: FFmpeg would fetch from networks, read other files, wait for what is to come."""
+    clips.write_clip(tmp_path / "x.ts", [clips.draw_number(i) for i in range(5)], "mpeg2video")
+    live = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nx.ts\n"
+    content = {
+        "list": live + "#EXT-X-ENDLIST\n",
+        "live": live,  # without an end: more segments may come
+        "concat": "ffconcat version 1.0\nfile x.ts\n",
+        "stream": "v=0\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    }
+    (tmp_path / name).write_text(content[name.partition(".")[0]])
+    with pytest.raises(ValueError, match="not a readable video"):
+        list(pipeline.read_frames(tmp_path / name))
+
+
+def test_a_video_whose_frames_change_size(tmp_path):
+    for number, size in enumerate(((64, 160), (96, 128))):
+        frames = [np.full((*size, 3), 80 * number, np.uint8)] * 10
+        clips.write_clip(tmp_path / f"{number}.ts", frames, "mpeg2video")
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join((tmp_path / f"{n}.ts").read_bytes() for n in (0, 1)))
+    assert {frame.image.shape for frame in pipeline.read_frames(joined)} <= {(64, 160, 3), (96, 128, 3)}
+
+
+def test_a_video_of_absurd_size_is_refused(tmp_path, monkeypatch):
+    clips.write_clip(tmp_path / "x.mp4", [np.zeros((64, 64, 3), np.uint8)] * 3)
+    monkeypatch.setattr(pipeline, "LARGEST_IMAGE", 1000)
+    with pytest.raises(ValueError, match="64x64 pixels: must be at most 1,000 in all"):
+        list(pipeline.read_frames(tmp_path / "x.mp4"))
+
+
+def test_a_video_that_changes_while_it_is_read(tmp_path):
+    path = tmp_path / "x.mp4"
+    clips.write_clip(path, [clips.draw_number(i % 900, 256, 320) for i in range(300)], options={"g": "10"})
+    whole = path.read_bytes()
+    frames = pipeline.read_frames(path, 30, threads=1)
+    assert next(frames).index == 0
+    with open(path, "r+b") as file:  # cut short while it is open
+        file.truncate(len(whole) // 2)
+    rest = read_or_refuse(lambda: [frame.index for frame in frames])
+    assert rest is None or rest == sorted(set(rest))
+
+
+def list_datasets(path):
+    found = []
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.append(name) if hasattr(item, "shape") else None)
+        return found, [file[name].shape for name in found]
+
+
+def remove(file, name):
+    del file[name]
+
+
+def replace(make):
+    def change(file, name):
+        shape = file[name].shape
+        del file[name]
+        make(file, name, shape)
+
+    return change
+
+
+HOSTILE = {
+    "missing": remove,
+    "large": replace(lambda f, n, _: f.create_dataset(n, (200_000,), "f4", chunks=(1000,))),
+    "huge": replace(lambda f, n, _: f.create_dataset(n, (10**11,), "f4", chunks=(2**20,), compression=9)),
+    "text": replace(lambda f, n, s: f.create_dataset(n, s, h5py.string_dtype())),
+    "another shape": replace(lambda f, n, _: f.create_dataset(n, (3,), "f4")),
+    "no numbers": replace(lambda f, n, s: f.create_dataset(n, s, "f4", np.full(s, np.nan, "f4"))),
+    "another file": replace(lambda f, n, s: f.create_dataset(n, s, "f4", external=[("/etc/passwd", 0, 99)])),
+    "another file's part": replace(lambda f, n, _: f.__setitem__(n, h5py.ExternalLink("/etc/passwd", "x"))),
+    "itself": replace(lambda f, n, _: f.__setitem__(n, h5py.SoftLink("/" + n))),
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE)
+def test_weights_are_loaded_whole_or_not_at_all(tmp_path, change):
+    path = tmp_path / "x.weights.h5"
+    path.write_bytes((ROOT / "weights/Meso4_DF.weights.h5").read_bytes())
+    names, shapes = list_datasets(path)
+    with h5py.File(path, "r+") as file:
+        HOSTILE[change](file, next(n for n, s in zip(names, shapes, strict=True) if len(s) == 1))
+    classifier = classifiers.Meso4()
+    before = classifier.model.get_weights()
+    with pytest.raises(ValueError, match=r"x\.weights\.h5: "):
+        classifier.load(path)
+    for weights, old in zip(classifier.model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weights, old)
+
+
+@pytest.mark.parametrize("source", ["Meso4_DF.weights.h5", "authors"])
+def test_damaged_weights_are_loaded_or_refused(tmp_path, request, source):
+    if source == "authors":
+        source = request.getfixturevalue("shared") / "published_weights/Meso4_DF.h5"
+    path = Path(ROOT / "weights" / source)
+    classifier, random = classifiers.Meso4(), np.random.default_rng(0)
+    for _ in range(MUTANTS):
+        copy = tmp_path / f"x{''.join(path.suffixes)}"
+        copy.write_bytes(damage(path.read_bytes(), random))
+        read_or_refuse(lambda copy=copy: classifier.load(copy))
+        copy.unlink()
+
+
+TRY_WEIGHTS = """
+import sys; sys.path.insert(0, sys.argv[1])
+import numpy as np, pipeline, weights
+for path in sys.argv[2:]:
+    try:
+        predict = weights.load_predictor(weights.find_weights(path))
+        predict(np.zeros((2, 256, 256, 3), np.uint8))
+        print("loaded")
+    except ValueError as error:
+        print("refused", pipeline.describe_error(error))
+"""
+
+
+def test_damaged_litert_weights_crash_nothing(tmp_path):
+    """Even where their card vouches for them. In a process of its own, lest a crash end the tests."""
+    card = json.loads((ROOT / "weights/Meso4_DF.json").read_text())
+    whole, random = (ROOT / "weights/Meso4_DF.tflite").read_bytes(), np.random.default_rng(0)
+    paths = [tmp_path / f"{number}.tflite" for number in range(MUTANTS)]
+    for path in paths:
+        path.write_bytes(damage(whole, random))
+        card["sha256"] = {path.name: pipeline.compute_sha256(path)}
+        path.with_suffix(".json").write_text(json.dumps(card))
+    command = [sys.executable, "-c", TRY_WEIGHTS, ROOT, *paths]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=True)
+    outcomes = done.stdout.splitlines()
+    assert len(outcomes) == MUTANTS
+    assert {outcome.split()[0] for outcome in outcomes} == {"loaded", "refused"}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"threshold": float("nan")}, "threshold nan, must be from 0 to 1"),
+        ({"threshold": 7}, "threshold 7, must be from 0 to 1"),
+        ({"threshold": [1]}, "not a card"),
+        ({"resampling": "../x"}, "resampling"),
+        ({"sha256": "x"}, "not a card"),
+        ("[" * 100_000, "not a card"),
+        ("null", "not a card"),
+    ],
+)
+def test_cards_are_not_trusted(tmp_path, change, reason):
+    (tmp_path / "x.tflite").write_bytes((ROOT / "weights/Meso4_DF.tflite").read_bytes())
+    card = json.loads((ROOT / "weights/Meso4_DF.json").read_text())
+    card["sha256"] = {"x.tflite": card["sha256"]["Meso4_DF.tflite"]}
+    text = change if isinstance(change, str) else json.dumps(card | change)
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=reason):
+        find_weights(tmp_path / "x.tflite")
+
+
+def test_pickles_are_not_unpacked(tmp_path):
+    """Checkpoints are NumPy's archives, whose objects would be pickles: code."""
+    from training import trainer
+
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "pwned"),)
+
+    np.savez(tmp_path / "checkpoint-00001.npz", header=np.array([Bomb()], dtype=object))
+    run = trainer.Trainer(trainer.Recipe(), trainer.choose_strategy())
+    with pytest.raises(trainer.DamagedCheckpointError, match="damaged"):
+        run.restore(tmp_path / "checkpoint-00001.npz")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_checkpoints_are_taken_up_whole_or_not_at_all(tmp_path):
+    from training import trainer
+
+    run = trainer.Trainer(trainer.Recipe(), trainer.choose_strategy())
+    run.save(tmp_path, trainer.TrainingState(1, 0.5, 1, ({"epoch": 1},)))
+    with np.load(tmp_path / "checkpoint-00001.npz") as arrays:
+        whole = dict(arrays)
+    assert run.restore(tmp_path / "checkpoint-00001.npz").epoch == 1
+    state = json.loads(str(whole["header"]))
+    last = f"variable_{len(whole) - 2}"
+    before = [variable.numpy() for variable in run.variables]
+    for change in (
+        {"header": "{}"},
+        {"header": "[]"},
+        {"header": "[" * 100_000},
+        {"header": json.dumps(state | {"recipe": []})},
+        {"header": json.dumps(state | {"state": {"no": 1}})},
+        {"header": json.dumps(state | {"state": state["state"] | {"history": None}})},
+        {last: np.zeros(3)},
+        {last: np.full_like(whole[last], np.nan, float)},
+    ):
+        np.savez(
+            tmp_path / "x.npz", **(whole | {n: v + 1 for n, v in whole.items() if n != "header"} | change)
+        )
+        with pytest.raises(trainer.DamagedCheckpointError, match=r"x\.npz: damaged"):
+            run.restore(tmp_path / "x.npz")
+        for variable, old in zip(run.variables, before, strict=True):
+            np.testing.assert_array_equal(variable.numpy(), old)
+    other = json.dumps(state | {"recipe": state["recipe"] | {"loss": "bce"}})
+    np.savez(tmp_path / "x.npz", **(whole | {"header": other, last: np.zeros(3)}))
+    with pytest.raises(ValueError, match="was trained with loss bce, not mse"):
+        run.restore(tmp_path / "x.npz")
+
+
+def test_foreign_checkpoints_are_left_alone(tmp_path):
+    from training import checkpoints
+
+    for name in ("checkpoint-old.npz", "checkpoint-00007.npz.bak", "checkpoint-00001.npz"):
+        (tmp_path / name).touch()
+    os.mkfifo(tmp_path / "checkpoint-00002.npz")
+    assert [path.name for path in checkpoints.find_checkpoints(tmp_path)] == ["checkpoint-00001.npz"]
