@@ -29,8 +29,9 @@ from weights.figures import map_evidence, plot_evidence, plot_results, plot_vide
 from weights.media import score_file, try_annotating
 from weights.metrics import evaluate_results
 from weights.report import format_video, print_report
-from weights.scores import Result, group_by_folder, load_scored_face, score_crops, summarize, verdict_of
+from weights.scores import Result, group_by_folder, load_scored_face, score_crops, summarize
 from weights.table import read_json, write_csv, write_json
+from weights.verdicts import Rule, decide, verdict_of
 
 Files = list[tuple[Item, str]]  # see pipeline.find_media
 Results = dict[str, Result]  # by path
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         weights = find_weights(arguments.weights)
         weights = weights._replace(path=Path(os.path.abspath(weights.path)))  # also for other processes
         if arguments.threshold is not None:
-            weights = weights._replace(threshold=arguments.threshold)
+            weights = weights._replace(rule=Rule(arguments.threshold, arguments.threshold))
         predict = load_predictor(weights)
         results = read_known(arguments, weights, files)  # filled below
     except (OSError, ValueError) as error:
@@ -68,12 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         score_images(crops, weights, predict, results, save)
         score_videos(arguments, searched, weights, results, save)
         if arguments.annotate:
-            annotate_images(arguments.annotate, files, results, weights.threshold)
+            annotate_images(arguments.annotate, files, results, weights.rule.threshold)
         if arguments.explain:
             explain(arguments.explain, files, results, weights, predict)
         if arguments.plot:
             plot = plot_videos if searched else plot_results
-            plot([results[path] for path in order], weights.threshold, arguments.plot)
+            plot([results[path] for path in order], weights.rule.threshold, arguments.plot)
     except (OSError, ValueError, ImportError, MemoryError) as error:
         status = fail(1, pipeline.describe_error(error))
     except BaseException:  # interrupted: keep what is done
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         save(now=True)
     except OSError as error:
         status = fail(1, f"cannot write: {error}")
-    print_report(done, summary)
+    print_report(done, summary, weights.card)
     return status or int(any(r.score is None or r.error for r in done))
 
 
@@ -123,9 +124,18 @@ def read_known(arguments: Namespace, weights: Weights, files: Files) -> Results:
             arguments.annotate and kind != "image" and not name_copy(arguments.annotate, item, name).exists()
         )
         if result.kind == kind and not missing_copy:
-            verdict = result.verdict if result.score is None else verdict_of(result.score, weights.threshold)
-            known[str(item.path)] = result._replace(item=item, verdict=verdict)
+            known[str(item.path)] = judge_anew(result, weights.rule)._replace(item=item)
     return known
+
+
+def judge_anew(result: Result, rule: Rule) -> Result:
+    """Return a Result of an earlier run with the verdict that the weights' card gives now."""
+    if result.score is None:
+        return result
+    if result.kind == "image":
+        return result._replace(verdict=verdict_of(result.score, rule.threshold))
+    score, verdict, _ = decide(result.faces, result.kind, rule)
+    return result._replace(score=score, verdict=verdict)
 
 
 def describe_settings(arguments: Namespace, weights: Weights) -> str:
@@ -148,9 +158,9 @@ def make_saver(
             return
         done = [results[path] for path in order if path in results]
         if arguments.csv:
-            write_csv(arguments.csv, done, describe_settings(arguments, weights))
+            write_csv(arguments.csv, done, weights.rule, describe_settings(arguments, weights))
         if arguments.json:
-            write_json(arguments.json, done, describe_outcome(arguments, done, weights))
+            write_json(arguments.json, done, weights.rule, describe_outcome(arguments, done, weights))
         saved = time.monotonic()
 
     return save
@@ -160,7 +170,7 @@ def score_images(
     crops: list[Item], weights: Weights, predict: Predict, results: Results, save: Callable[[], None]
 ) -> None:
     todo = [item for item in crops if str(item.path) not in results]
-    found = score_crops(todo, predict, weights.resampling, weights.threshold)
+    found = score_crops(todo, predict, weights.resampling, weights.rule.threshold)
     for result in tqdm(found, total=len(todo), unit="image", **BAR):
         results[str(result.item.path)] = result
         save()
@@ -194,14 +204,14 @@ def score_videos(
     )
     options = {"weights": weights, "options": wanted}
     found = pipeline.run_jobs(score_file, calls, options, arguments.jobs, arguments.dask)
-    print(f" score  faces  %deepfake  verdict   {'photograph' if arguments.align else 'video'}")
+    print(f" score  faces  %deepfake  verdict    {'photograph' if arguments.align else 'video'}")
     bar = tqdm(total=len(searched), unit="file", **BAR)
     for item, _ in searched:
         path = str(item.path)
         if path not in results:
             died = Result(item, None, "error", pipeline.PROCESS_DIED, "photo" if arguments.align else "video")
             results[path] = (next(found) or died)._replace(item=item)
-        tqdm.write(format_video(results[path], weights.threshold))
+        tqdm.write(format_video(results[path], weights.rule))
         bar.update()
         save()
     bar.close()
@@ -233,14 +243,15 @@ def explain(folder: Path, files: Files, results: Results, weights: Weights, pred
             continue
         score = lowest.score if lowest else result.score
         when = f", at {lowest.time:.2f} s" if lowest and result.kind == "video" else ""
-        title = f"{printable(item.path.name)}{when}: {score:.3f}, {verdict_of(score, weights.threshold)}"
+        title = f"{printable(item.path.name)}{when}: {score:.3f}, {verdict_of(score, weights.rule.threshold)}"
         plot_evidence(face, map_evidence(face, predict), title, folder / f"{name}.png")
 
 
 def describe_outcome(arguments: Namespace, results: list[Result], weights: Weights) -> dict[str, Any]:
     """Return the summary that --json holds beside the rows: of all files, and of each kind that occurred."""
-    summary = summarize(results, weights.threshold) | {
-        "threshold": weights.threshold,
+    rule = weights.rule
+    summary = summarize(results, rule) | {
+        "threshold": rule.threshold,
         "weights": str(weights.path),
         "resampling": weights.resampling,
         "settings": describe_settings(arguments, weights),
@@ -248,15 +259,18 @@ def describe_outcome(arguments: Namespace, results: list[Result], weights: Weigh
     images = [r for r in results if r.kind == "image"]
     if images:
         folders = group_by_folder(images).items()
-        summary["images"] = summarize(images, weights.threshold) | {
-            "accuracy": evaluate_results(images, weights.threshold),
-            "folders": {folder: summarize(members, weights.threshold) for folder, members in folders},
+        summary["images"] = summarize(images, rule) | {
+            "accuracy": evaluate_results(images, rule.threshold),
+            "folders": {folder: summarize(members, rule) for folder, members in folders},
         }
     for kind in ("video", "photo"):
         searched = [r for r in results if r.kind == kind]
         if searched:
-            accuracy = evaluate_results(searched, weights.threshold).get("image", {})  # one file each
-            summary[f"{kind}s"] = summarize(searched, weights.threshold) | {"accuracy": accuracy}
+            accuracy = evaluate_results(searched, rule.threshold_of(kind)).get("image", {})  # one file each
+            if accuracy and rule.bounds_of(kind):
+                labelled = [r.verdict for r in searched if r.item.label and r.score is not None]
+                accuracy["uncertain"] = labelled.count("uncertain") / len(labelled)
+            summary[f"{kind}s"] = summarize(searched, rule) | {"accuracy": accuracy}
     return summary
 
 

@@ -70,6 +70,7 @@ PERSON_NAME = re.compile(r"person\d+")
 # `<dataset>-<video>-<frame>.jpg`, as in the face sets that the networks are trained on.
 EXTRACTED_NAME = re.compile(r"(?P<video>.+)(?<!\d\d-\d\d)-\d{6}")  # not `Screenshot-2024-07-27-101010`
 DATASET_NAME = re.compile(r"(?P<dataset>[^-]+)-(?P<video>.+)-(?P<frame>[^-]+)")
+KIND = re.compile(r"(?P<kind>[^_]+)_(?P<origin>[^_]+)(_.*)?", re.DOTALL)
 WINDOWS_CHARACTERS = re.compile(r'[<>:"|?*\\\x00-\x1f]')
 WINDOWS_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 DATE = re.compile(r"(19|20)\d\d-?\d\d-?\d\d")
@@ -213,6 +214,18 @@ def parse_labels(path: Path, folder_names: Sequence[str]) -> Item:
     else:
         video = str(path)
     return Item(path, label, dataset, video)
+
+
+def split_video(image: Item) -> tuple[str, str]:
+    """Return (kind of forgery, name of the video it was made from) as a forged face's name tells, or ""s.
+
+    The video of `<dataset>-<video>-<frame>` may be `<kind>_<video that it was made from>` or
+    `<kind>_<that video>_<video of the other person>`: ffpp-face2face_055_147-12.png was made from
+    ffpp-055-12.png.
+    """
+    name = image.video.removeprefix(f"{image.dataset}-")
+    found = KIND.fullmatch(name) if image.label == "df" else None
+    return (found["kind"], f"{image.dataset}-{found['origin']}") if found else ("", "")
 
 
 def drop_false_datasets(items: Sequence[Item]) -> list[Item]:

@@ -4,7 +4,8 @@ import pytest
 
 import pipeline
 from weights.metrics import evaluate, evaluate_results
-from weights.scores import Result, verdict_of
+from weights.scores import Result
+from weights.verdicts import verdict_of
 
 
 def test_evaluate_known_figures():

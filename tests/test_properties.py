@@ -15,8 +15,9 @@ import pipeline
 from classifiers import PIXEL_SCALE, scale_pixels
 from training.extraction import flag_outliers
 from weights.metrics import compute_roc, evaluate
-from weights.scores import Result, verdict_of
+from weights.scores import Result
 from weights.table import read_json, write_csv, write_json
+from weights.verdicts import Rule, verdict_of
 
 settings.register_profile(
     "ours",
@@ -209,11 +210,11 @@ def test_tables_give_back_what_was_written(tmp_path, rows, words):
         for number, (name, score, label, error) in enumerate(rows)
     ]
     settings_line = " ".join(words.split())
-    write_csv(tmp_path / "a.csv", written, settings_line)
+    write_csv(tmp_path / "a.csv", written, Rule(), settings_line)
     with open(tmp_path / "a.csv", encoding="utf-8", newline="", errors="surrogateescape") as file:
         paths = [row["path"] for row in csv.DictReader(file) if row["kind"] != "face"]
     assert paths == [str(score.item.path) for score in written]
-    write_json(tmp_path / "a.json", written, {"settings": settings_line})
+    write_json(tmp_path / "a.json", written, Rule(), {"settings": settings_line})
     read, found = read_json(tmp_path / "a.json")
     assert found == settings_line
     assert list(read) == [str(score.item.path) for score in written]

@@ -9,7 +9,8 @@ from conftest import ROOT
 
 import pipeline
 from weights import find_weights, load_predictor
-from weights.scores import Result, lowest_person_score, score_crops, summarize, verdict_of
+from weights.scores import Result, score_crops, summarize
+from weights.verdicts import Rule, verdict_of
 
 
 def test_scores_do_not_depend_on_batch_size():
@@ -27,11 +28,11 @@ def test_judge_and_summarize():
     image = pipeline.parse_labels(pipeline.Path("a.png"), ())
     scores = [Result(image, score, verdict_of(score, 0.4), "") for score in (0.4, 0.3999, 1.0, None)]
     assert [s.verdict for s in scores] == ["real", "deepfake", "real", "error"]
-    found = summarize(scores, 0.4)
+    found = summarize(scores, Rule(0.4))
     assert found["average_score"] == pytest.approx(0.599967, abs=1e-6)
     assert found["deepfake_percent"] == pytest.approx(100 / 3)
     assert (found["files"], found["scored"], found["skipped"]) == (4, 3, 1)
-    nothing = summarize(scores[3:], 0.4)
+    nothing = summarize(scores[3:], Rule(0.4))
     assert nothing["average_score"] is None
     assert nothing["verdict"] == "error"
 
@@ -44,13 +45,6 @@ def test_a_score_that_is_no_number_is_an_error():
 
 
 WEIGHTS = find_weights("Meso4_DF")
-
-
-def test_who_is_hardly_seen_decides_nothing():
-    assert lowest_person_score({1: (0.9, 20), 2: (0.1, 2)}) == 0.9
-    assert lowest_person_score({1: (0.9, 20), 2: (0.1, 3)}) == 0.1
-    assert lowest_person_score({1: (0.9, 2), 2: (0.1, 1)}) == 0.1
-    assert lowest_person_score({}) is None
 
 
 def test_several_threads_share_the_network(noise):

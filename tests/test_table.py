@@ -14,6 +14,7 @@ import pipeline
 from weights import find_weights
 from weights.scores import Result
 from weights.table import read_json, write_json
+from weights.verdicts import Rule
 
 
 def test_csv_and_json_hold_everything(tmp_path, photo):
@@ -67,7 +68,7 @@ def test_resume_takes_the_table_that_is_there(tmp_path):
     shutil.copy(ROOT / "weights/Meso4_F2F.tflite", tmp_path / "Meso4_DF.tflite")
     card = json.loads((ROOT / "weights/Meso4_F2F.json").read_text())
     card["sha256"] = {"Meso4_DF.tflite": card["sha256"]["Meso4_F2F.tflite"]}
-    card["threshold"] = find_weights("Meso4_DF").threshold
+    card["threshold"] = find_weights("Meso4_DF").rule.threshold
     (tmp_path / "Meso4_DF.json").write_text(json.dumps(card))
     done = run_script(*command, "--resume", "--weights", tmp_path / "Meso4_DF.tflite", status=2)
     assert "was scored with Meso4_DF.tflite" in done.stderr  # of the same name, but others
@@ -105,7 +106,7 @@ def test_edited_tables_are_not_resumed(tmp_path, photo, change, reason):
 
 def test_tables_cut_off_or_of_another_kind_are_not_resumed(tmp_path):
     scores = [Result(pipeline.Item(Path(f"{i}.png"), "", "", ""), 0.5, "real", "") for i in (1, 2)]
-    write_json(tmp_path / "s.json", scores, {"settings": "the settings"})
+    write_json(tmp_path / "s.json", scores, Rule(), {"settings": "the settings"})
     whole = (tmp_path / "s.json").read_text()
     for text in ("", "\0" * 100, whole[:-10], "a,b\n1,2\n", "{", '{"items": 3, "summary": {"settings": ""}}'):
         (tmp_path / "s.json").write_text(text)

@@ -652,9 +652,9 @@ def test_cards_hold_no_path_of_this_machine(face_folder, trained, tmp_path, monk
 def test_threshold_is_calibrated(face_folder, tmp_path):
     weights = copy_weights(ROOT / "weights/Meso4_DF", tmp_path, ".tflite", ".json")
     arguments = ("--evaluate", "--data", face_folder, "--weights", weights)
-    before = find_weights(weights).threshold
+    before = find_weights(weights).rule.threshold
     done = train(*arguments, "--calibrate")
-    threshold = find_weights(weights).threshold
+    threshold = find_weights(weights).rule.threshold
     assert f"Meso4_DF.json: threshold {before:g} becomes {threshold:g}\n" in done.stdout
     card = json.loads((tmp_path / "Meso4_DF.json").read_text())
     assert sum(found["images"] for found in card["calibrated_on"].values()) > 0

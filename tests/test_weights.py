@@ -14,6 +14,7 @@ import pipeline
 from classifiers import Meso4, load_classifier
 from weights import find_weights, load_predictor, write_weights
 from weights.scores import score_crops
+from weights.verdicts import Rule
 
 SHIPPED = sorted(path.stem for path in (ROOT / "weights").glob("*.json"))
 
@@ -33,7 +34,7 @@ def test_shipped_weights_give_their_golden_scores(name):
     weights = find_weights(name)
     images = pipeline.find_images([ROOT / "test_images"])
     predict = load_predictor(weights)
-    scores = list(score_crops(images, predict, weights.resampling, weights.threshold))
+    scores = list(score_crops(images, predict, weights.resampling, weights.rule.threshold))
     assert [s.score for s in scores] == pytest.approx(GOLDEN[name], abs=1e-4)
     if name == "Meso4_DF_F2F":  # the default: README tells which it gets wrong
         wrong = [s.item.path.name for s in scores if (s.verdict == "real") != (s.item.label == "real")]
@@ -64,14 +65,14 @@ def fresh(tmp_path_factory):
 def test_card_goes_with_its_files(fresh):
     for name in ("net", "net.tflite", "net.weights.h5"):
         weights = find_weights(fresh / name)
-        assert weights[1:] == ("Meso4", "bilinear", 0.25)
+        assert weights[1:4] == ("Meso4", "bilinear", Rule(0.25, 0.25))
     assert find_weights(fresh / "net").path.name == "net.tflite"
 
 
 def test_without_card_only_keras_weights_are_used_as_published(tmp_path, fresh):
     for name, as_name in (("net.weights.h5", "mine.weights.h5"), ("net.weights.h5", "mine.h5")):
         (tmp_path / as_name).write_bytes((fresh / name).read_bytes())
-        assert find_weights(tmp_path / as_name)[1:] == ("", "nearest", 0.5)
+        assert find_weights(tmp_path / as_name)[1:] == ("", "nearest", Rule(), {})
     (tmp_path / "lite.tflite").write_bytes((fresh / "net.tflite").read_bytes())
     with pytest.raises(FileNotFoundError, match=r"lite\.tflite: its card lite\.json is missing"):
         find_weights(tmp_path / "lite")
@@ -106,7 +107,7 @@ def test_convert(shared, tmp_path):
     assert done.stderr == ""
     names = ["MesoInception_F2F.json", "MesoInception_F2F.tflite", "MesoInception_F2F.weights.h5"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
-    assert find_weights(tmp_path / "MesoInception_F2F")[1:] == ("MesoInception4", "nearest", 0.4)
+    assert find_weights(tmp_path / "MesoInception_F2F")[1:4] == ("MesoInception4", "nearest", Rule(0.4, 0.4))
 
 
 def test_convert_overwrites_no_card(fresh):

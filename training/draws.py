@@ -1,9 +1,4 @@
-"""Which faces an epoch is made of: data sets, classes, kinds of forgery and videos drawn evenly, in pairs.
-
-The names of faces tell: `<data set>-<video>-<frame>`, where the video of a forged face may be
-`<kind>_<video that it was made from>` or `<kind>_<that video>_<video of the other person>`:
-ffpp-face2face_055_147-12.png was made from ffpp-055-12.png.
-"""
+"""Which faces an epoch is made of: data sets, classes, kinds of forgery and videos drawn evenly, in pairs."""
 
 import collections
 import re
@@ -11,10 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline import Item
+from pipeline import Item, split_video
 from training import augmentation
-
-KIND = re.compile(r"(?P<kind>[^_]+)_(?P<origin>[^_]+)(_.*)?", re.DOTALL)
 
 
 def draw_epoch(
@@ -47,13 +40,6 @@ def draw_epoch(
     if places is not None:
         changes = np.take_along_axis(changes, places[..., None], 1)
     return order.reshape(steps, batch_size), changes
-
-
-def split_video(image: Item) -> tuple[str, str]:
-    """Return (kind of forgery, name of the video it was made from) as the face's name tells, or ""s."""
-    name = image.video.removeprefix(f"{image.dataset}-")
-    found = KIND.fullmatch(name) if image.label == "df" else None
-    return (found["kind"], f"{image.dataset}-{found['origin']}") if found else ("", "")
 
 
 def weigh_faces(images: Sequence[Item]) -> np.ndarray:

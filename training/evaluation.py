@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 import pipeline
 from pipeline import Item
-from training import data
+from training import calibration, data
 from weights import WEIGHTS_FOLDER, find_weights, load_predictor, name_card
 from weights.metrics import choose_threshold, evaluate_by_dataset, label_scores
 from weights.scores import Result
@@ -36,7 +36,7 @@ def evaluate(arguments: Namespace) -> None:
     face_set = load_data(images, resample, output, "validation")
     predict = load_predictor(weights)
     parts = [predict(face_set.faces[i : i + BATCH]) for i in range(0, len(face_set.faces), BATCH)]
-    scores, threshold = np.concatenate(parts), weights.threshold
+    scores, threshold = np.concatenate(parts), weights.rule.threshold
     if arguments.calibrate:
         threshold = calibrate(weights.path, face_set.images, scores)
     figure = name_figure(output, weights.path)
@@ -106,6 +106,13 @@ def calibrate(path: Path, images: Sequence[Item], scores: np.ndarray) -> float:
         warn(f"{reason}: these weights do not suit these faces, whatever the threshold")
     print(f"{card_path}: threshold {card['threshold']:g} becomes {threshold:g}")
     card |= {"threshold": threshold, "calibrated_on": data.count_faces(images), "validation": found}
+    card.pop("calibration", None)
+    if bounds := calibration.calibrate(images, scores, threshold):
+        card["calibration"] = bounds
+        video = bounds["video"]
+        print(f"verdict on videos: deepfake below {video['lower']:.3f}, real above {video['upper']:.3f}")
+    else:
+        warn('too few videos for the verdict "uncertain": 19 real and 9 forged are needed, of 3 faces each')
     pipeline.write_atomically(card_path, lambda part: part.write_text(json.dumps(card, indent=1) + "\n"))
     return threshold
 

@@ -25,6 +25,7 @@ from pipeline import (
     silence_native_stderr,
     write_atomically,
 )
+from weights.verdicts import Rule, read_rule
 
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 faces (N, 256, 256, 3) -> a float32 each (N,)
 WEIGHTS_FOLDER = Path(__file__).parent
@@ -36,7 +37,8 @@ class Weights(NamedTuple):
     path: Path
     network: str  # "Meso4", "MesoInception4", or "" where no card tells
     resampling: str  # key of RESAMPLING
-    threshold: float  # a score below it is a deepfake
+    rule: Rule = Rule()  # how scores become verdicts
+    card: dict[str, Any] = {}  # noqa: RUF012  (all that the card holds, {} without one; never changed)
 
 
 def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weights.h5", ".h5")) -> Weights:
@@ -64,19 +66,17 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
     card_path = name_card(path)
     plain = not path.name.endswith((".tflite", ".weights.h5"))
     if plain or (path.suffix == ".h5" and not card_path.is_file()):
-        return Weights(path, "", "nearest", 0.5)
+        return Weights(path, "", "nearest")
     if not card_path.is_file():
         raise FileNotFoundError(f"{path}: its card {card_path.name} is missing: copy it along")
     try:
         card = json.loads(card_path.read_bytes())
-        weights = Weights(path, str(card["network"]), str(card["resampling"]), float(card["threshold"]))
+        weights = Weights(path, str(card["network"]), str(card["resampling"]), read_rule(card), card)
         digest = card["sha256"][path.name]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{card_path}: not a card of {path.name} ({error!r}): get both again") from error
     if weights.resampling not in RESAMPLING:
         raise ValueError(f"{card_path}: resampling {weights.resampling!r}, must be one of {[*RESAMPLING]}")
-    if not 0 <= weights.threshold <= 1:
-        raise ValueError(f"{card_path}: threshold {weights.threshold:g}, must be from 0 to 1")
     if compute_sha256(path) != digest:
         raise ValueError(f"{path}: damaged, or not the file of {card_path.name}: get both again")
     return weights

@@ -11,7 +11,8 @@ import numpy as np
 from pipeline import IMAGE_SIZE, LABELS, load_faces, printable, write_atomically
 from weights import Predict
 from weights.metrics import collect_labelled, compute_auc, compute_roc
-from weights.scores import VERDICT_COLORS, Result, average_people, load_scored_face, verdict_of
+from weights.scores import Result, load_scored_face
+from weights.verdicts import VERDICT_COLORS, average_people, verdict_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

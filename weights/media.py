@@ -33,14 +33,8 @@ from pipeline import (
     write_atomically,
 )
 from weights import Weights, load_predictor
-from weights.scores import (
-    VERDICT_COLORS,
-    Result,
-    average_people,
-    lowest_person_score,
-    score_faces,
-    verdict_of,
-)
+from weights.scores import Result, score_faces
+from weights.verdicts import VERDICT_COLORS, decide, verdict_of
 
 if TYPE_CHECKING:
     from av import AudioStream
@@ -60,19 +54,19 @@ def score_file(
     """
     kind = "video" if item.is_video else "photo"
     try:
-        predict, note = load_predictor(weights, threads), ""
+        predict, others = load_predictor(weights, threads), ""
         if item.is_video:
             timeline = read_timeline(item.path)
-            note = timeline.others
+            others = timeline.others
             found = find_faces(sample_frames(item.path, options, threads, timeline), options)
         else:
             found = find_faces_in_photo(item.path, options)
         sampled, faces = score_faces(found, predict, weights.resampling)
-        score = lowest_person_score(average_people(faces))
-        verdict = verdict_of(score, weights.threshold) if faces else "no face"
-        result = Result(item, score, verdict, "", kind, len(sampled), faces, note)
+        score, verdict, warning = decide(faces, kind, weights.rule)
+        warning = ", ".join(filter(None, (warning, others)))
+        result = Result(item, score, verdict, "", kind, len(sampled), faces, warning)
         if annotated:
-            result = result._replace(error=try_annotating(result, annotated, weights.threshold, sampled))
+            result = result._replace(error=try_annotating(result, annotated, weights.rule.threshold, sampled))
         return result
     except (OSError, ValueError, MemoryError) as error:
         return Result(item, None, "error", describe_error(error), kind)

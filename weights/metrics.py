@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pipeline import Item
-from weights.scores import Result, verdict_of
+from weights.scores import Result
+from weights.verdicts import verdict_of
 
 Scores = Sequence[float] | np.ndarray  # (N,), 1 = real, 0 = forged
 Figures = dict[str, float]  # see `evaluate`
@@ -110,16 +111,18 @@ def label_scores(items: Iterable[Item], scores: Iterable[float], threshold: floa
     ]
 
 
-def choose_threshold(items: Sequence[Item], scores: Scores) -> float:
+def choose_threshold(
+    items: Sequence[Item], scores: Scores, levels: Sequence[str] = ("image", "video")
+) -> float:
     """Return the threshold with the highest balanced accuracy: a multiple of 0.05 from 0.3 to 0.7.
 
-    Averaged over data sets and over images and videos; of equals, the nearest to 0.5. It is coarse so
-    that it does not depend on single faces.
+    Averaged over data sets and over the levels; of equals, the nearest to 0.5. It is coarse so that it
+    does not depend on single faces.
     """
 
     def measure_at(threshold: float) -> float:
         means = evaluate_by_dataset(label_scores(items, scores, threshold), threshold)["mean"]
-        return float(round(np.mean([level["balanced_accuracy"] for level in means.values()]), 6))
+        return float(round(np.mean([means[level]["balanced_accuracy"] for level in levels]), 6))
 
     candidates = [round(0.3 + 0.05 * i, 2) for i in range(9)]
     return max(candidates, key=lambda threshold: (measure_at(threshold), -abs(threshold - 0.5)))

@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import printable
-from weights.scores import MIN_FACES_PER_PERSON, Result, average_people, verdict_of
+from weights.scores import Result
+from weights.verdicts import Rule, average_people, classify, find_deciding
 
 ROWS_SHOWN = 50  # images: up to this many get a row each
 MEANING = "A score says how real a face looks to the network: 1 = natural, 0 = deepfake/f2f."
 
 
-def print_report(results: list[Result], summary: dict[str, Any]) -> None:
-    """Print rows of images and folders, what was skipped, and the summary that --json holds as well."""
+def print_report(results: list[Result], summary: dict[str, Any], card: dict[str, Any]) -> None:
+    """Print rows of images and folders, what was skipped, and the summary that --json holds as well.
+
+    `card` is that of the weights, which says how often they err.
+    """
     images = [r for r in results if r.kind == "image"]
     if images and len(images) <= ROWS_SHOWN:
         print(" score  verdict   image")
@@ -36,8 +40,11 @@ def print_report(results: list[Result], summary: dict[str, Any]) -> None:
     for kind, noun in (("videos", "videos"), ("photos", "photographs")):
         if kind in summary:
             print_summary(summary[kind], noun)
+            counts = summary[kind]["verdicts"].items()
+            print(f"Verdicts: {', '.join(f'{number} {verdict}' for verdict, number in sorted(counts))}")
             if summary[kind]["accuracy"]:
                 print(f"Accuracy over {noun}: {format_accuracy(summary[kind]['accuracy'])}")
+            print(describe_errors(card, "video" if kind == "videos" else "face"), end="")
     weights = printable(Path(summary["weights"]).name)
     print(
         f"{MEANING} Below {summary['threshold']:g} is called a deepfake "
@@ -60,20 +67,33 @@ def print_summary(found: dict[str, Any], noun: str) -> None:
         print(f"Skipped: {found['skipped']} of {found['files']} {noun} could not be scored")
 
 
-def format_video(result: Result, threshold: float) -> str:
+def describe_errors(card: dict[str, Any], level: str) -> str:
+    """Return a line about how often weights err on a "video" or "face", "" if their card does not say."""
+    if "calibration" not in card:
+        return ""
+    found = card["calibration"][level]
+    called = f"{found['real_called_deepfake']:.0%} of {found['real']} real ones deepfake"
+    missed = f"{found['forged_called_real']:.0%} of {found['forged']} forged ones real"
+    return (
+        f"With these weights {called} and {missed}, of {level}s held back from training; "
+        f"{found['uncertain']:.0%} stayed uncertain. Other kinds of forgery are not recognised.\n"
+    )
+
+
+def format_video(result: Result, rule: Rule) -> str:
     """Return the row of a video or photograph and, if it shows several people, a row for each."""
-    forged = sum(face.score < threshold for face in result.faces)
+    forged = sum(face.score < rule.threshold for face in result.faces)
     share = f"{100 * forged / len(result.faces):.1f}" if result.faces else "-"
     count = "-" if result.score is None and result.error else len(result.faces)
     path = printable(result.item.path)
-    note = f" ({result.note})" if result.note else ""
-    rows = [f"{format_score(result.score)}  {count:>5}  {share:>9}  {result.verdict:<8}  {path}{note}"]
+    warning = f" ({result.warning})" if result.warning else ""
+    rows = [f"{format_score(result.score)}  {count:>5}  {share:>9}  {result.verdict:<9}  {path}{warning}"]
     people = average_people(result.faces)
-    often = [number for _, number in people.values() if number >= MIN_FACES_PER_PERSON]
+    deciding = find_deciding(result.faces, result.kind, rule)
     for person, (mean, number) in people.items() if len(people) > 1 else ():
-        few = ", too few faces to decide" if often and number < MIN_FACES_PER_PERSON else ""
-        verdict = verdict_of(mean, threshold)
-        rows.append(f"{format_score(mean)}  {number:>5}  {'':>9}  {verdict:<8}    person {person}{few}")
+        few = ", too few clear faces to decide" if deciding and person not in deciding else ""
+        verdict = classify(mean, result.kind, rule, 0 if few else len(deciding))
+        rows.append(f"{format_score(mean)}  {number:>5}  {'':>9}  {verdict:<9}    person {person}{few}")
     return "\n".join(rows)
 
 
@@ -89,5 +109,5 @@ def format_summary(found: dict[str, Any]) -> str:
 
 def format_accuracy(found: dict[str, float]) -> str:
     names = {"accuracy": "all", "accuracy_df": "df", "accuracy_real": "real"}
-    names |= {"balanced_accuracy": "balanced", "auc": "AUC"}
+    names |= {"balanced_accuracy": "balanced", "auc": "AUC", "uncertain": "uncertain"}
     return ", ".join(f"{name} {found[key]:.3f}" for key, name in names.items() if key in found)

@@ -1,11 +1,10 @@
-"""Faces to scores, and scores to verdicts.
+"""Faces to scores: how real each looks to the network, 1 = real, 0 = forged.
 
-A score tells how real a face looks to the network: 1 = real, 0 = forged. Below the threshold that
-belongs to the weights, the verdict is "deepfake". A video's score is the mean of its faces' scores, the
-paper's aggregation; where several people appear, the lowest person's mean decides.
+A video's score is the mean of its faces' scores, the paper's aggregation; where several people appear, the
+lowest person's mean decides. What a score means is said by weights/verdicts.py.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,10 +22,9 @@ from pipeline import (
     resize_face,
 )
 from weights import Predict
+from weights.verdicts import Rule, verdict_of
 
 BATCH_SIZE = 32  # faces that the network sees at once
-MIN_FACES_PER_PERSON = 3  # a person seen in fewer frames of a video does not decide
-VERDICT_COLORS = {"real": "#1f77b4", "deepfake": "#d62728", "no face": "#7f7f7f", "error": "#7f7f7f"}
 
 
 class Result(NamedTuple):
@@ -39,7 +37,7 @@ class Result(NamedTuple):
     kind: str = "image"  # a face crop; else "video" or "photo"
     frames: int = 0  # frames sampled
     faces: tuple[Face, ...] = ()  # of a video or photograph, scored
-    note: str = ""  # what a reader should know of how the file was read
+    warning: str = ""  # what weakens the verdict, or how the file was read
 
 
 def score_crops(
@@ -103,42 +101,23 @@ def score_faces(
     return sampled, tuple(scored)
 
 
-def average_people(faces: Iterable[Face]) -> dict[int, tuple[float, int]]:
-    """Return {person: (mean score, number of faces)} of scored Faces."""
-    people = defaultdict(list)
-    for face in faces:
-        people[face.person].append(face.score)
-    return {person: (float(np.mean(scores)), len(scores)) for person, scores in sorted(people.items())}
-
-
-def lowest_person_score(people: dict[int, tuple[float, int]]) -> float | None:
-    """Return the lowest mean score among people seen often enough, or among all if none was; None of none."""
-    often = {person: found for person, found in people.items() if found[1] >= MIN_FACES_PER_PERSON}
-    return min((score for score, _ in (often or people).values()), default=None)
-
-
-def verdict_of(score: float | None, threshold: float) -> str:
-    """Return "deepfake" for a score below the threshold, else "real"; "error" for None."""
-    if score is None:
-        return "error"
-    return "deepfake" if score < threshold else "real"
-
-
-def summarize(results: Sequence[Result], threshold: float) -> dict[str, Any]:
-    """Return counts of the Results (files, scored, skipped, no_face) and, over those scored, average_score,
-    deepfake_percent and the verdict on the average (None and "error" if nothing was scored)."""
+def summarize(results: Sequence[Result], rule: Rule) -> dict[str, Any]:
+    """Return counts of the Results (files, scored, skipped, no_face, each verdict) and, over those scored,
+    average_score, deepfake_percent (scores below the threshold, as published) and the verdict on the average
+    (None and "error" if nothing was scored)."""
     scores = [r.score for r in results if r.score is not None]
-    no_face = sum(r.verdict == "no face" for r in results)
+    verdicts = Counter(r.verdict for r in results)
     average = float(np.mean(scores)) if scores else None
-    deepfakes = sum(r.verdict == "deepfake" for r in results)
+    deepfakes = sum(r.score is not None and r.score < rule.threshold_of(r.kind) for r in results)
     return {
         "files": len(results),
         "scored": len(scores),
-        "skipped": len(results) - len(scores) - no_face,
-        "no_face": no_face,
+        "skipped": len(results) - len(scores) - verdicts["no face"],
+        "no_face": verdicts["no face"],
+        "verdicts": dict(verdicts),
         "average_score": average,
         "deepfake_percent": 100 * deepfakes / len(scores) if scores else None,
-        "verdict": verdict_of(average, threshold),
+        "verdict": verdict_of(average, rule.threshold),
     }
 
 

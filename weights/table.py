@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import Face, Item, Pose, describe_error, write_atomically
-from weights.scores import VERDICT_COLORS, Result
+from weights.scores import Result
+from weights.verdicts import VERDICT_COLORS, Rule, describe_face
 
 BOX = ("left", "top", "right", "bottom")
 COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "frame", "time", "person",
-           *BOX, *Pose._fields, "settings")  # fmt: skip
+           *BOX, *Pose._fields, "settings", "sharpness", "warning")  # fmt: skip
 
 
-def list_rows(results: Iterable[Result]) -> Iterator[dict[str, Any]]:
+def list_rows(results: Iterable[Result], rule: Rule) -> Iterator[dict[str, Any]]:
     """Yield a dict per Result and, after a video or photograph, one per face, of kind "face"."""
     for r in results:
         score = None if r.score is None else round(r.score, 6)
         row = {"path": str(r.item.path), "score": score, "verdict": r.verdict, "label": r.item.label,
                "error": r.error, "kind": r.kind}  # fmt: skip
-        yield row | ({} if r.kind == "image" else {"frames": r.frames})
+        yield row | ({} if r.kind == "image" else {"frames": r.frames, "warning": r.warning})
         for face in r.faces:
             yield {
                 "path": row["path"],
@@ -31,24 +32,26 @@ def list_rows(results: Iterable[Result]) -> Iterator[dict[str, Any]]:
                 "person": face.person,
                 **dict(zip(BOX, face.box, strict=True)),
                 **{name: round(value, 2) for name, value in face.pose._asdict().items()},
+                "sharpness": round(face.sharpness, 2),
+                "warning": describe_face(face, rule),
             }
 
 
-def write_csv(path: Path, results: Iterable[Result], settings: str) -> None:
+def write_csv(path: Path, results: Iterable[Result], rule: Rule, settings: str) -> None:
     """Write the rows of `list_rows`, each with the settings that the score depends on, in words."""
 
     def write(part: Path) -> None:
         with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
-            writer.writerows(row | {"settings": settings} for row in list_rows(results))
+            writer.writerows(row | {"settings": settings} for row in list_rows(results, rule))
 
     write_atomically(path, write)
 
 
-def write_json(path: Path, results: Iterable[Result], summary: dict[str, Any]) -> None:
+def write_json(path: Path, results: Iterable[Result], rule: Rule, summary: dict[str, Any]) -> None:
     """Write {"summary": summary, "items": the rows of `list_rows`}; the summary holds the settings."""
-    content = {"summary": summary, "items": list(list_rows(results))}
+    content = {"summary": summary, "items": list(list_rows(results, rule))}
     write_atomically(path, lambda part: part.write_text(json.dumps(content, indent=1) + "\n"))
 
 
@@ -65,7 +68,8 @@ def read_json(path: Path) -> tuple[dict[str, Result], str]:
                 score = None if row["score"] is None else _read_number(row["score"], 0, 1)
                 item = Item(Path(name), str(row["label"]), "", "")
                 frames = int(_read_number(row.get("frames", 0)))
-                results[name] = Result(item, score, row["verdict"], str(row["error"]), row["kind"], frames)
+                known = str(row["error"]), row["kind"], frames, (), str(row.get("warning", ""))
+                results[name] = Result(item, score, row["verdict"], *known)
             else:
                 raise ValueError(f"kind {row['kind']!r}, verdict {row['verdict']!r}")
         return results, content["summary"]["settings"]
@@ -79,7 +83,8 @@ def _read_face(row: dict[str, Any]) -> Face:
     pose = Pose(*(_read_number(row[name]) for name in Pose._fields))
     _read_number(pose.size, 0, 100_000)
     score = _read_number(row["score"], 0, 1)
-    return Face(frame, _read_number(row["time"], 0), box, pose, person, score=score)
+    sharpness = _read_number(row.get("sharpness", 0), 0)
+    return Face(frame, _read_number(row["time"], 0), box, pose, person, sharpness, score=score)
 
 
 def _read_number(value: Any, least: float = -1e9, most: float = 1e9) -> float:

@@ -49,8 +49,8 @@ def evaluate_sources(images, name):
     """Return {dataset: {"image": figures, "video": figures}}, with "mean" over the datasets."""
     weights = find_weights(name)
     predict = load_predictor(weights)
-    scores = list(score_crops(images, predict, weights.resampling, weights.threshold))
-    found = evaluate_by_dataset(scores, weights.threshold)
+    scores = list(score_crops(images, predict, weights.resampling, weights.rule.threshold))
+    found = evaluate_by_dataset(scores, weights.rule.threshold)
     everything, mean = found.pop("all"), found.pop("mean")
     for level, figures in mean.items():
         for key in ("accuracy_df", "accuracy_real"):

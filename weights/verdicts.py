@@ -1,0 +1,149 @@
+"""Scores to verdicts: deepfake, uncertain or real.
+
+A card's thresholds split scores in two, as published. Where the card is calibrated too, a video or
+photograph gets one of three verdicts: the bounds were chosen on videos held back from training so that few
+real ones fall below the lower and few forged ones above the upper (split conformal prediction; see
+training/calibration.py).
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline import Face
+
+MIN_FACES_PER_PERSON = 3  # a person seen in fewer frames of a video does not decide
+REAL_ERROR = 0.05  # share of real videos that may be called deepfake
+FORGED_ERROR = 0.1  # share of forged videos that may be called real
+VERDICT_COLORS = {"real": "#1f77b4", "deepfake": "#d62728", "uncertain": "#b07d12", "no face": "#7f7f7f",
+                  "error": "#7f7f7f"}  # fmt: skip
+
+
+LEVELS = ("face", "video")  # what a card is calibrated for
+
+
+class Bounds(NamedTuple):
+    """Between which scores a verdict is uncertain."""
+
+    lower: float  # below: deepfake
+    upper: float  # above: real
+    spread: float  # standard deviation of the logits of real ones' scores
+
+
+class Rule(NamedTuple):
+    """How scores become verdicts: what the weights' card says, or what the user sets."""
+
+    threshold: float = 0.5  # a face's score below it is called a deepfake
+    video_threshold: float = 0.5  # likewise the mean of a person's faces in a video
+    face: Bounds | None = None  # for a single face; None: not calibrated, the threshold alone decides
+    video: Bounds | None = None  # for the mean of a person's faces in a video
+    min_size: float = 0.0  # pixels of Pose.size: smaller faces were not calibrated on
+    min_sharpness: float = 0.0  # likewise, see pipeline.measure_sharpness
+
+    def threshold_of(self, kind: str) -> float:
+        """Return the threshold for what is scored: a "video", or a single face."""
+        return self.video_threshold if kind == "video" else self.threshold
+
+    def bounds_of(self, kind: str) -> Bounds | None:
+        """Return the Bounds likewise; None for face crops, which are split in two, as published."""
+        return {"video": self.video, "photo": self.face}.get(kind)
+
+
+def read_rule(card: dict[str, Any]) -> Rule:
+    """Return the Rule of a card. Raises KeyError, TypeError or ValueError if the card is none."""
+    rule = Rule(float(card["threshold"]), float(card["threshold"]))
+    if found := card.get("calibration"):
+        face, video = (Bounds(*(float(found[level][name]) for name in Bounds._fields)) for level in LEVELS)
+        rule = Rule(rule.threshold, float(found["video"]["threshold"]), face, video)
+        rule = rule._replace(min_size=float(found["min_size"]), min_sharpness=float(found["min_sharpness"]))
+    values = [rule.threshold, rule.video_threshold, *(rule.face or ())[:2], *(rule.video or ())[:2]]
+    if not all(0 <= value <= 1 for value in values):
+        raise ValueError(f"thresholds {', '.join(f'{value:g}' for value in values)}: must be from 0 to 1")
+    return rule
+
+
+def verdict_of(score: float | None, threshold: float) -> str:
+    """Return "deepfake" for a score below the threshold, else "real"; "error" for None."""
+    if score is None:
+        return "error"
+    return "deepfake" if score < threshold else "real"
+
+
+def decide(faces: Iterable[Face], kind: str, rule: Rule) -> tuple[float | None, str, str]:
+    """Return (score, verdict, warnings in words) of the scored Faces of a "video" or "photo".
+
+    The score is the lowest person's mean. People decide who have enough faces (three in a video) that are
+    neither smaller nor more blurred than those calibrated on; if nobody has, all people's scores count, and
+    the verdict is uncertain.
+    """
+    faces = list(faces)
+    people = average_people(faces)
+    if not people:
+        return None, "no face", ""
+    deciding = find_deciding(faces, kind, rule)
+    score = min(people[person][0] for person in deciding or people)
+    verdict = classify(score, kind, rule, len(deciding))
+    return score, verdict, describe_doubts(faces, deciding, rule)
+
+
+def classify(score: float, kind: str, rule: Rule, people: int = 1) -> str:
+    """Return the verdict on the lowest mean of so many people in a "video" or "photo"."""
+    bounds = rule.bounds_of(kind)
+    if bounds is None:
+        return verdict_of(score, rule.threshold_of(kind))
+    if not people:
+        return "uncertain"
+    if score < lower_bound(bounds, people):
+        return "deepfake"
+    return "real" if score > bounds.upper else "uncertain"
+
+
+def find_deciding(faces: Iterable[Face], kind: str, rule: Rule) -> list[int]:
+    """Return the people who have enough faces in which the weights can be trusted."""
+    least = MIN_FACES_PER_PERSON if kind == "video" else 1
+    clear = average_people(face for face in faces if not describe_face(face, rule))
+    return [person for person, (_, number) in clear.items() if number >= least]
+
+
+def lower_bound(bounds: Bounds, people: int) -> float:
+    """Return below which score the lowest of several people is called a deepfake.
+
+    The more people, the lower the lowest of them, though all are real. So that no more real videos of many
+    people are called deepfake than of one, each person may be wrong in a share of REAL_ERROR only
+    (Bonferroni). So far out there are too few videos to count: the logits of real scores are taken to be
+    normally distributed there.
+    """
+    normal = NormalDist()
+    shift = bounds.spread * (normal.inv_cdf(REAL_ERROR / people) - normal.inv_cdf(REAL_ERROR))
+    odds = bounds.lower / max(1 - bounds.lower, 1e-9) * math.exp(shift)
+    return odds / (1 + odds)
+
+
+def describe_face(face: Face, rule: Rule) -> str:
+    """Return why the weights cannot be trusted on a face: "small", "blurred" or both, or ""."""
+    small = face.pose.size < rule.min_size
+    blurred = face.sharpness < rule.min_sharpness
+    return " and ".join(["small"] * small + ["blurred"] * blurred)
+
+
+def describe_doubts(faces: Sequence[Face], deciding: Sequence[int], rule: Rule) -> str:
+    """Return in words what weakens a verdict, or ""."""
+    doubts = [describe_face(face, rule) for face in faces]
+    counts = {word: sum(word in doubt for doubt in doubts) for word in ("small", "blurred")}
+    parts = [] if deciding else ["too few clear faces to decide"]
+    parts += [f"{number} of {len(faces)} faces {word}" for word, number in counts.items() if number]
+    if len(deciding) > 1:
+        parts.append(f"{len(deciding)} people, the lowest decides")
+    return ", ".join(parts)
+
+
+def average_people(faces: Iterable[Face]) -> dict[int, tuple[float, int]]:
+    """Return {person: (mean score, number of faces)} of scored Faces."""
+    people = defaultdict(list)
+    for face in faces:
+        people[face.person].append(face.score)
+    return {person: (float(np.mean(scores)), len(scores)) for person, scores in sorted(people.items())}
