@@ -25,7 +25,8 @@ from tqdm import tqdm
 import pipeline
 from pipeline import Item, fail, printable
 from weights import Predict, Weights, find_weights, load_predictor
-from weights.figures import map_evidence, plot_evidence, plot_results, plot_videos
+from weights.evidence import measure_evidence, plot_evidence
+from weights.figures import plot_results
 from weights.media import score_file, try_annotating
 from weights.metrics import evaluate_results
 from weights.report import format_video, print_report
@@ -51,8 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     searched = [(item, name) for item, name in files if arguments.align or item.is_video]
     crops = [] if arguments.align else [item for item, _ in files if not item.is_video]
     try:
-        if arguments.plot and crops and searched:
-            raise ValueError("--plot takes images or videos, not both")
         check_targets(arguments, files)
         weights = find_weights(arguments.weights)
         weights = weights._replace(path=Path(os.path.abspath(weights.path)))  # also for other processes
@@ -73,8 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.explain:
             explain(arguments.explain, files, results, weights, predict)
         if arguments.plot:
-            plot = plot_videos if searched else plot_results
-            plot([results[path] for path in order], weights.rule.threshold, arguments.plot)
+            plot_results([results[path] for path in order], weights.rule, arguments.plot)
     except (OSError, ValueError, ImportError, MemoryError) as error:
         status = fail(1, pipeline.describe_error(error))
     except BaseException:  # interrupted: keep what is done
@@ -244,7 +242,8 @@ def explain(folder: Path, files: Files, results: Results, weights: Weights, pred
         score = lowest.score if lowest else result.score
         when = f", at {lowest.time:.2f} s" if lowest and result.kind == "video" else ""
         title = f"{printable(item.path.name)}{when}: {score:.3f}, {verdict_of(score, weights.rule.threshold)}"
-        plot_evidence(face, map_evidence(face, predict), title, folder / f"{name}.png")
+        patches = measure_evidence(face, predict)
+        plot_evidence(face, patches, weights.card, title, folder / f"{name}.png")
 
 
 def describe_outcome(arguments: Namespace, results: list[Result], weights: Weights) -> dict[str, Any]:

@@ -10,16 +10,21 @@ from conftest import ROOT, run_script
 import pipeline
 from classifiers import scale_pixels
 from weights import find_weights, load_predictor
-from weights.figures import compute_logits, map_evidence
+from weights.evidence import compute_logits, describe_evidence, map_evidence, measure_evidence, measure_normal
 
 WEIGHTS = find_weights("Meso4_DF")
 
 
 def test_plot_of_videos(films, tmp_path):
-    run_script("deepfakes_images.py", films / "pair.mp4", films / "real", "--plot", tmp_path / "o.png")
-    assert pipeline.read_image(tmp_path / "o.png").shape == (640, 1100, 3)
-    both = run_script("deepfakes_images.py", films, "test_images", "--plot", tmp_path / "x.png", status=2)
-    assert both.stderr == "deepfakes_images.py: --plot takes images or videos, not both\n"
+    run_script("deepfakes_images.py", films / "pair.mp4", "--plot", tmp_path / "one.png")
+    assert pipeline.read_image(tmp_path / "one.png").shape == (320, 1100, 3)
+    # images and videos together: all scores, the lowest face of each, a timeline for each video
+    run_script("deepfakes_images.py", films, "test_images", "--plot", tmp_path / "all.png", status=1)
+    assert pipeline.read_image(tmp_path / "all.png").shape == (
+        100 * (2 * 175 + 30 + 360 + 3 * 320) // 100,
+        1100,
+        3,
+    )
     nobody = films / "nobody.mp4"
     assert (
         "no score to draw"
@@ -51,12 +56,28 @@ def test_the_map_finds_a_planted_artefact(name, half):
     ]
     planted = face.copy()
     planted[where] = forged[where]
-    before, evidence = (map_evidence(f, load_predictor(WEIGHTS)) for f in (face, planted))
+    before, evidence = (map_evidence(measure_evidence(f, load_predictor(WEIGHTS))) for f in (face, planted))
     inside = np.zeros((256, 256), bool)
     inside[where] = True
     assert evidence.shape == (256, 256)
     assert inside[np.unravel_index((evidence - before).argmax(), evidence.shape)]
     assert evidence[inside].mean() > evidence[~inside].mean()
+
+
+def test_maps_say_what_is_unusual():
+    images = pipeline.find_images([ROOT / "test_images"])
+    faces = {label: np.stack(list(pipeline.load_faces([i for i in images if i.label == label], "bilinear")))
+             for label in pipeline.LABELS}  # fmt: skip
+    predict = load_predictor(WEIGHTS)
+    found = measure_normal(faces["real"], predict)
+    assert np.shape(found["normal"]) == (15, 15)
+    own = [describe_evidence(measure_evidence(face, predict), {"maps": found}) for face in faces["real"]]
+    assert sum(line.startswith("Nothing unusual") for line in own) >= 3  # 95 % of four, as quantiles go
+    forged = np.array(found["normal"])
+    forged[13, 2] += found["usual"] + 0.1
+    line = describe_evidence(forged, {"maps": found})
+    assert line == "Unusual: more than in 95 % of real faces, most in the lower left of the picture."
+    assert describe_evidence(forged, {}) == ""
 
 
 def test_explained(films, tmp_path):

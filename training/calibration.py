@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import CROP_ZOOM, Item, measure_sharpness, read_image, split_video
-from weights.figures import compute_logits
+from weights.evidence import compute_logits
 from weights.metrics import choose_threshold, compute_auc
 from weights.verdicts import FORGED_ERROR, LEVELS, MIN_FACES_PER_PERSON, REAL_ERROR
 

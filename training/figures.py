@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import pipeline
+from pipeline import printable
 from weights.figures import draw_faces, draw_histogram, draw_roc
 from weights.metrics import collect_labelled
 from weights.scores import Result
@@ -60,10 +61,18 @@ def draw_evaluation(scores: Sequence[Result], threshold: float, path: Path) -> N
     # how far on the wrong side of the threshold
     sides = [1 if s.item.label == "real" else -1 for s in scores]
     wrongness = (threshold - np.array([s.score for s in scores])) * sides
-    order = np.argsort(wrongness)[::-1][:WORST]
-    worst = [scores[i] for i in order if wrongness[i] > 0]
+    # one of a video: its frames are alike
+    of_video: dict[str, Result] = {}
+    for i in np.argsort(-wrongness):
+        if wrongness[i] > 0:
+            of_video.setdefault(scores[i].item.video, scores[i])
+    worst = list(of_video.values())[:WORST]
     lower.suptitle("Most wrongly classified" if worst else "None wrongly classified", fontsize=11)
-    draw_faces(list(lower.subplots(2, WORST // 2).flat), worst)
+    cells = list(lower.subplots(2, WORST // 2).flat)
+    draw_faces(cells, worst)
+    for cell, result in zip(cells, worst, strict=False):  # where to find it
+        shown = printable("/".join(result.item.path.parts[-2:]))
+        cell.set_xlabel(f"{result.item.label}: {shown}", fontsize=6, wrap=True)
     pipeline.write_atomically(path, lambda part: figure.savefig(part, dpi=110))
 
 

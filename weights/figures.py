@@ -1,4 +1,4 @@
-"""Pictures of results: ranked faces, histogram, ROC curve, scores over time, maps of evidence."""
+"""Pictures of results: all scores, histogram, ROC curve, faces in order, scores over time."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -8,55 +8,83 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import IMAGE_SIZE, LABELS, load_faces, printable, write_atomically
-from weights import Predict
+from pipeline import LABELS, printable, write_atomically
 from weights.metrics import collect_labelled, compute_auc, compute_roc
 from weights.scores import Result, load_scored_face
-from weights.verdicts import VERDICT_COLORS, average_people, verdict_of
+from weights.verdicts import VERDICT_COLORS, Rule, average_people, classify, find_deciding, verdict_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
 
-MOST_FACES = 32  # in a figure
+MOST_FACES, MOST_VIDEOS = 32, 6  # in a figure
 
 
-def plot_results(results: Iterable[Result], threshold: float, path: Path) -> None:
-    """Draw face crops in order of score, the histogram and, where both labels occur, the ROC curve.
+def plot_results(results: Iterable[Result], rule: Rule, path: Path) -> None:
+    """Draw what was scored: overview, histogram and, where both labels occur, ROC curve; faces; timelines.
 
-    If there are more than 32 faces, 32 are shown, evenly spaced in the order. Raises ValueError when
-    nothing was scored, OSError when `path` cannot be written.
+    Up to 32 faces are shown, evenly spaced in the order of scores, of videos and photographs the lowest
+    face each; up to six timelines, of the videos with the lowest scores. Raises ValueError when nothing was
+    scored, OSError when `path` cannot be written.
     """
     from matplotlib.figure import Figure
 
     ranked = sorted((r for r in results if r.score is not None), key=attrgetter("score"))
     if not ranked:
         raise ValueError("no score to draw")
-    shown = [ranked[i] for i in np.linspace(0, len(ranked) - 1, min(len(ranked), MOST_FACES)).astype(int)]
+    videos = [r for r in ranked if r.kind == "video"][:MOST_VIDEOS]
+    # a single video is its timeline; others get one if they are few
+    shown = [] if len(ranked) == len(videos) == 1 else pick_evenly(ranked, MOST_FACES)
     columns = min(8, max(4, len(shown)))
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(1.45 * columns, 1.75 * rows + 3.6), layout="constrained")
-    upper, lower = figure.subfigures(2, squeeze=False, height_ratios=(1.75 * rows, 3.6)).flat
-    few = "" if len(shown) == len(ranked) else f" ({len(shown)} of {len(ranked)} faces)"
-    upper.suptitle(f"From forged (0) to real (1){few}", fontsize=11)
-    draw_faces(list(upper.subplots(rows, columns, squeeze=False).flat), shown)
-    labelled = {r.item.label for r in ranked} >= set(LABELS)
-    panels = lower.subplots(1, 2 if labelled else 1, squeeze=False)[0]
-    draw_histogram(panels[0], ranked, threshold)
-    if labelled:
-        draw_roc(panels[1], ranked)
-    write_atomically(path, lambda part: figure.savefig(part, dpi=120))
+    heights = [1.75 * rows + 0.3, 3.6] * bool(shown) + [3.2] * len(videos)
+    width = 11 if videos else 1.45 * columns
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+    parts = list(figure.subfigures(len(heights), squeeze=False, height_ratios=heights).flat)
+    if shown:
+        few = "" if len(shown) == len(ranked) else f" ({len(shown)} of {len(ranked)})"
+        parts[0].suptitle(f"From forged (0) to real (1){few}", fontsize=11)
+        draw_faces(list(parts[0].subplots(rows, columns, squeeze=False).flat), shown)
+        labelled = {r.item.label for r in ranked} >= set(LABELS)
+        panels = parts[1].subplots(1, 3 if labelled else 2, squeeze=False)[0]
+        draw_overview(panels[0], ranked, rule)
+        draw_histogram(panels[1], ranked, rule.threshold)
+        if labelled:
+            draw_roc(panels[2], ranked)
+    for part, result in zip(parts[2 * bool(shown) :], videos, strict=True):
+        draw_video(part, result, rule)
+    write_atomically(path, lambda part: figure.savefig(part, dpi=100))
+
+
+def pick_evenly(ranked: Sequence[Result], count: int) -> list[Result]:
+    return [ranked[i] for i in np.linspace(0, len(ranked) - 1, min(len(ranked), count)).astype(int)]
+
+
+def draw_overview(panel: "Axes", ranked: Sequence[Result], rule: Rule) -> None:
+    """Draw all scores in order, coloured by verdict."""
+    for verdict in sorted({r.verdict for r in ranked}):
+        own = [(place, r.score) for place, r in enumerate(ranked, 1) if r.verdict == verdict]
+        label = f"{verdict}: {len(own)}"
+        panel.plot(*zip(*own, strict=True), "o", color=VERDICT_COLORS[verdict], markersize=4, label=label)
+    panel.axhline(rule.threshold, color="black", linestyle=":", linewidth=1)
+    panel.set(ylim=(-0.03, 1.03), xlabel="files in order of score", title="All scores")
+    panel.set_ylabel("score: 0 = deepfake/f2f, 1 = real")
+    panel.legend(fontsize=8)
 
 
 def draw_faces(cells: Sequence["Axes"], results: Sequence[Result]) -> None:
-    """Draw each face crop with its score and verdict, one per axes; switch the remaining axes off."""
+    """Draw each Result's face crop, or lowest face, with its score and verdict, one per axes.
+
+    The remaining axes are switched off.
+    """
     for cell in cells[len(results) :]:
         cell.axis("off")
-    faces = load_faces([r.item for r in results], "bilinear")
-    for cell, result, face in zip(cells, results, faces, strict=False):
-        draw_face(cell, result, face)
+    for cell, result in zip(cells, results, strict=False):
+        lowest = min(result.faces, key=attrgetter("score"), default=None)
+        draw_face(cell, result, load_scored_face(result, lowest, "bilinear"))
 
 
-def draw_face(cell: "Axes", result: Result, face: np.ndarray | Exception | None) -> None:
+def draw_face(cell: "Axes", result: Result, face: np.ndarray | None) -> None:
     """Draw one face with its score and verdict; without an array, only these: the file may be gone."""
     color = VERDICT_COLORS[result.verdict]
     cell.set(xticks=[], yticks=[])
@@ -65,7 +93,7 @@ def draw_face(cell: "Axes", result: Result, face: np.ndarray | Exception | None)
     cell.set_title(f"{result.score:.3f} {result.verdict}", fontsize=8, color=color)
     if result.item.label:
         cell.set_xlabel(f"labelled {result.item.label}", fontsize=7)
-    if isinstance(face, np.ndarray):
+    if face is not None:
         cell.imshow(face)
 
 
@@ -98,91 +126,30 @@ def draw_roc(panel: "Axes", results: Iterable[Result]) -> None:
 
 # --- scores over time -----------------------------------------------------------------------------
 
-MOST_VIDEOS = 6  # in a figure
+
+def draw_video(figure: "SubFigure", result: Result, rule: Rule) -> None:
+    """Draw a video's scores over time, with its lowest and highest face."""
+    panel, *cells = figure.subplots(1, 3, width_ratios=(4, 1, 1))
+    draw_timeline(panel, result, rule)
+    for cell, choose, name in zip(cells, (min, max), ("lowest", "highest"), strict=True):
+        face = choose(result.faces, key=attrgetter("score"))
+        one = result._replace(score=face.score, verdict=verdict_of(face.score, rule.threshold))
+        draw_face(cell, one, load_scored_face(result, face, "bilinear"))
+        cell.set_xlabel(f"{name}, at {face.time:.2f} s", fontsize=8)
 
 
-def plot_videos(results: Iterable[Result], threshold: float, path: Path) -> None:
-    """Draw the scores of videos over time, with the lowest and the highest face of each.
-
-    If there are more than six videos, the six with the lowest scores are shown. Raises as `plot_results`.
-    """
-    from matplotlib.figure import Figure
-
-    ranked = sorted((r for r in results if r.faces), key=attrgetter("score"))
-    if not ranked:
-        raise ValueError("no score to draw")
-    shown = ranked[:MOST_VIDEOS]
-    figure = Figure(figsize=(11, 3.2 * len(shown)), layout="constrained")
-    rows = figure.subplots(len(shown), 3, squeeze=False, width_ratios=(4, 1, 1))
-    for (panel, *cells), result in zip(rows, shown, strict=True):
-        draw_timeline(panel, result, threshold)
-        for cell, choose, name in zip(cells, (min, max), ("lowest", "highest"), strict=True):
-            face = choose(result.faces, key=attrgetter("score"))
-            one = result._replace(score=face.score, verdict=verdict_of(face.score, threshold))
-            draw_face(cell, one, load_scored_face(result, face, "bilinear"))
-            cell.set_xlabel(f"{name}, at {face.time:.2f} s", fontsize=8)
-    write_atomically(path, lambda part: figure.savefig(part, dpi=100))
-
-
-def draw_timeline(panel: "Axes", result: Result, threshold: float) -> None:
+def draw_timeline(panel: "Axes", result: Result, rule: Rule) -> None:
     """Draw a video's scores over time, one line per person."""
+    deciding = find_deciding(result.faces, result.kind, rule)
     for person, (mean, _) in average_people(result.faces).items():
         own = [face for face in result.faces if face.person == person]
-        label = f"person {person}: mean {mean:.3f}, {verdict_of(mean, threshold)}"
+        verdict = classify(mean, result.kind, rule, len(deciding) if person in deciding else 0)
+        label = f"person {person}: mean {mean:.3f}, {verdict}"
         panel.plot([face.time for face in own], [face.score for face in own], marker="o", label=label)
+    threshold = rule.threshold
     panel.axhspan(0, threshold, color=VERDICT_COLORS["deepfake"], alpha=0.08)
     panel.axhline(threshold, color="black", linestyle=":", label=f"threshold {threshold:g}")
     panel.set(ylim=(-0.03, 1.03), xlabel="seconds", ylabel="score: 0 = deepfake/f2f, 1 = real")
     title = f"{printable(result.item.path.name)}: {result.score:.3f}, {result.verdict}"
     panel.set_title(title, fontsize=10, parse_math=False)
     panel.legend(fontsize=8)
-
-
-# --- where the evidence lies ----------------------------------------------------------------------
-
-PATCH, STRIDE = 32, 16  # pixels of a 256x256 face
-
-
-def map_evidence(face: np.ndarray, predict: Predict) -> np.ndarray:
-    """Return how much each pixel of a face speaks for "forged": float32 (256, 256), in logits.
-
-    Occlusion: each patch in turn is replaced by shuffled pixels of the face. A pixel's value is the rise
-    of the logit, averaged over the patches that cover it: positive where the face speaks for forged,
-    negative where it speaks for real. The logit is used since the score itself saturates. `face` is
-    uint8 (256, 256, 3); `predict` is what `weights.load_predictor` returns.
-    """
-    shuffled = np.random.default_rng(0).permutation(face.reshape(-1, 3)).reshape(face.shape)
-    starts = range(0, IMAGE_SIZE - PATCH + 1, STRIDE)
-    patches = [np.s_[y : y + PATCH, x : x + PATCH] for y in starts for x in starts]
-    occluded = np.repeat(face[None], len(patches), axis=0)
-    for image, patch in zip(occluded, patches, strict=True):
-        image[patch] = shuffled[patch]
-    rises = compute_logits(predict(occluded)) - compute_logits(predict(face[None]))
-    total, covers = np.zeros((2, IMAGE_SIZE, IMAGE_SIZE), np.float32)
-    for rise, patch in zip(rises, patches, strict=True):
-        total[patch] += rise
-        covers[patch] += 1
-    return total / covers
-
-
-def compute_logits(scores: np.ndarray) -> np.ndarray:
-    """Return the logits of float32 scores, float64 (N,); scores of exactly 0 or 1 are moved inwards."""
-    scores = np.clip(scores.astype(np.float64), 1e-30, 1 - 2.0**-25)
-    return np.log(scores) - np.log1p(-scores)
-
-
-def plot_evidence(face: np.ndarray, evidence: np.ndarray, title: str, path: Path) -> None:
-    """Draw a face beside itself overlaid with its map of evidence (see `map_evidence`)."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.4, 3.6), layout="constrained")
-    plain, overlaid = figure.subplots(1, 2)
-    limit = max(float(np.abs(evidence).max()), 1e-3)
-    plain.imshow(face)
-    overlaid.imshow(face)
-    colors = overlaid.imshow(evidence, cmap="RdBu_r", vmin=-limit, vmax=limit, alpha=0.55)
-    for panel in (plain, overlaid):
-        panel.axis("off")
-    figure.colorbar(colors, ax=overlaid, label="logit: speaks for forged (red), for real (blue)")
-    figure.suptitle(title, fontsize=10, parse_math=False)
-    write_atomically(path, lambda part: figure.savefig(part, dpi=100))

@@ -1,0 +1,125 @@
+"""Where in a face the evidence lies: maps by occlusion, what is normal in them, and their pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from pipeline import IMAGE_SIZE, write_atomically
+from weights import Predict
+
+PATCH, STRIDE = 32, 16  # pixels of a 256x256 face
+STARTS = range(0, IMAGE_SIZE - PATCH + 1, STRIDE)
+PATCHES = [np.s_[y : y + PATCH, x : x + PATCH] for y in STARTS for x in STARTS]
+BLUR = 12  # pixels: radius of the blur that hides a patch
+LIMIT = 1.0  # logits: where the colours end, if the weights' card does not say
+
+
+def shuffle_pixels(face: np.ndarray) -> np.ndarray:
+    """Return a face's pixels in random order, the same at each call."""
+    return np.random.default_rng(0).permutation(face.reshape(-1, 3)).reshape(face.shape)
+
+
+def blur_pixels(face: np.ndarray) -> np.ndarray:
+    """Return a face so blurred that no trace of a forgery is left, of about the same colours."""
+    return np.asarray(Image.fromarray(face).filter(ImageFilter.GaussianBlur(BLUR)))
+
+
+def measure_evidence(
+    face: np.ndarray, predict: Predict, hide: Callable[[np.ndarray], np.ndarray] = shuffle_pixels
+) -> np.ndarray:
+    """Return how much each patch of a face speaks for "forged": float64 (15, 15), in logits.
+
+    Occlusion: each patch in turn is replaced by that of hide(face). The value is the rise of the logit:
+    positive where the face speaks for forged, negative where it speaks for real. The logit is used since the
+    score itself saturates. `face` is uint8 (256, 256, 3); `predict` is what `weights.load_predictor` returns.
+    """
+    hidden = hide(face)
+    occluded = np.repeat(face[None], len(PATCHES), axis=0)
+    for image, patch in zip(occluded, PATCHES, strict=True):
+        image[patch] = hidden[patch]
+    rises = compute_logits(predict(occluded)) - compute_logits(predict(face[None]))
+    return rises.reshape(len(STARTS), len(STARTS))
+
+
+def map_evidence(patches: np.ndarray) -> np.ndarray:
+    """Return the map of evidence of patches (see `measure_evidence`), float32 (256, 256).
+
+    A pixel's value is the mean over the patches that cover it.
+    """
+    total, covers = np.zeros((2, IMAGE_SIZE, IMAGE_SIZE), np.float32)
+    for rise, patch in zip(patches.ravel(), PATCHES, strict=True):
+        total[patch] += rise
+        covers[patch] += 1
+    return total / covers
+
+
+def compute_logits(scores: np.ndarray) -> np.ndarray:
+    """Return the logits of scores, float64 (N,); scores of exactly 0 or 1 are moved inwards."""
+    scores = np.clip(scores.astype(np.float64), 1e-30, 1 - 2.0**-25)
+    return np.log(scores) - np.log1p(-scores)
+
+
+def measure_normal(faces: np.ndarray, predict: Predict) -> dict[str, Any]:
+    """Return what is normal in maps of real faces, uint8 (N, 256, 256, 3): what a card holds as "maps".
+
+    "normal" is the mean of their patches; "usual" is how far 95 % of them rise above it at most; "limit" is
+    where the colours of pictures end.
+    """
+    found = np.stack([measure_evidence(face, predict) for face in faces])
+    normal = found.mean(axis=0)
+    rises = (found - normal).max(axis=(1, 2))
+    limit = float(np.quantile(np.abs(found), 0.995))
+    return {
+        "faces": len(faces),
+        "normal": [[round(value, 3) for value in row] for row in normal.tolist()],
+        "usual": round(float(np.quantile(rises, 0.95)), 3),
+        "limit": round(limit, 3),
+    }
+
+
+def describe_evidence(patches: np.ndarray, card: dict[str, Any]) -> str:
+    """Return in words whether a map shows more than maps of real faces do, "" if the card does not say."""
+    if "maps" not in card:
+        return ""
+    rises = patches - np.array(card["maps"]["normal"])
+    if rises.max() <= card["maps"]["usual"]:
+        return "Nothing unusual: 95 % of real faces have maps like this."
+    y, x = np.unravel_index(rises.argmax(), rises.shape)
+    names = [("upper", "middle", "lower"), ("left", "centre", "right")]
+    where = " ".join(dict.fromkeys(names[axis][int(i) * 3 // len(STARTS)] for axis, i in enumerate((y, x))))
+    return f"Unusual: more than in 95 % of real faces, most in the {where} of the picture."
+
+
+def draw_evidence(face: np.ndarray, patches: np.ndarray, card: dict[str, Any], title: str) -> Any:
+    """Return a figure: a face, its map of evidence and, if the card has it, the mean map of real faces."""
+    from matplotlib.figure import Figure
+
+    maps = {"speaks for forged (red) or real (blue)": map_evidence(patches)}
+    limit = LIMIT
+    if "maps" in card:
+        limit = card["maps"]["limit"]
+        maps["what is normal: the mean of real faces"] = map_evidence(np.array(card["maps"]["normal"]))
+    figure = Figure(figsize=(3.6 * len(maps) + 3.8, 4), layout="constrained")
+    plain, *overlaid = figure.subplots(1, len(maps) + 1)
+    plain.imshow(face)
+    for panel, (name, evidence) in zip(overlaid, maps.items(), strict=True):
+        panel.imshow(face if panel is overlaid[0] else np.full_like(face, 255))
+        colors = panel.imshow(evidence, cmap="RdBu_r", vmin=-limit, vmax=limit, alpha=0.55)
+        panel.set_title(name, fontsize=9)
+    for panel in (plain, *overlaid):
+        panel.axis("off")
+    figure.colorbar(colors, ax=overlaid, label="logit")
+    sentence = describe_evidence(patches, card)
+    figure.suptitle("\n".join(filter(None, (title, sentence))), fontsize=10, parse_math=False)
+    return figure
+
+
+def plot_evidence(
+    face: np.ndarray, patches: np.ndarray, card: dict[str, Any], title: str, path: Path
+) -> None:
+    """Write the figure of `draw_evidence`."""
+    figure = draw_evidence(face, patches, card, title)
+    write_atomically(path, lambda part: figure.savefig(part, dpi=100))
