@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         save(now=True)
     except OSError as error:
         status = fail(1, f"cannot write: {error}")
+    if arguments.report and not status:
+        status = try_reporting(arguments, done, weights, predict)
     print_report(done, summary, weights.card)
     return status or int(any(r.score is None or r.error for r in done))
 
@@ -91,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def check_targets(arguments: Namespace, files: Files) -> None:
     """Raise ValueError if an output would overwrite an input or another output."""
     taken = {os.path.realpath(item.path): "an input" for item, _ in files}
-    targets = [target for target in (arguments.csv, arguments.json, arguments.plot) if target]
+    targets = list_targets(arguments)
     if arguments.annotate:
         targets += [name_copy(arguments.annotate, item, name) for item, name in files]
     if arguments.explain:
@@ -138,7 +140,7 @@ def judge_anew(result: Result, rule: Rule) -> Result:
 
 def describe_settings(arguments: Namespace, weights: Weights) -> str:
     """Return what the scores depend on, in one line."""
-    names = ("align", "frames", "every", "everyone", "min_size")
+    names = ("align", "frames", "every", "start", "end", "everyone", "min_size")
     search = ", ".join(f"{name} {getattr(arguments, name)}" for name in names)
     digest = pipeline.compute_sha256(weights.path)[:8]
     return f"{weights.path.name} {digest}, {weights.resampling}, {search}"
@@ -197,10 +199,12 @@ def score_videos(
         )
         for item, name in todo
     ]
-    wanted = pipeline.FaceOptions(
-        arguments.frames, arguments.every, everyone=arguments.everyone, min_size=arguments.min_size
-    )
-    options = {"weights": weights, "options": wanted}
+    names = ("frames", "every", "start", "end", "everyone", "min_size")
+    wanted = pipeline.FaceOptions(**{name: getattr(arguments, name) for name in names})
+    options: dict[str, Any] = {"weights": weights, "options": wanted}
+    if arguments.jobs == 1 and not arguments.dask:  # show progress over a video's frames
+        total = None if arguments.every else arguments.frames
+        options["watch"] = lambda frames: tqdm(frames, total=total, unit="frame", **BAR)
     found = pipeline.run_jobs(score_file, calls, options, arguments.jobs, arguments.dask)
     print(f" score  faces  %deepfake  verdict    {'photograph' if arguments.align else 'video'}")
     bar = tqdm(total=len(searched), unit="file", **BAR)
@@ -246,6 +250,21 @@ def explain(folder: Path, files: Files, results: Results, weights: Weights, pred
         plot_evidence(face, patches, weights.card, title, folder / f"{name}.png")
 
 
+def try_reporting(arguments: Namespace, done: list[Result], weights: Weights, predict: Predict) -> int:
+    """Write --report; return the exit status."""
+    from weights.page import write_report
+
+    def watch(results: Iterable[Result]) -> Iterable[Result]:
+        return tqdm(results, total=len(done), desc="report", unit="file", **BAR)
+
+    try:
+        settings = describe_settings(arguments, weights)
+        write_report(arguments.report, done, weights, predict, settings, watch)
+        return 0
+    except (OSError, ValueError, MemoryError) as error:
+        return fail(1, pipeline.describe_error(error))
+
+
 def describe_outcome(arguments: Namespace, results: list[Result], weights: Weights) -> dict[str, Any]:
     """Return the summary that --json holds beside the rows: of all files, and of each kind that occurred."""
     rule = weights.rule
@@ -277,7 +296,9 @@ def describe_outcome(arguments: Namespace, results: list[Result], weights: Weigh
 
 
 def parse_arguments(argv: Sequence[str] | None) -> Namespace:
-    parser = pipeline.make_parser(__doc__, "[PATH ...] [options]")
+    parser = pipeline.make_parser(
+        __doc__, "[PATH ...] [options]", "python3 deepfakes_images.py clip.mp4 --report report.html"
+    )
     count, number = pipeline.read_count, pipeline.read_number
     # fmt: off
     add = parser.add_argument
@@ -288,13 +309,16 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--align", action="store_true", help="the images are photographs: find their faces")
     add("--frames", type=count, default=30, metavar="N", help="frames to sample per video (default: %(default)s)")
     add("--every", type=count, default=0, metavar="N", help="sample every Nth frame instead")
+    add("--start", type=pipeline.read_time, default=0.0, metavar="TIME", help="of the first frame, in seconds or as 00:01:30 (default: %(default)s)")
+    add("--end", type=pipeline.read_time, metavar="TIME", help="of the last frame (default: the video's end)")
     add("--everyone", action="store_true", help="score all faces of a frame (default: the largest)")
     add("--min-size", type=number, default=0.0, metavar="PIXELS", help="skip smaller faces; 80 or more is faster (default: %(default)s)")
     add = parser.add_argument_group("output").add_argument
+    add("--report", type=read_page_target, metavar="FILE", help="write all of it, with faces, timelines and maps, as one page to read, mail or print (.html)")
     add("--csv", type=read_target, metavar="FILE", help="write a row per image, video and face")
     add("--json", type=read_target, metavar="FILE", help="write these rows and the summary")
     add("--resume", action="store_true", help="continue from what --json holds")
-    add("--plot", type=read_figure_target, metavar="FILE", help=f"draw faces, histogram and ROC curve, or a video's scores over time ({', '.join(FIGURE_SUFFIXES)})")
+    add("--plot", type=read_figure_target, metavar="FILE", help=f"draw all scores, faces, histogram, ROC curve and videos' scores over time ({', '.join(FIGURE_SUFFIXES)})")
     add("--annotate", type=read_folder, metavar="FOLDER", help="write copies with boxes, scores and verdicts")
     add("--explain", type=read_folder, metavar="FOLDER", help="write maps of where in the faces the evidence lies")
     add = parser.add_argument_group("parallel work on videos").add_argument
@@ -302,12 +326,18 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--dask", metavar="ADDRESS", help="use the Dask cluster with this scheduler")
     # fmt: on
     arguments = pipeline.parse(parser, argv)
-    targets = [target for target in (arguments.csv, arguments.json, arguments.plot) if target]
+    targets = list_targets(arguments)
     if len({os.path.realpath(target) for target in targets}) < len(targets):
-        parser.error("--csv, --json and --plot must be different files")
+        parser.error("--report, --csv, --json and --plot must be different files")
+    pipeline.check_times(parser, arguments)
     if arguments.resume and not arguments.json:
         parser.error("--resume needs --json: the file to continue from")
     return arguments
+
+
+def list_targets(arguments: Namespace) -> list[Path]:
+    """Return the files to write, those for each input apart."""
+    return [target for name in ("report", "csv", "json", "plot") if (target := getattr(arguments, name))]
 
 
 def read_fraction(text: str) -> float:
@@ -338,6 +368,12 @@ def read_folder(text: str) -> Path:
     if not os.access(path, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text}: Permission denied")
     return path
+
+
+def read_page_target(text: str) -> Path:
+    if not text.lower().endswith((".html", ".htm")):
+        raise argparse.ArgumentTypeError(f"{text} must end in .html")
+    return read_target(text)
 
 
 def read_figure_target(text: str) -> Path:

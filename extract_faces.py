@@ -82,7 +82,9 @@ def count(number: int, noun: str) -> str:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = pipeline.make_parser(__doc__, "[VIDEO ...] [options]")
+    parser = pipeline.make_parser(
+        __doc__, "[VIDEO ...] [options]", "python3 extract_faces.py clip.mp4 --output faces/clip --frames 60"
+    )
     count, number = pipeline.read_count, pipeline.read_number
     # fmt: off
     add = parser.add_argument
@@ -98,6 +100,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument_group("which faces").add_argument
     add("--detector", choices=("hog", "cnn"), default="hog", help="cnn finds more, but is slow without a GPU (default: %(default)s)")
     add("--everyone", action="store_true", help="all faces, in a folder per person (default: the largest)")
+    add("--only", type=read_picture, default="", metavar="PICTURE", help="only the person whose face a picture shows")
     add("--min-size", type=number, default=0.0, metavar="PIXELS", help="skip smaller faces (a crop is 1.3 times as wide); 80 or more is faster (default: %(default)s)")
     add("--min-sharpness", type=number, default=0.0, metavar="X", help="skip faces less sharp than this, see faces.csv (default: %(default)s)")
     add("--drop-doubtful", action="store_true", help="move doubtful faces to the subfolder doubtful/")
@@ -109,9 +112,20 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = pipeline.parse(parser, argv)
     if arguments.output.exists() and not arguments.output.is_dir():
         parser.error(f"--output {arguments.output} must be a folder")
-    if arguments.end is not None and not arguments.start <= arguments.end:
-        parser.error(f"--end {arguments.end:g} must not be before --start {arguments.start:g}")
+    pipeline.check_times(parser, arguments)
+    if arguments.only and arguments.everyone:
+        parser.error("--only: must not come with --everyone")
     return arguments
+
+
+def read_picture(text: str) -> str:
+    """Return the absolute path of a picture of one person; refuse early what is none."""
+    try:
+        pipeline.encode_person(Path(text))
+    except (OSError, ValueError) as error:
+        reason = pipeline.describe_error(error)
+        raise argparse.ArgumentTypeError(reason if text in reason else f"{text}: {reason}") from error
+    return os.path.abspath(text)
 
 
 def read_quality(text: str) -> int:

@@ -41,6 +41,7 @@ T = TypeVar("T")
 Box = tuple[int, ...]  # left, top, right, bottom, whole pixels
 Watch = Callable[[Iterable[T]], Iterable[T]]  # wraps an iterator: a progress bar
 
+VERSION = "1.0"
 LABELS = ("df", "real")  # the order is the meaning: score 0 and score 1
 LABEL_ALIASES = {
     **dict.fromkeys(("df", "fake", "forged", "deepfake"), "df"),
@@ -224,7 +225,7 @@ def split_video(image: Item) -> tuple[str, str]:
     ffpp-055-12.png.
     """
     name = image.video.removeprefix(f"{image.dataset}-")
-    found = KIND.fullmatch(name) if image.label == "df" else None
+    found = KIND.fullmatch(name) if image.dataset and image.label == "df" else None
     return (found["kind"], f"{image.dataset}-{found['origin']}") if found else ("", "")
 
 
@@ -835,6 +836,7 @@ class FaceOptions(NamedTuple):
     everyone: bool = False  # every person's face, not only the largest of each frame
     min_size: float = 0.0  # pixels: faces with a smaller Pose.size are skipped
     min_sharpness: float = 0.0  # likewise, see measure_sharpness
+    only: str = ""  # path of a picture: only the person shown there
 
 
 Located = tuple[Box, Pose]  # a face in a picture
@@ -856,8 +858,9 @@ def find_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[FoundF
     Decoding, searching and telling people apart run side by side.
     """
     threading.Thread(target=_load_detector_ahead, daemon=True).start()  # while the first frames decode
-    located = prefetch(locate_faces(prefetch(frames), options))
-    for frame, faces in recognize_people(located):
+    searched = options._replace(everyone=True) if options.only else options
+    recognized = recognize_people(prefetch(locate_faces(prefetch(frames), searched)))
+    for frame, faces in keep_person(recognized, options.only) if options.only else recognized:
         kept = [f for f in faces if f.pose.size >= options.min_size and f.sharpness >= options.min_sharpness]
         yield frame, kept, len(faces) - len(kept)
 
@@ -1098,6 +1101,32 @@ def recognize_people(located: Iterable[tuple[Frame, list[Face]]]) -> Iterator[tu
             faces.append(face._replace(person=recognize(face, {f.person for f in faces})))
         last = faces or last
         yield frame, faces
+
+
+def keep_person(
+    recognized: Iterable[tuple[Frame, list[Face]]], picture: str
+) -> Iterator[tuple[Frame, list[Face]]]:
+    """Yield (Frame, its Faces of the person that a picture shows) for each (Frame, Faces) of a video.
+
+    Raises OSError or ValueError if the picture cannot be read or does not show exactly one face.
+    """
+    wanted = encode_person(Path(picture))
+    known: dict[int, bool] = {}  # by person
+    for frame, faces in recognized:
+        for face in faces:
+            if face.person not in known:
+                distance = np.linalg.norm(encode_face(face.crop) - wanted)
+                known[face.person] = bool(distance <= SAME_PERSON)
+        yield frame, [face for face in faces if known[face.person]]
+
+
+def encode_person(picture: Path) -> np.ndarray:
+    """Return the encoding, float64 (128,), of the one face in a picture. Raises as `keep_person`."""
+    image = read_image(picture)
+    found = locate_anywhere(image, FaceOptions(everyone=True))
+    if len(found) != 1:
+        raise ValueError(f"{picture}: must show one face, not {len(found) or 'none'}")
+    return encode_face(align_face(image, found[0][1]))
 
 
 def detect_faces(
@@ -1366,7 +1395,7 @@ def _open_streams() -> None:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (open until the end)
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)  # a log shows rows at once
 
 
 def fail(status: int, reason: object) -> int:
@@ -1375,12 +1404,20 @@ def fail(status: int, reason: object) -> int:
     return status
 
 
-def make_parser(description: str | None, usage: str) -> argparse.ArgumentParser:
-    """Return a parser that prints a script's docstring as it is, and one line of usage before an error."""
+def make_parser(description: str | None, usage: str, example: str = "") -> argparse.ArgumentParser:
+    """Return a parser that prints a script's docstring as it is, and one line of usage before an error.
+
+    `example`, a command, ends the help, unless the description holds one.
+    """
     formatter = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(
-        usage=f"%(prog)s {usage}", description=description, formatter_class=formatter
+    parser = argparse.ArgumentParser(
+        usage=f"%(prog)s {usage}",
+        description=description,
+        epilog=f"example: {example}" if example else None,
+        formatter_class=formatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
+    return parser
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -1417,6 +1454,12 @@ def read_time(text: str) -> float:
     return sum(int(part) * 60**power for power, part in enumerate(reversed(parts), 1)) + read_number(seconds)
 
 
+def check_times(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """End with an error of the parser if --end is before --start."""
+    if arguments.end is not None and not arguments.start <= arguments.end:
+        parser.error(f"--end {arguments.end:g} must not be before --start {arguments.start:g}")
+
+
 def printable(path: str | Path) -> str:
     """Return a path on one line, whatever its name."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))
@@ -1439,7 +1482,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
 
 
 def compute_sha256(path: str | Path) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

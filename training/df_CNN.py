@@ -47,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     """Return the arguments; those that make up the Recipe only where they were given."""
-    parser = pipeline.make_parser(__doc__, "[options]")
+    parser = pipeline.make_parser(
+        __doc__, "[options]", "python3 training/df_CNN.py --pairs --degrade 0.3 --output trained2"
+    )
     parser.argument_default = argparse.SUPPRESS
     # fmt: off
     add = parser.add_argument_group("data").add_argument

@@ -15,12 +15,14 @@ from tqdm import tqdm
 import pipeline
 from pipeline import Item
 from training import calibration, data
-from weights import WEIGHTS_FOLDER, find_weights, load_predictor, name_card
+from weights import WEIGHTS_FOLDER, Predict, find_weights, load_predictor, name_card
+from weights.evidence import measure_normal
 from weights.metrics import choose_threshold, evaluate_by_dataset, label_scores
 from weights.scores import Result
 
 COLUMNS = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc", "eer")
 BATCH = 32  # faces
+MAPPED = 100  # real faces whose maps of evidence show what is normal
 
 
 def evaluate(arguments: Namespace) -> None:
@@ -38,7 +40,7 @@ def evaluate(arguments: Namespace) -> None:
     parts = [predict(face_set.faces[i : i + BATCH]) for i in range(0, len(face_set.faces), BATCH)]
     scores, threshold = np.concatenate(parts), weights.rule.threshold
     if arguments.calibrate:
-        threshold = calibrate(weights.path, face_set.images, scores)
+        threshold = calibrate(weights.path, face_set, scores, predict)
     figure = name_figure(output, weights.path)
     report(label_scores(face_set.images, scores, threshold), threshold, figure)
     print(f"wrote {figure}")
@@ -94,8 +96,13 @@ def name_figure(folder: Path, weights: Path) -> Path:
     return next(folder / name for name in names if not (folder / name).exists())
 
 
-def calibrate(path: Path, images: Sequence[Item], scores: np.ndarray) -> float:
-    """Store in the card beside weights the threshold that does best on labelled faces; return it."""
+def calibrate(path: Path, face_set: data.FaceSet, scores: np.ndarray, predict: Predict) -> float:
+    """Store in the card beside weights what labelled faces say of them; return the threshold.
+
+    The threshold that does best, the bounds of the verdict "uncertain", the figures, and what is normal in
+    maps of evidence.
+    """
+    images = face_set.images
     card_path = name_card(path)
     card = json.loads(card_path.read_bytes()) if card_path.is_file() else {"sha256": {}}
     if path.name not in card["sha256"]:
@@ -113,6 +120,9 @@ def calibrate(path: Path, images: Sequence[Item], scores: np.ndarray) -> float:
         print(f"verdict on videos: deepfake below {video['lower']:.3f}, real above {video['upper']:.3f}")
     else:
         warn('too few videos for the verdict "uncertain": 19 real and 9 forged are needed, of 3 faces each')
+    real = np.flatnonzero(face_set.labels[:, 0])
+    chosen = real[np.linspace(0, len(real) - 1, min(MAPPED, len(real))).astype(int)]
+    card["maps"] = measure_normal(face_set.faces[chosen], predict)
     pipeline.write_atomically(card_path, lambda part: part.write_text(json.dumps(card, indent=1) + "\n"))
     return threshold
 

@@ -78,6 +78,8 @@ def extract_video(
     settings = options._asdict() | {"jpeg": jpeg, "drop_doubtful": drop_doubtful}
     part = folder.parent / f".writing-{folder.name}"  # always the same, so that a killed run's is cleared
     try:
+        if options.only:
+            settings["only"] = compute_digest(Path(options.only))
         record = {"video": path.name, "digest": compute_digest(path), "settings": settings}
         if force:
             check_replaceable(folder)
@@ -258,5 +260,6 @@ def draw_contact_sheet(faces: Sequence[Face], doubts: Sequence[str]) -> Image.Im
         sheet.paste(Image.fromarray(face.crop), (x + 4, y + 4))
         ink = "white" if doubt else "black"
         draw.text((x + 4, y + THUMBNAIL + 5), f"{face.frame}  {face.time:.1f} s", ink, font)
-        draw.text((x + 4, y + THUMBNAIL + 17), doubt or f"person {face.person}", ink, font)
+        who = f"person {face.person}"
+        draw.text((x + 4, y + THUMBNAIL + 17), f"{who}: {doubt}" if doubt else who, ink, font)
     return sheet

@@ -2,7 +2,6 @@
 
 import bisect
 import contextlib
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -22,6 +21,7 @@ from pipeline import (
     Item,
     Pose,
     Timeline,
+    Watch,
     describe_error,
     find_faces,
     get_stream,
@@ -33,7 +33,7 @@ from pipeline import (
     write_atomically,
 )
 from weights import Weights, load_predictor
-from weights.scores import Result, score_faces
+from weights.scores import Result, read_photo, score_faces
 from weights.verdicts import VERDICT_COLORS, decide, verdict_of
 
 if TYPE_CHECKING:
@@ -41,16 +41,19 @@ if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
 
 
-LARGEST_PHOTO = 50_000_000  # pixels: larger photographs are reduced before faces are searched
-
-
 def score_file(
-    item: Item, annotated: Path | None, weights: Weights, options: FaceOptions, threads: int = 0
+    item: Item,
+    annotated: Path | None,
+    weights: Weights,
+    options: FaceOptions,
+    threads: int = 0,
+    watch: Watch[FoundFaces] = iter,
 ) -> Result:
     """Return the Result of a video or photograph, from the faces that `extract_faces.py` would write.
 
     In a photograph all faces are scored. If `annotated` is a path, an annotated copy is written there.
-    Errors are in the Result; if only the copy failed, beside the score.
+    Errors are in the Result; if only the copy failed, beside the score. `watch` wraps the iterator over
+    frames: a progress bar.
     """
     kind = "video" if item.is_video else "photo"
     try:
@@ -61,7 +64,7 @@ def score_file(
             found = find_faces(sample_frames(item.path, options, threads, timeline), options)
         else:
             found = find_faces_in_photo(item.path, options)
-        sampled, faces = score_faces(found, predict, weights.resampling)
+        sampled, faces = score_faces(watch(found), predict, weights.resampling)
         score, verdict, warning = decide(faces, kind, weights.rule)
         warning = ", ".join(filter(None, (warning, others)))
         result = Result(item, score, verdict, "", kind, len(sampled), faces, warning)
@@ -73,13 +76,6 @@ def score_file(
 
 
 # --- photographs ----------------------------------------------------------------------------------
-
-
-def read_photo(path: Path) -> np.ndarray:
-    """Return a photograph as `read_image` does, reduced by a whole factor to at most 50 megapixels."""
-    image = read_image(path)
-    factor = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / LARGEST_PHOTO))
-    return image if factor == 1 else np.asarray(Image.fromarray(image).reduce(factor))
 
 
 def find_faces_in_photo(path: Path, options: FaceOptions) -> Iterator[FoundFaces]:

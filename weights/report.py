@@ -72,11 +72,12 @@ def describe_errors(card: dict[str, Any], level: str) -> str:
     if "calibration" not in card:
         return ""
     found = card["calibration"][level]
-    called = f"{found['real_called_deepfake']:.0%} of {found['real']} real ones deepfake"
-    missed = f"{found['forged_called_real']:.0%} of {found['forged']} forged ones real"
+    kind = {"video": "videos", "face": "single faces"}[level]
     return (
-        f"With these weights {called} and {missed}, of {level}s held back from training; "
-        f"{found['uncertain']:.0%} stayed uncertain. Other kinds of forgery are not recognised.\n"
+        f"With these weights, of {kind} held back from training, {found['real_called_deepfake']:.0%} of "
+        f"{found['real']} real ones were called deepfake and {found['forged_called_real']:.0%} of "
+        f"{found['forged']} forged ones real; {found['uncertain']:.0%} stayed uncertain. "
+        "Other kinds of forgery are not recognised.\n"
     )
 
 

@@ -4,11 +4,14 @@ A video's score is the mean of its faces' scores, the paper's aggregation; where
 lowest person's mean decides. What a score means is said by weights/verdicts.py.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from pipeline import (
     Face,
@@ -19,11 +22,13 @@ from pipeline import (
     load_faces,
     read_frames,
     read_image,
+    read_timeline,
     resize_face,
 )
 from weights import Predict
 from weights.verdicts import Rule, verdict_of
 
+LARGEST_PHOTO = 50_000_000  # pixels: larger photographs are reduced before faces are searched
 BATCH_SIZE = 32  # faces that the network sees at once
 
 
@@ -129,18 +134,39 @@ def group_by_folder(results: Iterable[Result]) -> dict[str, list[Result]]:
     return folders
 
 
-def load_scored_face(result: Result, face: Face | None, resampling: str) -> np.ndarray | None:
-    """Return the pixels that the network saw, uint8 (256, 256, 3), or None if the file can no longer be read.
+def read_photo(path: Path) -> np.ndarray:
+    """Return a photograph as `read_image` does, reduced by a whole factor to at most 50 megapixels."""
+    image = read_image(path)
+    factor = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / LARGEST_PHOTO))
+    return image if factor == 1 else np.asarray(Image.fromarray(image).reduce(factor))
 
-    `face` says which face of a video or photograph; for a face crop it is None.
+
+def load_scored_faces(
+    result: Result, faces: Sequence[Face | None], resampling: str
+) -> list[np.ndarray | None]:
+    """Return the pixels that the network saw, uint8 (256, 256, 3), or None where they cannot be read again.
+
+    `faces` says which faces of a video or photograph; for a face crop it is [None].
     """
     try:
-        if face and result.kind == "video":
-            near = (face.time - 5e-4, face.time + 5e-4)
-            crop = align_face(next(read_frames(result.item.path, 1, *near)).image, face.pose)
-        else:
-            image = read_image(result.item.path)
-            crop = align_face(image, face.pose) if face else image
-        return resize_face(crop, resampling)
+        timeline = read_timeline(result.item.path) if result.kind == "video" else None
+        read = read_photo if result.kind == "photo" else read_image
+        image = None if timeline else read(result.item.path)
     except (OSError, ValueError):
-        return None
+        return [None] * len(faces)
+    found: list[np.ndarray | None] = []
+    for face in faces:
+        if timeline and face:
+            near = (face.time - 5e-4, face.time + 5e-4)
+            try:
+                image = next(read_frames(result.item.path, 1, *near, timeline=timeline)).image
+            except (OSError, ValueError):
+                image = None
+        crop = align_face(image, face.pose) if face and image is not None else image
+        found.append(None if crop is None else resize_face(crop, resampling))
+    return found
+
+
+def load_scored_face(result: Result, face: Face | None, resampling: str) -> np.ndarray | None:
+    """Return the pixels of one face, see `load_scored_faces`."""
+    return load_scored_faces(result, [face], resampling)[0]

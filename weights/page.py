@@ -1,0 +1,193 @@
+"""The report: one HTML file with everything about what was scored, its pictures included."""
+
+import base64
+import io
+import platform
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline import VERSION, Watch, compute_sha256, printable, write_atomically
+from weights import Predict, Weights
+from weights.evidence import describe_evidence, draw_evidence, measure_evidence
+from weights.figures import draw_overview, draw_timeline
+from weights.report import MEANING, describe_errors
+from weights.scores import Result, load_scored_faces
+from weights.verdicts import VERDICT_COLORS, average_people, classify, find_deciding
+
+TEMPLATE = "page.html"
+MOST_MAPS = 100  # of files: each map takes the time of 226 faces
+THUMBNAIL = 144  # pixels
+PACKAGES = ("ai-edge-litert", "numpy", "pillow", "av", "face_recognition", "dlib-bin")
+WORDS = {
+    "deepfake": "deepfake: it looks forged",
+    "uncertain": "uncertain: the score decides nothing",
+    "real": "real: no trace found of the forgeries that these weights know",
+    "no face": "no face found",
+    "error": "could not be scored",
+}
+
+
+def write_report(
+    path: Path,
+    results: Sequence[Result],
+    weights: Weights,
+    predict: Predict,
+    settings: str,
+    watch: Watch[Result] = iter,
+) -> None:
+    """Write the report on Results. `watch` wraps the iterator over them: a progress bar.
+
+    It names each file's SHA-256. Files that have vanished since are reported without pictures. Raises OSError
+    when `path` cannot be written.
+    """
+    from jinja2 import Environment, FileSystemLoader
+
+    ranked = sorted(results, key=lambda r: (r.score is None, r.score))
+    scored = [r for r in ranked if r.score is not None]
+    mapped = {id(r) for r in scored[:MOST_MAPS]}
+    page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template(TEMPLATE)
+    levels = dict.fromkeys("video" if r.kind == "video" else "face" for r in results if r.kind != "image")
+    write_atomically(
+        path,
+        lambda part: part.write_text(
+            page.render(
+                meaning=MEANING,
+                words=WORDS,
+                colors=VERDICT_COLORS,
+                counts=Counter(r.verdict for r in ranked),
+                total=len(ranked),
+                overview=draw_scores(scored, weights) if len(scored) > 1 else "",
+                entries=[describe(r, weights, predict, id(r) in mapped) for r in watch(ranked)],
+                maps_left_out=max(0, len(scored) - MOST_MAPS),
+                errors=[line for level in levels if (line := describe_errors(weights.card, level))],
+                kinds=weights.card.get("calibration", {}).get("video", {}).get("kinds", {}),
+                weights=weights,
+                digest=compute_sha256(weights.path),
+                settings=settings,
+                versions=list_versions(),
+                date=datetime.now().astimezone().isoformat(" ", "minutes"),
+            ),
+            encoding="utf-8",
+            errors="backslashreplace",
+        ),
+    )
+
+
+def describe(result: Result, weights: Weights, predict: Predict, mapped: bool) -> dict[str, Any]:
+    """Return what the template says of a file."""
+    pictures = list(picture_faces(result, weights))
+    entry: dict[str, Any] = {
+        "result": result,
+        "path": printable(result.item.path),
+        "digest": hash_file(result.item.path),
+        "pictures": [(name, encode_thumbnail(face)) for name, _, face in pictures],
+        "people": list_people(result, weights),
+        "timeline": draw_scores_over_time(result, weights) if result.kind == "video" and result.faces else "",
+        "map": "",
+    }
+    if mapped and pictures:
+        _, score, face = pictures[0]
+        patches = measure_evidence(face, predict)
+        figure = draw_evidence(face, patches, weights.card, f"score {score:.3f}")
+        entry |= {"map": encode_figure(figure, 55), "evidence": describe_evidence(patches, weights.card)}
+    return entry
+
+
+def picture_faces(result: Result, weights: Weights) -> Iterator[tuple[str, float, np.ndarray]]:
+    """Yield (caption, score, face) of the lowest, the median and the highest face, or of the one there is."""
+    if result.score is None:
+        return
+    ordered = sorted(result.faces, key=attrgetter("score"))
+    chosen: dict[int, str] = {}
+    for name, place in (("lowest", 0), ("median", len(ordered) // 2), ("highest", len(ordered) - 1)):
+        chosen.setdefault(place, name)
+    faces = [ordered[place] for place in chosen] if ordered else [None]
+    loaded = load_scored_faces(result, faces, weights.resampling)
+    for name, face, image in zip(chosen.values(), faces, loaded, strict=False):
+        score = result.score if face is None else face.score
+        caption = "" if face is None else f"{name}: {score:.3f}" if len(chosen) > 1 else f"{score:.3f}"
+        when = f", at {face.time:.2f} s" if face and result.kind == "video" else ""
+        if image is not None:
+            yield caption + when, score, image
+
+
+def list_people(result: Result, weights: Weights) -> list[tuple[int, float, int, str]]:
+    """Return (person, mean score, number of faces, verdict), where there are several people."""
+    people = average_people(result.faces)
+    deciding = find_deciding(result.faces, result.kind, weights.rule)
+    return [
+        (
+            person,
+            mean,
+            number,
+            classify(mean, result.kind, weights.rule, len(deciding))
+            if person in deciding
+            else "too few clear faces to decide",
+        )
+        for person, (mean, number) in (people.items() if len(people) > 1 else ())
+    ]
+
+
+def draw_scores(scored: Sequence[Result], weights: Weights) -> str:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    draw_overview(figure.subplots(), scored, weights.rule)
+    return encode_figure(figure, 90)
+
+
+def draw_scores_over_time(result: Result, weights: Weights) -> str:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 2.6), layout="constrained")
+    panel = figure.subplots()
+    draw_timeline(panel, result, weights.rule)
+    panel.set_title("")
+    return encode_figure(figure, 75)
+
+
+def encode_figure(figure: Any, dpi: int) -> str:
+    """Return a figure as a data URI: PNG of few colours."""
+    with io.BytesIO() as file:
+        figure.savefig(file, format="png", dpi=dpi)
+        image = Image.open(file).convert("RGB")
+    return encode_image(image.quantize(128), "PNG", optimize=True)
+
+
+def encode_thumbnail(face: np.ndarray) -> str:
+    """Return a face as a data URI: JPEG."""
+    image = Image.fromarray(face).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    return encode_image(image, "JPEG", quality=82)
+
+
+def encode_image(image: Image.Image, form: str, **options: Any) -> str:
+    with io.BytesIO() as file:
+        image.save(file, form, **options)
+        content = base64.b64encode(file.getvalue()).decode()
+    return f"data:image/{form.lower()};base64,{content}"
+
+
+def hash_file(path: Path) -> str:
+    try:
+        return compute_sha256(path)
+    except OSError:
+        return "unknown: the file cannot be read"
+
+
+def list_versions() -> dict[str, str]:
+    """Return {package: version} of what takes part in scoring."""
+    found = {"this program": VERSION, "Python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
