@@ -278,16 +278,14 @@ def describe_outcome(arguments: Namespace, results: list[Result], weights: Weigh
     if images:
         folders = group_by_folder(images).items()
         summary["images"] = summarize(images, rule) | {
-            "accuracy": evaluate_results(images, rule.threshold),
+            "accuracy": evaluate_results(images, Rule(rule.threshold, rule.threshold)),
             "folders": {folder: summarize(members, rule) for folder, members in folders},
         }
     for kind in ("video", "photo"):
         searched = [r for r in results if r.kind == kind]
         if searched:
-            accuracy = evaluate_results(searched, rule.threshold_of(kind)).get("image", {})  # one file each
-            if accuracy and rule.bounds_of(kind):
-                labelled = [r.verdict for r in searched if r.item.label and r.score is not None]
-                accuracy["uncertain"] = labelled.count("uncertain") / len(labelled)
+            by_file = Rule(rule.threshold_of(kind), face=rule.bounds_of(kind))
+            accuracy = evaluate_results(searched, by_file).get("image", {})
             summary[f"{kind}s"] = summarize(searched, rule) | {"accuracy": accuracy}
     return summary
 

@@ -27,6 +27,7 @@ from training.recipe import Recipe, format_command, shorten_path
 from weights import find_weights
 from weights.metrics import choose_threshold, evaluate_by_dataset, label_scores
 from weights.scores import score_crops
+from weights.verdicts import Rule
 
 SCRIPT = "training/df_CNN.py"
 QUICK = ("--epochs", "3", "--batch-size", "8", "--seed", "7", "--balance", "--degrade", "0.5",
@@ -675,7 +676,7 @@ def test_calibration_in_vain_is_reported(tmp_path):
     )
     images = [pipeline.Item(Path(label), label, "", label) for label in ("df", "real")]
     for scores, faults in (((0.9, 0.95), ["no face of class df is classified right"]), ((0.1, 0.9), [])):
-        found = evaluate_by_dataset(label_scores(images, scores, 0.5), 0.5)
+        found = evaluate_by_dataset(label_scores(images, scores, 0.5), Rule())
         assert evaluation.find_faults(found) == faults
 
 

@@ -19,8 +19,9 @@ from weights import WEIGHTS_FOLDER, Predict, find_weights, load_predictor, name_
 from weights.evidence import measure_normal
 from weights.metrics import choose_threshold, evaluate_by_dataset, label_scores
 from weights.scores import Result
+from weights.verdicts import Rule, read_rule
 
-COLUMNS = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc", "eer")
+COLUMNS = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc", "eer", "uncertain")
 BATCH = 32  # faces
 MAPPED = 100  # real faces whose maps of evidence show what is normal
 
@@ -38,11 +39,11 @@ def evaluate(arguments: Namespace) -> None:
     face_set = load_data(images, resample, output, "validation")
     predict = load_predictor(weights)
     parts = [predict(face_set.faces[i : i + BATCH]) for i in range(0, len(face_set.faces), BATCH)]
-    scores, threshold = np.concatenate(parts), weights.rule.threshold
+    scores, rule = np.concatenate(parts), weights.rule
     if arguments.calibrate:
-        threshold = calibrate(weights.path, face_set, scores, predict)
+        rule = calibrate(weights.path, face_set, scores, predict)
     figure = name_figure(output, weights.path)
-    report(label_scores(face_set.images, scores, threshold), threshold, figure)
+    report(label_scores(face_set.images, scores, rule.threshold), rule, figure)
     print(f"wrote {figure}")
 
 
@@ -73,7 +74,7 @@ def measure(face_set: data.FaceSet, scores: np.ndarray, loss: str) -> dict[str, 
         "mse": np.mean((scores - real) ** 2),
         "bce": -np.mean(real * np.log(safe) + (1 - real) * np.log(1 - safe)),
     }
-    found = evaluate_by_dataset(label_scores(face_set.images, scores, 0.5), 0.5)
+    found = evaluate_by_dataset(label_scores(face_set.images, scores, 0.5), Rule())
     return {
         "validation_loss": float(losses[loss]),
         "validation_accuracy": found["all"]["image"]["accuracy"],
@@ -96,8 +97,8 @@ def name_figure(folder: Path, weights: Path) -> Path:
     return next(folder / name for name in names if not (folder / name).exists())
 
 
-def calibrate(path: Path, face_set: data.FaceSet, scores: np.ndarray, predict: Predict) -> float:
-    """Store in the card beside weights what labelled faces say of them; return the threshold.
+def calibrate(path: Path, face_set: data.FaceSet, scores: np.ndarray, predict: Predict) -> Rule:
+    """Store in the card beside weights what labelled faces say of them; return the Rule.
 
     The threshold that does best, the bounds of the verdict "uncertain", the figures, and what is normal in
     maps of evidence.
@@ -108,11 +109,8 @@ def calibrate(path: Path, face_set: data.FaceSet, scores: np.ndarray, predict: P
     if path.name not in card["sha256"]:
         raise FileNotFoundError(f"{path}: has no card to store a threshold in: weights/convert.py makes one")
     threshold = choose_threshold(images, scores)
-    found = evaluate_by_dataset(label_scores(images, scores, threshold), threshold)
-    for reason in find_faults(found):
-        warn(f"{reason}: these weights do not suit these faces, whatever the threshold")
     print(f"{card_path}: threshold {card['threshold']:g} becomes {threshold:g}")
-    card |= {"threshold": threshold, "calibrated_on": data.count_faces(images), "validation": found}
+    card |= {"threshold": threshold, "calibrated_on": data.count_faces(images)}
     card.pop("calibration", None)
     if bounds := calibration.calibrate(images, scores, threshold):
         card["calibration"] = bounds
@@ -120,11 +118,15 @@ def calibrate(path: Path, face_set: data.FaceSet, scores: np.ndarray, predict: P
         print(f"verdict on videos: deepfake below {video['lower']:.3f}, real above {video['upper']:.3f}")
     else:
         warn('too few videos for the verdict "uncertain": 19 real and 9 forged are needed, of 3 faces each')
+    rule = read_rule(card)
+    card["validation"] = evaluate_by_dataset(label_scores(images, scores, threshold), rule)
+    for reason in find_faults(card["validation"]):
+        warn(f"{reason}: these weights do not suit these faces, whatever the threshold")
     real = np.flatnonzero(face_set.labels[:, 0])
     chosen = real[np.linspace(0, len(real) - 1, min(MAPPED, len(real))).astype(int)]
     card["maps"] = measure_normal(face_set.faces[chosen], predict)
     pipeline.write_atomically(card_path, lambda part: part.write_text(json.dumps(card, indent=1) + "\n"))
-    return threshold
+    return rule
 
 
 def find_faults(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:
@@ -137,23 +139,25 @@ def find_faults(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:
     return [f"AUC {auc:.3f} is below 0.5, worse than chance", *faults] if auc < 0.5 else faults
 
 
-def report(scores: Sequence[Result], threshold: float, figure: Path) -> None:
+def report(scores: Sequence[Result], rule: Rule, figure: Path) -> None:
     """Print the figures per dataset, image and video level, and draw them."""
     from training import figures
 
-    print("dataset      level  count  df right  real right  balanced    AUC    EER")
-    for dataset, levels in evaluate_by_dataset(scores, threshold).items():
+    by_dataset = evaluate_by_dataset(scores, rule)
+    width = max(10, *map(len, by_dataset))
+    print(f"{'dataset':<{width}}  level  count  df right  real right  balanced    AUC    EER  uncertain")
+    for dataset, levels in by_dataset.items():
         for level, found in levels.items():
-            print(format_row(dataset, level, found))
-    print(f"A score says how real a face looks: 1 = real, 0 = df; below {threshold:g} is called df.")
-    figures.draw_evaluation(scores, threshold, figure)
+            print(format_row(dataset, level, found, width))
+    print(f"A score says how real a face looks: 1 = real, 0 = df; below {rule.threshold:g} is called df.")
+    figures.draw_evaluation(scores, rule.threshold, figure)
 
 
-def format_row(dataset: str, level: str, found: dict[str, Any]) -> str:
+def format_row(dataset: str, level: str, found: dict[str, Any], width: int) -> str:
     shown = [f"{found[key]:.3f}" if key in found else "-" for key in COLUMNS]
     return (
-        f"{dataset or '-':<10}  {level}  {found.get('count', ''):>5}  {shown[0]:>8}  {shown[1]:>10}  "
-        f"{shown[2]:>8}  {shown[3]:>5}  {shown[4]:>5}"
+        f"{dataset or '-':<{width}}  {level}  {found.get('count', ''):>5}  {shown[0]:>8}  {shown[1]:>10}  "
+        f"{shown[2]:>8}  {shown[3]:>5}  {shown[4]:>5}  {shown[5]:>9}"
     )
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pipeline import Item
+from pipeline import Item, split_video
 from weights.scores import Result
-from weights.verdicts import verdict_of
+from weights.verdicts import Bounds, Rule, verdict_of
 
 Scores = Sequence[float] | np.ndarray  # (N,), 1 = real, 0 = forged
 Figures = dict[str, float]  # see `evaluate`
@@ -38,11 +38,13 @@ def compute_eer(labels: Sequence[str], scores: Scores) -> float:
     return float(np.interp(0, false_real + true_real - 1, false_real))
 
 
-def evaluate(labels: Sequence[str], scores: Scores, threshold: float) -> Figures:
+def evaluate(
+    labels: Sequence[str], scores: Scores, threshold: float, bounds: Bounds | None = None
+) -> Figures:
     """Return a dict of "count" and of fractions in [0, 1]: how well scores separate "real" from "df".
 
     "accuracy", "accuracy_df" and "accuracy_real" as far as these labels occur; where both do, also
-    "balanced_accuracy", "auc" and "eer".
+    "balanced_accuracy", "auc" and "eer"; with `bounds`, "uncertain", the share between them.
     """
     real = _is_real(labels)
     right = (np.asarray(scores) >= threshold) == real
@@ -54,6 +56,8 @@ def evaluate(labels: Sequence[str], scores: Scores, threshold: float) -> Figures
         found["balanced_accuracy"] = (found["accuracy_df"] + found["accuracy_real"]) / 2
         found["auc"] = compute_auc(labels, scores)
         found["eer"] = compute_eer(labels, scores)
+    if bounds:
+        found["uncertain"] = float(np.mean([bounds.lower <= score <= bounds.upper for score in scores]))
     return found
 
 
@@ -78,29 +82,53 @@ def collect_labelled(results: Iterable[Result]) -> dict[str, tuple[list[str], li
     }
 
 
-def evaluate_results(results: Iterable[Result], threshold: float) -> dict[str, Figures]:
-    """Return {"image": figures, "video": figures} of the labelled Results (see `evaluate`), or {}."""
+def evaluate_results(results: Iterable[Result], rule: Rule) -> dict[str, Figures]:
+    """Return {"image": figures, "video": figures} of the labelled Results (see `evaluate`), or {}.
+
+    Where every video is a single image, both are the same, by the Rule for a face.
+    """
     levels = collect_labelled(results)
-    return {level: evaluate(labels, scores, threshold) for level, (labels, scores) in levels.items()}
+    if not levels:
+        return {}
+    found = {"image": evaluate(*levels["image"], rule.threshold, rule.face)}
+    if len(levels["video"][0]) < len(levels["image"][0]):
+        return found | {"video": evaluate(*levels["video"], rule.video_threshold, rule.video)}
+    return found | {"video": found["image"]}
 
 
-def evaluate_by_dataset(results: Sequence[Result], threshold: float) -> dict[str, dict[str, Figures]]:
+def evaluate_by_dataset(results: Sequence[Result], rule: Rule) -> dict[str, dict[str, Figures]]:
     """Return {data set: {"image": figures, "video": figures}}, with "all" and "mean" added.
 
     "mean" has "auc" and "balanced_accuracy", averaged over the data sets in which both labels occur. A
-    single data set is only in "all" and "mean".
+    single data set is only in "all" and "mean". Of a data set with several kinds of forgery, each kind
+    follows it as "<data set> <kind>": its forged faces against all of the data set's real ones.
     """
     by_dataset = defaultdict(list)
     for result in results:
         by_dataset[result.item.dataset].append(result)
-    found = {dataset: evaluate_results(own, threshold) for dataset, own in sorted(by_dataset.items())}
-    everything = evaluate_results(results, threshold)
+    found, kinds = {}, {}
+    for dataset, own in sorted(by_dataset.items()):
+        found[dataset] = evaluate_results(own, rule)
+        for kind, members in split_kinds(own).items():
+            kinds[f"{dataset} {kind}".strip()] = evaluate_results(members, rule)
+    everything = evaluate_results(results, rule)
     both = [levels for levels in found.values() if "auc" in levels["image"]] or [everything]
     mean = {
         level: {key: float(np.mean([f[level][key] for f in both])) for key in ("balanced_accuracy", "auc")}
         for level in ("image", "video")
     }
-    return (found if len(found) > 1 else {}) | {"all": everything, "mean": mean}
+    rows = dict(sorted((found | kinds).items())) if len(found) > 1 else kinds
+    return rows | {"all": everything, "mean": mean}
+
+
+def split_kinds(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Return {kind of forgery: Results of that kind and all real ones}, {} if there is only one kind."""
+    kinds: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        if result.item.label == "df":
+            kinds[split_video(result.item)[0]].append(result)
+    real = [result for result in results if result.item.label == "real"]
+    return {kind: own + real for kind, own in sorted(kinds.items())} if len(kinds) > 1 else {}
 
 
 def label_scores(items: Iterable[Item], scores: Iterable[float], threshold: float) -> list[Result]:
@@ -121,7 +149,8 @@ def choose_threshold(
     """
 
     def measure_at(threshold: float) -> float:
-        means = evaluate_by_dataset(label_scores(items, scores, threshold), threshold)["mean"]
+        rule = Rule(threshold, threshold)
+        means = evaluate_by_dataset(label_scores(items, scores, threshold), rule)["mean"]
         return float(round(np.mean([means[level]["balanced_accuracy"] for level in levels]), 6))
 
     candidates = [round(0.3 + 0.05 * i, 2) for i in range(9)]

@@ -50,11 +50,11 @@ def evaluate_sources(images, name):
     weights = find_weights(name)
     predict = load_predictor(weights)
     scores = list(score_crops(images, predict, weights.resampling, weights.rule.threshold))
-    found = evaluate_by_dataset(scores, weights.rule.threshold)
+    found = evaluate_by_dataset(scores, weights.rule)
     everything, mean = found.pop("all"), found.pop("mean")
     for level, figures in mean.items():
         for key in ("accuracy_df", "accuracy_real"):
-            figures[key] = np.mean([dataset[level][key] for dataset in found.values()])
+            figures[key] = np.mean([one[level][key] for one in found.values()])
         figures["count"] = everything[level]["count"]
     return found | {"mean": mean}
 
