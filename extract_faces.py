@@ -100,7 +100,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument_group("which faces").add_argument
     add("--detector", choices=("hog", "cnn"), default="hog", help="cnn finds more, but is slow without a GPU (default: %(default)s)")
     add("--everyone", action="store_true", help="all faces, in a folder per person (default: the largest)")
-    add("--only", type=read_picture, default="", metavar="PICTURE", help="only the person whose face a picture shows")
+    add("--only", type=read_picture, metavar="PICTURE", help="only the person whose face a picture shows")
     add("--min-size", type=number, default=0.0, metavar="PIXELS", help="skip smaller faces (a crop is 1.3 times as wide); 80 or more is faster (default: %(default)s)")
     add("--min-sharpness", type=number, default=0.0, metavar="X", help="skip faces less sharp than this, see faces.csv (default: %(default)s)")
     add("--drop-doubtful", action="store_true", help="move doubtful faces to the subfolder doubtful/")

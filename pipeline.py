@@ -836,7 +836,7 @@ class FaceOptions(NamedTuple):
     everyone: bool = False  # every person's face, not only the largest of each frame
     min_size: float = 0.0  # pixels: faces with a smaller Pose.size are skipped
     min_sharpness: float = 0.0  # likewise, see measure_sharpness
-    only: str = ""  # path of a picture: only the person shown there
+    only: str | None = None  # path of a picture: only the person shown there
 
 
 Located = tuple[Box, Pose]  # a face in a picture

@@ -3,9 +3,11 @@
     python3 tests/make_figures.py
 
 The clip, 3 seconds, shows Grace Hopper's portrait moving; from 1 to 2 s the face is a simulated forgery, as
-in test_images; some frames are blurred, two show Eileen Collins.
+in test_images; some frames are blurred, two show Eileen Collins. Chromium (Debian: apt-get install chromium)
+takes the picture of the report.
 """
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,12 +28,26 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         clip = write_clip(folder / "portrait.mp4", draw_frames(), options={"crf": "12"})
+        for label in pipeline.LABELS:
+            shutil.copytree(ROOT / "test_images" / label, folder / label)
         run("extract_faces.py", clip, "--output", folder / "faces", "--frames", "20")
         run("deepfakes_images.py", clip, "--every", "3", "--plot", folder / "timeline.png")
         run("deepfakes_images.py", ROOT / "test_images", "--explain", folder / "maps")
+        report = ("--report", "report.html", "--frames", "45")
+        run("deepfakes_images.py", "portrait.mp4", "real", "df", *report, cwd=folder)
+        photograph(folder / "report.html", folder / "report.png")
         keep(folder / "faces/contact_sheet.png")
         keep(folder / "timeline.png")
+        keep(folder / "report.png")
         keep(folder / "maps/df/collins.png", "evidence.png")
+
+
+def photograph(page, picture):
+    browser = shutil.which("chromium") or "google-chrome"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=860,3900"]
+    subprocess.run([browser, *options, f"--screenshot={picture}", page.as_uri()], check=True)
+    whole = Image.open(picture)
+    whole.crop((0, 0, whole.width, 1750)).save(picture)
 
 
 def keep(picture, name=None):
@@ -52,8 +68,8 @@ def draw_frames():
         yield frame
 
 
-def run(script, *arguments):
-    subprocess.run([sys.executable, ROOT / script, *arguments], check=True)
+def run(script, *arguments, cwd=None):
+    subprocess.run([sys.executable, ROOT / script, *arguments], check=True, cwd=cwd)
 
 
 if __name__ == "__main__":

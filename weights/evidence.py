@@ -88,8 +88,9 @@ def describe_evidence(patches: np.ndarray, card: dict[str, Any]) -> str:
     if rises.max() <= card["maps"]["usual"]:
         return "Nothing unusual: 95 % of real faces have maps like this."
     y, x = np.unravel_index(rises.argmax(), rises.shape)
-    names = [("upper", "middle", "lower"), ("left", "centre", "right")]
-    where = " ".join(dict.fromkeys(names[axis][int(i) * 3 // len(STARTS)] for axis, i in enumerate((y, x))))
+    row, column = (int(i) * 3 // len(STARTS) for i in (y, x))
+    where = f"{('upper', '', 'lower')[row]} {('left', '', 'right')[column]}".strip()
+    where = f"{where} part" if where else "centre"
     return f"Unusual: more than in 95 % of real faces, most in the {where} of the picture."
 
 
@@ -112,14 +113,14 @@ def draw_evidence(face: np.ndarray, patches: np.ndarray, card: dict[str, Any], t
     for panel in (plain, *overlaid):
         panel.axis("off")
     figure.colorbar(colors, ax=overlaid, label="logit")
-    sentence = describe_evidence(patches, card)
-    figure.suptitle("\n".join(filter(None, (title, sentence))), fontsize=10, parse_math=False)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     return figure
 
 
 def plot_evidence(
     face: np.ndarray, patches: np.ndarray, card: dict[str, Any], title: str, path: Path
 ) -> None:
-    """Write the figure of `draw_evidence`."""
+    """Write the figure of `draw_evidence`, with what it shows in words."""
+    title = "\n".join(filter(None, (title, describe_evidence(patches, card))))
     figure = draw_evidence(face, patches, card, title)
     write_atomically(path, lambda part: figure.savefig(part, dpi=100))
