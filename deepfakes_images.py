@@ -24,12 +24,12 @@ from tqdm import tqdm
 
 import pipeline
 from pipeline import Item, fail, printable
-from weights import Predict, Weights, find_weights, load_predictor
+from weights import Predict, Weights, find_weights, join_weights, load_predictor
 from weights.evidence import measure_evidence, plot_evidence
 from weights.figures import plot_results
 from weights.media import score_file, try_annotating
 from weights.metrics import evaluate_results
-from weights.report import format_video, print_report
+from weights.report import format_video, name_parts, print_report
 from weights.scores import Result, group_by_folder, load_scored_face, score_crops, summarize
 from weights.table import read_json, write_csv, write_json
 from weights.verdicts import Rule, decide, verdict_of
@@ -37,6 +37,7 @@ from weights.verdicts import Rule, decide, verdict_of
 Files = list[tuple[Item, str]]  # see pipeline.find_media
 Results = dict[str, Result]  # by path
 
+DEFAULT = "Meso4_DF_F2F"  # weights
 SAVE_EVERY = 10  # seconds
 FIGURE_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 BAR: dict[str, Any] = {"disable": None, "leave": False, "delay": 1}
@@ -53,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     crops = [] if arguments.align else [item for item, _ in files if not item.is_video]
     try:
         check_targets(arguments, files)
-        weights = find_weights(arguments.weights)
-        weights = weights._replace(path=Path(os.path.abspath(weights.path)))  # also for other processes
+        found = [find_weights(name) for name in arguments.weights or [DEFAULT]]
+        # absolute paths, also for other processes
+        weights = join_weights([one._replace(path=Path(os.path.abspath(one.path))) for one in found])
         if arguments.threshold is not None:
             weights = weights._replace(rule=Rule(arguments.threshold, arguments.threshold))
         predict = load_predictor(weights)
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.annotate:
             annotate_images(arguments.annotate, files, results, weights.rule.threshold)
         if arguments.explain:
-            explain(arguments.explain, files, results, weights, predict)
+            explain(arguments.explain, files, results, weights, score_lowest(predict))
         if arguments.plot:
             plot_results([results[path] for path in order], weights.rule, arguments.plot)
     except (OSError, ValueError, ImportError, MemoryError) as error:
@@ -86,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = fail(1, f"cannot write: {error}")
     if arguments.report and not status:
         status = try_reporting(arguments, done, weights, predict)
-    print_report(done, summary, weights.card)
+    print_report(done, summary, weights)
     return status or int(any(r.score is None or r.error for r in done))
 
 
@@ -142,8 +144,9 @@ def describe_settings(arguments: Namespace, weights: Weights) -> str:
     """Return what the scores depend on, in one line."""
     names = ("align", "frames", "every", "start", "end", "everyone", "min_size")
     search = ", ".join(f"{name} {getattr(arguments, name)}" for name in names)
-    digest = pipeline.compute_sha256(weights.path)[:8]
-    return f"{weights.path.name} {digest}, {weights.resampling}, {search}"
+    several = weights.joined or (weights,)
+    files = " and ".join(f"{one.path.name} {pipeline.compute_sha256(one.path)[:8]}" for one in several)
+    return f"{files}, {weights.resampling}, {search}"
 
 
 def make_saver(
@@ -170,7 +173,7 @@ def score_images(
     crops: list[Item], weights: Weights, predict: Predict, results: Results, save: Callable[[], None]
 ) -> None:
     todo = [item for item in crops if str(item.path) not in results]
-    found = score_crops(todo, predict, weights.resampling, weights.rule.threshold)
+    found = score_crops(todo, predict, weights.resampling, weights.rule.threshold, names=weights.names)
     for result in tqdm(found, total=len(todo), unit="image", **BAR):
         results[str(result.item.path)] = result
         save()
@@ -206,7 +209,9 @@ def score_videos(
         total = None if arguments.every else arguments.frames
         options["watch"] = lambda frames: tqdm(frames, total=total, unit="frame", **BAR)
     found = pipeline.run_jobs(score_file, calls, options, arguments.jobs, arguments.dask)
-    print(f" score  faces  %deepfake  verdict    {'photograph' if arguments.align else 'video'}")
+    print(
+        f" score  faces  %deepfake  verdict    {name_parts(weights.names)}{'photograph' if arguments.align else 'video'}"
+    )
     bar = tqdm(total=len(searched), unit="file", **BAR)
     for item, _ in searched:
         path = str(item.path)
@@ -231,6 +236,11 @@ def annotate_images(folder: Path, files: Files, results: Results, threshold: flo
         if result.kind == "image" and result.score is not None:
             error = try_annotating(result, name_copy(folder, item, name), threshold)
             results[str(item.path)] = result._replace(error=error)
+
+
+def score_lowest(predict: Predict) -> Predict:
+    """Return a Predict that gives one score for each face, the lowest by several weights."""
+    return lambda faces: predict(faces).reshape(len(faces), -1).min(axis=1)
 
 
 def explain(folder: Path, files: Files, results: Results, weights: Weights, predict: Predict) -> None:
@@ -259,7 +269,7 @@ def try_reporting(arguments: Namespace, done: list[Result], weights: Weights, pr
 
     try:
         settings = describe_settings(arguments, weights)
-        write_report(arguments.report, done, weights, predict, settings, watch)
+        write_report(arguments.report, done, weights, score_lowest(predict), settings, watch)
         return 0
     except (OSError, ValueError, MemoryError) as error:
         return fail(1, pipeline.describe_error(error))
@@ -270,7 +280,7 @@ def describe_outcome(arguments: Namespace, results: list[Result], weights: Weigh
     rule = weights.rule
     summary = summarize(results, rule) | {
         "threshold": rule.threshold,
-        "weights": str(weights.path),
+        "weights": ", ".join(str(one.path) for one in weights.joined or (weights,)),
         "resampling": weights.resampling,
         "settings": describe_settings(arguments, weights),
     }
@@ -301,7 +311,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     # fmt: off
     add = parser.add_argument
     add("paths", nargs="*", default=["test_images"], metavar="PATH", help="images, videos and folders of them (default: test_images)")
-    add("--weights", default="Meso4_DF_F2F", metavar="FILE", help="a name in weights/, or a .tflite, .weights.h5 or .h5 file (default: %(default)s)")
+    add("--weights", action="append", metavar="FILE", help=f"a name in weights/, or a .tflite, .weights.h5 or .h5 file; of several, each given so, the lowest score counts (default: {DEFAULT})")
     add("--threshold", type=read_fraction, metavar="P", help="scores below it are called deepfake (default: as the weights' card says)")
     add = parser.add_argument_group("faces in videos, and in photographs with --align").add_argument
     add("--align", action="store_true", help="the images are photographs: find their faces")

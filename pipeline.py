@@ -822,6 +822,7 @@ class Face(NamedTuple):
     # the memory), the score before
     crop: Any = None  # uint8 (side, side, 3) RGB, upright
     score: Any = None  # float: 1 = real, 0 = forged
+    parts: tuple[float, ...] = ()  # the scores by each of several weights
 
 
 class FaceOptions(NamedTuple):

@@ -151,7 +151,7 @@ def mixed(films, tmp_path):
 def test_rows_of_videos(films):
     done = run_script("deepfakes_images.py", films / "real", films / "df", cwd=ROOT)
     lines = done.stdout.splitlines()
-    assert lines[0] == " score  faces  %deepfake  verdict   video"
+    assert lines[0] == " score  faces  %deepfake  verdict    video"
     score, faces, share, verdict, path = lines[1].split()
     assert (faces, share, verdict, path) == ("8", "0.0", "real", f"{films}/real/collins.mp4")
     assert float(score) > 0.5
@@ -159,7 +159,10 @@ def test_rows_of_videos(films):
     assert (faces, share, verdict) == ("8", "100.0", "deepfake")
     assert float(score) < 0.1
     assert "Classified as deepfake/f2f: 50.0 % (1 of 2 videos)" in lines
-    assert "Accuracy over videos: all 1.000, df 1.000, real 1.000, balanced 1.000, AUC 1.000" in lines
+    assert (
+        "Accuracy over videos: all 1.000, df 1.000, real 1.000, balanced 1.000, AUC 1.000, uncertain 0.000"
+        in lines
+    )
     assert done.stderr == ""
 
 
@@ -532,3 +535,25 @@ def test_no_file_stays_open(tmp_path, photo):
     for _ in range(5):
         work()
     assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+
+SCRIPTS = ("deepfakes_images.py", "extract_faces.py", "training/df_CNN.py", "training/blend_faces.py",
+           "weights/average.py", "weights/convert.py", "weights/download.py", "weights/visualize.py")  # fmt: skip
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_shows_an_example_and_the_version_is_told(script):
+    done = run_script(script, "--version")
+    assert done.stdout.endswith(f" {pipeline.VERSION}\n")
+    assert f"python3 {script}" in run_script(script, "--help").stdout
+
+
+def test_times_of_scoring(films, tmp_path):
+    command = ["deepfakes_images.py", films / "df", "--start", "0:00.1", "--end", "0.2", "--json", "s.json"]
+    run_script(*command, cwd=tmp_path)
+    rows = json.loads((tmp_path / "s.json").read_text())["items"]
+    times = [row["time"] for row in rows if row["kind"] == "face"]
+    assert times
+    assert all(0.1 <= time <= 0.2 for time in times)
+    done = run_script("deepfakes_images.py", "--start", "2", "--end", "1", status=2)
+    assert "--end 1 must not be before --start 2" in done.stderr

@@ -19,7 +19,7 @@ from PIL import Image, ImageFilter
 import pipeline
 from training.extraction import check_replaceable, extract_video
 from training.lock import hold_lock
-from weights import media
+from weights import scores
 from weights.media import find_faces_in_photo
 
 
@@ -508,10 +508,10 @@ def test_photographs_are_tried_turned(portrait, tmp_path, quarters):
 
 def test_a_large_photograph_is_reduced(portrait, tmp_path, monkeypatch):
     Image.fromarray(portrait).resize((1000, 1200)).save(tmp_path / "x.png")
-    monkeypatch.setattr(media, "LARGEST_PHOTO", 350_000)
-    assert media.read_photo(tmp_path / "x.png").shape == (600, 500, 3)
-    monkeypatch.setattr(media, "LARGEST_PHOTO", 1_200_000)
-    assert media.read_photo(tmp_path / "x.png").shape == (1200, 1000, 3)
+    monkeypatch.setattr(scores, "LARGEST_PHOTO", 350_000)
+    assert scores.read_photo(tmp_path / "x.png").shape == (600, 500, 3)
+    monkeypatch.setattr(scores, "LARGEST_PHOTO", 1_200_000)
+    assert scores.read_photo(tmp_path / "x.png").shape == (1200, 1000, 3)
 
 
 def test_a_small_face_in_a_large_group_photograph_is_found(portrait):
@@ -532,3 +532,21 @@ def test_videos_of_one_name_are_told_apart(clip, pair, tmp_path):
     extract_video(tmp_path / "a/v.mp4", tmp_path / "out", options)
     found = extract_video(tmp_path / "b/v.mp4", tmp_path / "out", options)
     assert "faces of another video or by other settings (digest)" in found.error
+
+
+def test_only_the_person_of_a_picture_is_kept(pair, tmp_path):
+    """Two people stand side by side, the other one larger: the smaller is asked for."""
+    Image.fromarray(open_portrait("collins")).save(tmp_path / "who.png")
+    run_script("extract_faces.py", pair, "--output", tmp_path / "out", "--only", tmp_path / "who.png")
+    rows = read_rows(tmp_path / "out")
+    assert len(rows) == 6
+    wanted = pipeline.encode_person(tmp_path / "who.png")
+    for row in rows:
+        crop = pipeline.read_image(tmp_path / "out" / row["file"])
+        assert np.linalg.norm(pipeline.encode_face(crop) - wanted) < 0.6
+        assert float(row["x"]) > 320
+    several = ROOT / "tests/figures/timeline.png"
+    for picture, reason in ((several, "must show one face, not"), ("gone.png", "No such file")):
+        done = run_script("extract_faces.py", pair, "--only", picture, status=2)
+        assert reason in done.stderr
+        assert done.stderr.count("\n") == 2  # usage, and the reason

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import av
 import clips
@@ -174,3 +175,25 @@ def test_a_video_too_small_to_annotate_costs_itself_alone(tmp_path):
     assert "a.mkv: no annotated copy: frames must be at least 2x2 pixels" in done.stderr
     assert len(read_rows(tmp_path / "s.csv")) == 2
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["b.mp4"]
+
+
+def test_of_several_weights_the_lowest_score_counts(films, tmp_path):
+    command = ["deepfakes_images.py", films / "df/forged.mp4", ROOT / "test_images/df/biden.png"]
+    names = ("Meso4_DF", "Meso4_F2F")
+    alone = {name: read_scores(tmp_path, *command, "--weights", name) for name in names}
+    both = read_scores(tmp_path, *command, "--weights", names[0], "--weights", names[1])
+    for path, row in both.items():
+        parts = {name: float(row[f"score {name}"]) for name in names}
+        assert float(row["score"]) == min(parts.values())
+        assert row["decided_by"] == min(parts, key=parts.get)
+        for name in names:
+            single, threshold = float(alone[name][path]["score"]), find_weights(name).rule.threshold
+            assert (parts[name] < 0.5) == (single < threshold)
+    again = run_script(*command, "--weights", names[0], "--weights", names[1], "--json", tmp_path / "s.json",
+                       "--resume")  # fmt: skip
+    assert re.search(r"verdict +Meso4_DF  Meso4_F2F  video\n", again.stdout)
+
+
+def read_scores(folder, *command):
+    run_script(*command, "--csv", folder / "s.csv", "--json", folder / "s.json")
+    return read_rows(folder / "s.csv")

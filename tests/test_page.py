@@ -21,7 +21,7 @@ def page(films, photo, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     photo.save(folder / NAME.replace("/", "\u2215"))
     (folder / "broken.jpg").write_text("no image")
-    command = ["deepfakes_images.py", films, folder, ROOT / "test_images/df"]
+    command = ["deepfakes_images.py", films, folder, ROOT / "test_images/df", "--everyone"]
     run_script(*command, "--report", "r.html", "--json", "s.json", cwd=folder, status=1)
     return folder / "r.html"
 
@@ -55,7 +55,7 @@ def test_nothing_is_fetched_and_no_name_is_run(page):
 
 def test_it_is_written_from_a_table_too(page, films, tmp_path):
     shutil.copy(page.parent / "s.json", tmp_path / "s.json")
-    command = ["deepfakes_images.py", films, page.parent, ROOT / "test_images/df", "--resume"]
+    command = ["deepfakes_images.py", films, page.parent, ROOT / "test_images/df", "--everyone", "--resume"]
     targets = ["--report", tmp_path / "r.html", "--json", tmp_path / "s.json"]
     run_script(*command, *targets, cwd=page.parent, status=1)
     texts = (path.read_text(encoding="utf-8") for path in (page, tmp_path / "r.html"))

@@ -3,7 +3,7 @@
 import pytest
 
 import pipeline
-from weights.verdicts import Bounds, Rule, classify, decide, lower_bound, read_rule
+from weights.verdicts import Bounds, Rule, classify, decide, list_thresholds, lower_bound, read_rule
 
 BOUNDS = Bounds(0.4, 0.6, 0.5)
 RULE = Rule(0.5, 0.55, Bounds(0.3, 0.7, 1.0), BOUNDS, 80.0, 10.0)
@@ -78,7 +78,6 @@ def test_rules_of_cards():
         "calibration": {"face": level, "video": level, "min_size": 80, "min_sharpness": 9},
     }
     assert read_rule(card) == Rule(0.5, 0.55, BOUNDS, BOUNDS, 80.0, 9.0)
-    with pytest.raises(ValueError, match="must be from 0 to 1"):
-        read_rule({"threshold": 1.5})
+    assert list_thresholds(read_rule(card)) == [0.5, 0.55, 0.4, 0.6, 0.4, 0.6]
     with pytest.raises(KeyError):
         read_rule({"threshold": 0.5, "calibration": {"face": {}}})

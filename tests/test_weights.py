@@ -12,7 +12,7 @@ from conftest import ROOT, run_script
 
 import pipeline
 from classifiers import Meso4, load_classifier
-from weights import find_weights, load_predictor, write_weights
+from weights import find_weights, join_weights, load_predictor, shift_scores, write_weights
 from weights.scores import score_crops
 from weights.verdicts import Rule
 
@@ -72,7 +72,7 @@ def test_card_goes_with_its_files(fresh):
 def test_without_card_only_keras_weights_are_used_as_published(tmp_path, fresh):
     for name, as_name in (("net.weights.h5", "mine.weights.h5"), ("net.weights.h5", "mine.h5")):
         (tmp_path / as_name).write_bytes((fresh / name).read_bytes())
-        assert find_weights(tmp_path / as_name)[1:] == ("", "nearest", Rule(), {})
+        assert find_weights(tmp_path / as_name)[1:] == ("", "nearest", Rule(), (), {})
     (tmp_path / "lite.tflite").write_bytes((fresh / "net.tflite").read_bytes())
     with pytest.raises(FileNotFoundError, match=r"lite\.tflite: its card lite\.json is missing"):
         find_weights(tmp_path / "lite")
@@ -230,3 +230,23 @@ def test_suffixes_of_weights(shared, tmp_path, noise):
         FileNotFoundError, match="which has Meso4_DF, Meso4_DF_F2F, Meso4_F2F, MesoInception_DF"
     ):
         find_weights("Meso5")
+
+
+def test_scores_are_shifted_so_that_the_threshold_lies_at_a_half():
+    scores = np.array([0, 0.2, 0.4, 0.9, 1], np.float32)
+    found = shift_scores(scores, 0.4)
+    np.testing.assert_allclose(found, [0, 0.272727, 0.5, 0.931034, 1], atol=1e-6)
+    np.testing.assert_allclose(shift_scores(scores, 0.5), scores, atol=1e-7)
+
+
+def test_joined_weights_give_a_score_each(noise):
+    several = [find_weights(name) for name in ("Meso4_DF", "Meso4_F2F")]
+    joined = join_weights(several)
+    assert joined.names == ["Meso4_DF", "Meso4_F2F"]
+    found = load_predictor(joined)(noise)
+    for column, one in enumerate(several):
+        alone = shift_scores(load_predictor(one)(noise), one.rule.threshold)
+        np.testing.assert_allclose(found[:, column], alone, atol=1e-6)
+    assert join_weights(several[:1]) is several[0]
+    with pytest.raises(ValueError, match=r"needs bilinear resizing, .* nearest: .* must need the same"):
+        join_weights([several[0], several[1]._replace(resampling="nearest")])

@@ -25,9 +25,10 @@ from pipeline import (
     silence_native_stderr,
     write_atomically,
 )
-from weights.verdicts import Rule, read_rule
+from weights.verdicts import Rule, list_thresholds, read_rule
 
-Predict = Callable[[np.ndarray], np.ndarray]  # uint8 faces (N, 256, 256, 3) -> a float32 each (N,)
+# uint8 faces (N, 256, 256, 3) -> a float32 each (N,), of joined weights one for each of them (N, K)
+Predict = Callable[[np.ndarray], np.ndarray]
 WEIGHTS_FOLDER = Path(__file__).parent
 
 
@@ -38,7 +39,13 @@ class Weights(NamedTuple):
     network: str  # "Meso4", "MesoInception4", or "" where no card tells
     resampling: str  # key of RESAMPLING
     rule: Rule = Rule()  # how scores become verdicts
+    joined: tuple["Weights", ...] = ()  # see `join_weights`
     card: dict[str, Any] = {}  # noqa: RUF012  (all that the card holds, {} without one; never changed)
+
+    @property
+    def names(self) -> list[str]:
+        """Return what joined weights are called."""
+        return [re.sub(r"\.(tflite|weights\.h5|h5|hdf5)$", "", one.path.name) for one in self.joined]
 
 
 def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weights.h5", ".h5")) -> Weights:
@@ -71,15 +78,36 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
         raise FileNotFoundError(f"{path}: its card {card_path.name} is missing: copy it along")
     try:
         card = json.loads(card_path.read_bytes())
-        weights = Weights(path, str(card["network"]), str(card["resampling"]), read_rule(card), card)
+        weights = Weights(path, str(card["network"]), str(card["resampling"]), read_rule(card), card=card)
         digest = card["sha256"][path.name]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{card_path}: not a card of {path.name} ({error!r}): get both again") from error
     if weights.resampling not in RESAMPLING:
         raise ValueError(f"{card_path}: resampling {weights.resampling!r}, must be one of {[*RESAMPLING]}")
+    for threshold in list_thresholds(weights.rule):
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"{card_path}: threshold {threshold:g}, must be from 0 to 1")
     if compute_sha256(path) != digest:
         raise ValueError(f"{path}: damaged, or not the file of {card_path.name}: get both again")
     return weights
+
+
+def join_weights(several: Sequence[Weights]) -> Weights:
+    """Return Weights that stand for several: each scores every face, and the lowest score decides.
+
+    Their scores are shifted so that the threshold of each lies at 0.5. Raises ValueError if they need
+    different resampling filters.
+    """
+    first = several[0]
+    if len(several) == 1:
+        return first
+    for other in several:
+        if other.resampling != first.resampling:
+            raise ValueError(
+                f"{first.path.name} needs {first.resampling} resizing, {other.path.name} {other.resampling}: "
+                "weights scored together must need the same"
+            )
+    return Weights(Path(), "", first.resampling, joined=tuple(several))
 
 
 def name_card(path: Path) -> Path:
@@ -88,25 +116,47 @@ def name_card(path: Path) -> Path:
 
 
 # The predictor loaded last: a process that scores many videos loads its weights once.
-_predictor: dict[tuple[Path, int], Predict] = {}
+_predictor: dict[tuple[tuple[Path, ...], int], Predict] = {}
 _one_at_a_time = threading.RLock()  # LiteRT is not thread-safe; a Dask worker may use several threads
 
 
 def load_predictor(weights: Weights, threads: int = 0) -> Predict:
     """Return the function that scores faces: uint8 (N, 256, 256, 3) -> float32 (N,), 1 = real, 0 = forged.
 
+    Of joined weights it gives float32 (N, K), a column for each.
+
     `.tflite` runs in LiteRT with `threads` threads (0: one per core). Other files run in Keras; only then
     is TensorFlow imported, which takes seconds. Raises ValueError when the file cannot be read.
     """
-    key = weights.path, threads
+    several = weights.joined or (weights,)
+    key = tuple(one.path for one in several), threads
     with _one_at_a_time:
         if key not in _predictor:
             _predictor.clear()
-            if weights.path.suffix == ".tflite":
-                _predictor[key] = _load_litert(weights.path, threads or os.cpu_count())
-            else:
-                _predictor[key] = _load_keras(weights.path)
+            parts = [_load(one.path, threads) for one in several]
+            _predictor[key] = _join(parts, several) if weights.joined else parts[0]
         return _predictor[key]
+
+
+def _join(parts: Sequence[Predict], several: Sequence[Weights]) -> Predict:
+    def predict(faces: np.ndarray) -> np.ndarray:
+        pairs = zip(parts, several, strict=True)
+        return np.stack([shift_scores(part(faces), one.rule.threshold) for part, one in pairs], axis=1)
+
+    return predict
+
+
+def shift_scores(scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Return scores moved along the logit so that the threshold comes to lie at 0.5, float32 (N,)."""
+    scores = scores.astype(np.float64)
+    odds = scores * (1 - threshold)
+    return (odds / (odds + (1 - scores) * threshold)).astype(np.float32)
+
+
+def _load(path: Path, threads: int) -> Predict:
+    if path.suffix == ".tflite":
+        return _load_litert(path, threads or os.cpu_count())
+    return _load_keras(path)
 
 
 def _load_keras(path: Path) -> Predict:

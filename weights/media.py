@@ -34,7 +34,7 @@ from pipeline import (
 )
 from weights import Weights, load_predictor
 from weights.scores import Result, read_photo, score_faces
-from weights.verdicts import VERDICT_COLORS, decide, verdict_of
+from weights.verdicts import VERDICT_COLORS, decide_by_lowest, verdict_of
 
 if TYPE_CHECKING:
     from av import AudioStream
@@ -65,9 +65,10 @@ def score_file(
         else:
             found = find_faces_in_photo(item.path, options)
         sampled, faces = score_faces(watch(found), predict, weights.resampling)
-        score, verdict, warning = decide(faces, kind, weights.rule)
+        faces, scores, (score, verdict, warning) = decide_by_lowest(faces, kind, weights.rule)
         warning = ", ".join(filter(None, (warning, others)))
-        result = Result(item, score, verdict, "", kind, len(sampled), faces, warning)
+        parts = tuple(zip(weights.names, scores, strict=False))
+        result = Result(item, score, verdict, "", kind, len(sampled), faces, parts, warning)
         if annotated:
             result = result._replace(error=try_annotating(result, annotated, weights.rule.threshold, sampled))
         return result

@@ -70,7 +70,7 @@ def write_report(
                 errors=[line for level in levels if (line := describe_errors(weights.card, level))],
                 kinds=weights.card.get("calibration", {}).get("video", {}).get("kinds", {}),
                 weights=weights,
-                digest=compute_sha256(weights.path),
+                several=[(one, compute_sha256(one.path)) for one in weights.joined or (weights,)],
                 settings=settings,
                 versions=list_versions(),
                 date=datetime.now().astimezone().isoformat(" ", "minutes"),

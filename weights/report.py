@@ -1,10 +1,11 @@
 """Results in words: the rows and the summary that deepfakes_images.py prints."""
 
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline import printable
+from weights import Weights
 from weights.scores import Result
 from weights.verdicts import Rule, average_people, classify, find_deciding
 
@@ -12,16 +13,16 @@ ROWS_SHOWN = 50  # images: up to this many get a row each
 MEANING = "A score says how real a face looks to the network: 1 = natural, 0 = deepfake/f2f."
 
 
-def print_report(results: list[Result], summary: dict[str, Any], card: dict[str, Any]) -> None:
+def print_report(results: list[Result], summary: dict[str, Any], weights: Weights) -> None:
     """Print rows of images and folders, what was skipped, and the summary that --json holds as well.
 
-    `card` is that of the weights, which says how often they err.
+    The card of the weights says how often they err.
     """
     images = [r for r in results if r.kind == "image"]
     if images and len(images) <= ROWS_SHOWN:
-        print(" score  verdict   image")
+        print(f" score  verdict   {name_parts([name for name, _ in images[0].parts])}image")
         for r in images:
-            print(f"{format_score(r.score)}  {r.verdict:<8}  {printable(r.item.path)}")
+            print(f"{format_score(r.score)}  {r.verdict:<8}  {format_parts(r)}{printable(r.item.path)}")
         print()
     for r in results:
         if r.error:
@@ -44,11 +45,12 @@ def print_report(results: list[Result], summary: dict[str, Any], card: dict[str,
             print(f"Verdicts: {', '.join(f'{number} {verdict}' for verdict, number in sorted(counts))}")
             if summary[kind]["accuracy"]:
                 print(f"Accuracy over {noun}: {format_accuracy(summary[kind]['accuracy'])}")
-            print(describe_errors(card, "video" if kind == "videos" else "face"), end="")
-    weights = printable(Path(summary["weights"]).name)
+            print(describe_errors(weights.card, "video" if kind == "videos" else "face"), end="")
+    names = " and ".join(printable(one.path.name) for one in weights.joined or (weights,))
+    lowest = "; the lowest of several scores counts, shifted to this threshold" if weights.joined else ""
     print(
         f"{MEANING} Below {summary['threshold']:g} is called a deepfake "
-        f"({weights}, resizing: {summary['resampling']}).",
+        f"({names}, resizing: {weights.resampling}{lowest}).",
         flush=True,
     )
 
@@ -87,8 +89,9 @@ def format_video(result: Result, rule: Rule) -> str:
     share = f"{100 * forged / len(result.faces):.1f}" if result.faces else "-"
     count = "-" if result.score is None and result.error else len(result.faces)
     path = printable(result.item.path)
-    warning = f" ({result.warning})" if result.warning else ""
-    rows = [f"{format_score(result.score)}  {count:>5}  {share:>9}  {result.verdict:<9}  {path}{warning}"]
+    path += f" ({result.warning})" if result.warning else ""
+    start = f"{format_score(result.score)}  {count:>5}  {share:>9}  {result.verdict:<9}"
+    rows = [f"{start}  {format_parts(result)}{path}"]
     people = average_people(result.faces)
     deciding = find_deciding(result.faces, result.kind, rule)
     for person, (mean, number) in people.items() if len(people) > 1 else ():
@@ -96,6 +99,16 @@ def format_video(result: Result, rule: Rule) -> str:
         verdict = classify(mean, result.kind, rule, 0 if few else len(deciding))
         rows.append(f"{format_score(mean)}  {number:>5}  {'':>9}  {verdict:<9}    person {person}{few}")
     return "\n".join(rows)
+
+
+def name_parts(names: Sequence[str]) -> str:
+    """Return the heads of the columns of several weights."""
+    return "".join(f"{name:>6}  " for name in names)
+
+
+def format_parts(result: Result) -> str:
+    """Return the scores by several weights, as wide as their names."""
+    return "".join(f"{part:>{max(6, len(name))}.4f}  " for name, part in result.parts)
 
 
 def format_score(score: float | None) -> str:

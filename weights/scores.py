@@ -42,22 +42,33 @@ class Result(NamedTuple):
     kind: str = "image"  # a face crop; else "video" or "photo"
     frames: int = 0  # frames sampled
     faces: tuple[Face, ...] = ()  # of a video or photograph, scored
+    parts: tuple[tuple[str, float], ...] = ()  # (weights, score) of each of several weights
     warning: str = ""  # what weakens the verdict, or how the file was read
 
 
 def score_crops(
-    items: Sequence[Item], predict: Predict, resampling: str, threshold: float, batch_size: int = BATCH_SIZE
+    items: Sequence[Item],
+    predict: Predict,
+    resampling: str,
+    threshold: float,
+    batch_size: int = BATCH_SIZE,
+    names: Sequence[str] = (),
 ) -> Iterator[Result]:
-    """Yield the Result of each face crop, in order. Images are decoded in threads meanwhile."""
+    """Yield the Result of each face crop, in order. Images are decoded in threads meanwhile.
+
+    `names` are those of joined weights, of which the lowest score counts.
+    """
     waiting: list[tuple[Item, str]] = []
     faces: list[np.ndarray] = []
 
     def score_waiting() -> Iterator[Result]:
         scores = iter(predict(np.stack(faces)) if faces else ())
         for item, reason in waiting:
-            score = None if reason else float(next(scores))
+            row = np.full(1, np.nan) if reason else np.atleast_1d(next(scores))
+            score = None if reason else float(row.min())
+            parts = tuple(zip(names, map(float, row), strict=False))
             if score is None or np.isfinite(score):
-                yield Result(item, score, verdict_of(score, threshold), reason)
+                yield Result(item, score, verdict_of(score, threshold), reason, parts=parts)
             else:
                 yield Result(item, None, "error", f"the weights are unusable: they gave the score {score}")
         waiting.clear()
@@ -92,7 +103,8 @@ def score_faces(
         if not np.isfinite(scores).all():
             raise ValueError("the weights are unusable: they gave a score that is not a number")
         scored.extend(
-            face._replace(crop=None, score=float(score)) for face, score in zip(batch, scores, strict=True)
+            face._replace(crop=None, score=float(np.min(score)), parts=tuple(map(float, np.ravel(score))))
+            for face, score in zip(batch, scores, strict=True)
         )
         del waiting[:BATCH_SIZE]
 

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,23 @@ from weights.scores import Result
 from weights.verdicts import VERDICT_COLORS, Rule, describe_face
 
 BOX = ("left", "top", "right", "bottom")
-COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "frame", "time", "person",
-           *BOX, *Pose._fields, "settings", "sharpness", "warning")  # fmt: skip
+COLUMNS = (
+    "path",
+    "score",
+    "verdict",
+    "label",
+    "error",
+    "kind",
+    "frames",
+    "frame",
+    "time",
+    "person",
+    *BOX,
+    *Pose._fields,
+    "settings",
+    "sharpness",
+    "warning",
+)  # fmt: skip  (and "score NAME"s)
 
 
 def list_rows(results: Iterable[Result], rule: Rule) -> Iterator[dict[str, Any]]:
@@ -21,7 +37,10 @@ def list_rows(results: Iterable[Result], rule: Rule) -> Iterator[dict[str, Any]]
         score = None if r.score is None else round(r.score, 6)
         row = {"path": str(r.item.path), "score": score, "verdict": r.verdict, "label": r.item.label,
                "error": r.error, "kind": r.kind}  # fmt: skip
-        yield row | ({} if r.kind == "image" else {"frames": r.frames, "warning": r.warning})
+        parts: dict[str, Any] = {f"score {name}": round(part, 6) for name, part in r.parts}
+        if parts:
+            parts["decided_by"] = min(r.parts, key=itemgetter(1))[0]
+        yield row | parts | ({} if r.kind == "image" else {"frames": r.frames, "warning": r.warning})
         for face in r.faces:
             yield {
                 "path": row["path"],
@@ -40,11 +59,14 @@ def list_rows(results: Iterable[Result], rule: Rule) -> Iterator[dict[str, Any]]
 def write_csv(path: Path, results: Iterable[Result], rule: Rule, settings: str) -> None:
     """Write the rows of `list_rows`, each with the settings that the score depends on, in words."""
 
+    rows = list(list_rows(results, rule))
+    columns = list(dict.fromkeys((*COLUMNS, *(name for row in rows for name in row))))
+
     def write(part: Path) -> None:
         with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
-            writer.writerows(row | {"settings": settings} for row in list_rows(results, rule))
+            writer.writerows(row | {"settings": settings} for row in rows)
 
     write_atomically(path, write)
 
@@ -68,7 +90,12 @@ def read_json(path: Path) -> tuple[dict[str, Result], str]:
                 score = None if row["score"] is None else _read_number(row["score"], 0, 1)
                 item = Item(Path(name), str(row["label"]), "", "")
                 frames = int(_read_number(row.get("frames", 0)))
-                known = str(row["error"]), row["kind"], frames, (), str(row.get("warning", ""))
+                parts = tuple(
+                    (key.removeprefix("score "), _read_number(value, 0, 1))
+                    for key, value in row.items()
+                    if key.startswith("score ")
+                )
+                known = str(row["error"]), row["kind"], frames, (), parts, str(row.get("warning", ""))
                 results[name] = Result(item, score, row["verdict"], *known)
             else:
                 raise ValueError(f"kind {row['kind']!r}, verdict {row['verdict']!r}")

@@ -60,10 +60,13 @@ def read_rule(card: dict[str, Any]) -> Rule:
         face, video = (Bounds(*(float(found[level][name]) for name in Bounds._fields)) for level in LEVELS)
         rule = Rule(rule.threshold, float(found["video"]["threshold"]), face, video)
         rule = rule._replace(min_size=float(found["min_size"]), min_sharpness=float(found["min_sharpness"]))
-    values = [rule.threshold, rule.video_threshold, *(rule.face or ())[:2], *(rule.video or ())[:2]]
-    if not all(0 <= value <= 1 for value in values):
-        raise ValueError(f"thresholds {', '.join(f'{value:g}' for value in values)}: must be from 0 to 1")
     return rule
+
+
+def list_thresholds(rule: Rule) -> list[float]:
+    """Return all scores at which a verdict changes."""
+    bounds = [score for one in (rule.face, rule.video) if one for score in (one.lower, one.upper)]
+    return [rule.threshold, rule.video_threshold, *bounds]
 
 
 def verdict_of(score: float | None, threshold: float) -> str:
@@ -88,6 +91,23 @@ def decide(faces: Iterable[Face], kind: str, rule: Rule) -> tuple[float | None, 
     score = min(people[person][0] for person in deciding or people)
     verdict = classify(score, kind, rule, len(deciding))
     return score, verdict, describe_doubts(faces, deciding, rule)
+
+
+def decide_by_lowest(
+    faces: Sequence[Face], kind: str, rule: Rule
+) -> tuple[tuple[Face, ...], tuple[float, ...], tuple[float | None, str, str]]:
+    """Return (Faces with the scores of the weights that decide, the score by each, what `decide` returns).
+
+    Of several weights those with the lowest score decide; of one it is `decide` alone.
+    """
+    count = len(faces[0].parts) if faces else 0
+    if count < 2:
+        return tuple(face._replace(parts=()) for face in faces), (), decide(faces, kind, rule)
+    by_weights = [tuple(face._replace(score=face.parts[i], parts=()) for face in faces) for i in range(count)]
+    found = [decide(own, kind, rule) for own in by_weights]
+    scores = tuple(float(score or 0) for score, _, _ in found)
+    lowest = scores.index(min(scores))
+    return by_weights[lowest], scores, found[lowest]
 
 
 def classify(score: float, kind: str, rule: Rule, people: int = 1) -> str:

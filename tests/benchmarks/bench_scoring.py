@@ -2,20 +2,23 @@
 
     python3 tests/benchmarks/bench_scoring.py
 
-Scores test_images with the .tflite and the .weights.h5 of the same weights, three times each in
-turn, as a user would; then 320 faces from memory, batches of 32, in one process.
+Scores test_images with the .tflite and the .weights.h5 of the same weights, three times each in turn,
+as a user would, and imports TensorFlow alone; then 320 faces from memory, batches of 32, in one process.
+Last, --jobs 2 against one job on a dozen short clips.
 """
 
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import clips
 import numpy as np
 
 import pipeline
@@ -23,37 +26,43 @@ from weights import find_weights, load_predictor
 
 ROUNDS = 3
 FACES = 320
+CLIPS = 12
 
 
 def main():
-    for name in sys.argv[1:] or ["Meso4_DF"]:
+    for name in sys.argv[1:] or ["Meso4_DF_F2F"]:
         forms = {"LiteRT": f"{name}.tflite", "Keras": f"{name}.weights.h5"}
-        seconds = {form: [] for form in forms}
+        seconds = {form: [] for form in (*forms, "import tensorflow")}
         for _ in range(ROUNDS):
             for form, weights in forms.items():
-                seconds[form].append(time_script(weights))
+                seconds[form].append(time_python("deepfakes_images.py", "--weights", weights))
+            seconds["import tensorflow"].append(time_python("-c", "import tensorflow"))
         speeds = {form: [] for form in forms}
-        predictors = {form: load(weights) for form, weights in forms.items()}
+        predictors = {form: load_predictor(find_weights(weights)) for form, weights in forms.items()}
         for _ in range(ROUNDS):
             for form, predict in predictors.items():
                 speeds[form].append(time_predictor(predict))
         print(f"{name}, {os.cpu_count()} cores   start to finish   images/s")
-        for form in forms:
-            print(f"{form:<22}  {statistics.median(seconds[form]):>13.2f} s  {max(speeds[form]):>9.0f}")
-        started = statistics.median(seconds["Keras"]) / statistics.median(seconds["LiteRT"])
-        print(f"{'ratio':<22}  {started:>13.1f} x  {max(speeds['LiteRT']) / max(speeds['Keras']):>8.1f}x")
+        for form, found in seconds.items():
+            speed = f"{max(speeds[form]):>9.0f}" if form in forms else ""
+            print(f"{form:<24}  {statistics.median(found):>13.2f} s  {speed}")
+        litert, keras, tensorflow = (statistics.median(found) for found in seconds.values())
+        faster = max(speeds["LiteRT"]) / max(speeds["Keras"])
+        print(f"{'Keras / LiteRT':<24}  {keras / litert:>13.1f} x  {faster:>8.1f}x")
+        print(f"{'LiteRT / import':<24}  {litert / tensorflow:>13.2f} x", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(CLIPS):
+            portrait = clips.open_portrait(("hopper", "collins")[number % 2])
+            frames = [clips.film(portrait, pipeline.Pose(250 + i, 240, 130, 0)) for i in range(30)]
+            clips.write_clip(Path(folder, f"{number}.mp4"), frames)
+        one, two = (time_python("deepfakes_images.py", folder, "--jobs", jobs) for jobs in "12")
+    print(f"{CLIPS} clips: one job {one:.1f} s, two jobs {two:.1f} s, ratio {one / two:.2f}")
 
 
-def time_script(weights):
-    command = [sys.executable, "deepfakes_images.py", "--weights", weights]
+def time_python(*arguments):
     started = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
     return time.perf_counter() - started
-
-
-def load(weights):
-
-    return load_predictor(find_weights(weights))
 
 
 def time_predictor(predict):

@@ -1,10 +1,12 @@
-"""Print README's tables of accuracy: how well weights tell the faces of a validation set, side by side.
+"""Print the tables of accuracy: how well weights tell the faces of a validation set, side by side.
 
     python3 tests/benchmarks/bench_weights.py DATA/validation Meso4_DF weights/authors/Meso4_DF.h5
 
-For each dataset (the first part of names `<dataset>-<video>-<frame>.jpg`), per image and per video, four
-numbers: the share of forged (df) and of real faces told right, their mean (balanced accuracy), and the area
-under the ROC curve. "mean" is over the datasets. Filter and threshold are those that belong to the weights.
+For each data set (the first part of names `<dataset>-<video>-<frame>.jpg`) and each kind of forgery in it,
+per image and, where videos have several images, per video, four numbers: the share of forged (df) and of real
+faces told right, their mean (balanced accuracy), and the area under the ROC curve; in brackets the share that
+is uncertain, if the weights' card says what is. "mean" is over the data sets. Filter and thresholds are those
+that belong to the weights.
 """
 
 import argparse
@@ -36,13 +38,17 @@ def main():
     names = [name.replace("weights/authors/", "authors' ").removesuffix(".h5") for name in results]
     print(f"| dataset, level | count | {' | '.join(names)} |")
     print(f"|---|---|{'---|' * len(names)}")
-    for dataset in next(iter(results.values())):
+    first = next(iter(results.values()))
+    for dataset, levels in first.items():
         for level in ("image", "video"):
-            cells = [
-                " ".join(f"{found[dataset][level][key]:.3f}" for key in FIGURES) for found in results.values()
-            ]
-            count = next(iter(results.values()))[dataset][level]["count"]
-            print(f"| {dataset}, {level} | {count} | {' | '.join(cells)} |")
+            if level == "image" or levels["video"]["count"] < levels["image"]["count"]:
+                cells = [format_cell(found[dataset][level]) for found in results.values()]
+                print(f"| {dataset}, {level} | {levels[level]['count']} | {' | '.join(cells)} |")
+
+
+def format_cell(found):
+    uncertain = f" ({found['uncertain']:.3f})" if "uncertain" in found else ""
+    return " ".join(f"{found[key]:.3f}" for key in FIGURES) + uncertain
 
 
 def evaluate_sources(images, name):
