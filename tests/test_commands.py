@@ -537,8 +537,10 @@ def test_no_file_stays_open(tmp_path, photo):
     assert len(os.listdir("/proc/self/fd")) <= len(before)
 
 
-SCRIPTS = ("deepfakes_images.py", "extract_faces.py", "training/df_CNN.py", "training/blend_faces.py",
-           "weights/average.py", "weights/convert.py", "weights/download.py", "weights/visualize.py")  # fmt: skip
+SCRIPTS = [
+    *("deepfakes_images.py", "extract_faces.py", "training/df_CNN.py", "training/blend_faces.py"),
+    *("weights/average.py", "weights/convert.py", "weights/download.py", "weights/visualize.py"),
+]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
