@@ -58,9 +58,10 @@ def evaluate_sources(images, name):
     scores = list(score_crops(images, predict, weights.resampling, weights.rule.threshold))
     found = evaluate_by_dataset(scores, weights.rule)
     everything, mean = found.pop("all"), found.pop("mean")
+    datasets = {score.item.dataset for score in scores} & set(found)
     for level, figures in mean.items():
         for key in ("accuracy_df", "accuracy_real"):
-            figures[key] = np.mean([one[level][key] for one in found.values()])
+            figures[key] = np.mean([found[dataset][level][key] for dataset in datasets])
         figures["count"] = everything[level]["count"]
     return found | {"mean": mean}
 
