@@ -1,8 +1,8 @@
 """Meso4 and MesoInception4, the two networks of MesoNet, in Keras.
 
 Afchar, Nozick, Yamagishi, Echizen: "MesoNet: a Compact Facial Video Forgery Detection Network",
-WIFS 2018, arXiv 1809.00888. A network reads RGB faces, 256x256 with values in [0, 1], and gives
-P(real) for each: 1 = real, 0 = forged (deepfake or Face2Face). Label order: ("df", "real").
+WIFS 2018, arXiv 1809.00888. A network reads RGB faces, 256x256 with values in [0, 1], and gives each a
+score of how real it looks: 1 = real, 0 = forged (deepfake or Face2Face). Label order: ("df", "real").
 """
 
 import json
@@ -62,7 +62,7 @@ def _classify(x: KerasTensor) -> KerasTensor:
 
 
 def build_meso4(normalization: Normalization = layers.BatchNormalization) -> keras.Model:
-    """Meso4 (paper, figure 4): 27,977 trainable parameters. (N, 256, 256, 3) -> P(real) (N, 1).
+    """Meso4 (paper, figure 4): 27,977 trainable parameters. (N, 256, 256, 3) -> scores (N, 1).
 
     `normalization` makes its layers of batch normalisation; see training/normalization.py.
     """
@@ -124,7 +124,7 @@ class Classifier:
         )
 
     def predict(self, x: np.ndarray, batch_size: int = 32) -> np.ndarray:
-        """Return P(real), float32 (N, 1), of faces as `scale_pixels` takes them (and raises)."""
+        """Return the scores, float32 (N, 1), of faces as `scale_pixels` takes them (and raises)."""
         x = _check_shape(x)
         parts = [
             self.model.predict_on_batch(scale_pixels(x[i : i + batch_size]))
@@ -175,7 +175,7 @@ class Classifier:
         self._bare_model().save_weights(path)
 
     def export(self, path: str | Path) -> None:
-        """Write the network for LiteRT, as `.tflite`: uint8 (N, 256, 256, 3) in, P(real) (N, 1) out."""
+        """Write the network for LiteRT, as `.tflite`: uint8 (N, 256, 256, 3) in, scores (N, 1) out."""
         faces = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), dtype="uint8")
         scores = self.model(layers.Rescaling(float(PIXEL_SCALE))(faces))
         keras.Model(faces, scores).export(path, format="litert", verbose=False)

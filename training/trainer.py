@@ -105,7 +105,7 @@ class Trainer:
         return found["loss"][0], found["explained" if recipe.imitate else "accuracy"][0]
 
     def score(self, face_set: data.FaceSet, batch_size: int = 75) -> np.ndarray:
-        """Return P(real) of the faces, float32 (N,), by the weights, or their average, as they are now."""
+        """Return the scores of the faces, float32 (N,), by the weights, or their average, as they are now."""
         self.scorer.model.set_weights((self._average or self.model).get_weights())
         return self.scorer.predict(face_set.faces, batch_size)[:, 0]
 

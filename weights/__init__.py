@@ -204,7 +204,7 @@ def start_card(network: str) -> dict[str, Any]:
     return {
         "network": network,
         "labels": list(LABELS),
-        "score": "P(real): 1 = real, 0 = deepfake/f2f; below the threshold = deepfake",
+        "score": "how real a face looks: 1 = real, 0 = deepfake/f2f; below the threshold = deepfake",
     }
 
 

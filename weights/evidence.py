@@ -14,6 +14,8 @@ PATCH, STRIDE = 32, 16  # pixels of a 256x256 face
 STARTS = range(0, IMAGE_SIZE - PATCH + 1, STRIDE)
 PATCHES = [np.s_[y : y + PATCH, x : x + PATCH] for y in STARTS for x in STARTS]
 BLUR = 12  # pixels: radius of the blur that hides a patch
+OPACITY = 0.55  # of the colours over the face
+BATCH = 32  # faces: more take memory, not less time
 LIMIT = 1.0  # logits: where the colours end, if the weights' card does not say
 
 
@@ -37,10 +39,14 @@ def measure_evidence(
     score itself saturates. `face` is uint8 (256, 256, 3); `predict` is what `weights.load_predictor` returns.
     """
     hidden = hide(face)
-    occluded = np.repeat(face[None], len(PATCHES), axis=0)
-    for image, patch in zip(occluded, PATCHES, strict=True):
-        image[patch] = hidden[patch]
-    rises = compute_logits(predict(occluded)) - compute_logits(predict(face[None]))
+    scores = []
+    for start in range(0, len(PATCHES), BATCH):
+        patches = PATCHES[start : start + BATCH]
+        occluded = np.repeat(face[None], len(patches), axis=0)
+        for image, patch in zip(occluded, patches, strict=True):
+            image[patch] = hidden[patch]
+        scores.append(predict(occluded))
+    rises = compute_logits(np.concatenate(scores)) - compute_logits(predict(face[None]))
     return rises.reshape(len(STARTS), len(STARTS))
 
 
@@ -94,25 +100,48 @@ def describe_evidence(patches: np.ndarray, card: dict[str, Any]) -> str:
     return f"Unusual: more than in 95 % of real faces, most in the {where} of the picture."
 
 
+def paint_evidence(face: np.ndarray, patches: np.ndarray, card: dict[str, Any]) -> np.ndarray:
+    """Return a face overlaid with its map of evidence, uint8 (256, 256, 3): red for forged, blue for real.
+
+    The colours end where the card says, so that they mean the same for all faces.
+    """
+    from matplotlib import colormaps
+
+    shades = map_evidence(patches) / (2 * find_limit(card)) + 0.5
+    colors = colormaps["RdBu_r"](shades)[..., :3] * 255
+    return ((1 - OPACITY) * face + OPACITY * colors).round().astype(np.uint8)
+
+
+def paint_normal(card: dict[str, Any]) -> np.ndarray | None:
+    """Return the mean map of real faces, painted likewise on white; None if the card has none."""
+    white = np.full((IMAGE_SIZE, IMAGE_SIZE, 3), 255, np.uint8)
+    return paint_evidence(white, np.array(card["maps"]["normal"]), card) if "maps" in card else None
+
+
+def find_limit(card: dict[str, Any]) -> float:
+    return card["maps"]["limit"] if "maps" in card else LIMIT
+
+
 def draw_evidence(face: np.ndarray, patches: np.ndarray, card: dict[str, Any], title: str) -> Any:
     """Return a figure: a face, its map of evidence and, if the card has it, the mean map of real faces."""
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    maps = {"speaks for forged (red) or real (blue)": map_evidence(patches)}
-    limit = LIMIT
-    if "maps" in card:
-        limit = card["maps"]["limit"]
-        maps["what is normal: the mean of real faces"] = map_evidence(np.array(card["maps"]["normal"]))
-    figure = Figure(figsize=(3.6 * len(maps) + 3.8, 4), layout="constrained")
-    plain, *overlaid = figure.subplots(1, len(maps) + 1)
-    plain.imshow(face)
-    for panel, (name, evidence) in zip(overlaid, maps.items(), strict=True):
-        panel.imshow(face if panel is overlaid[0] else np.full_like(face, 255))
-        colors = panel.imshow(evidence, cmap="RdBu_r", vmin=-limit, vmax=limit, alpha=0.55)
+    pictures = {"": face, "speaks for forged (red) or real (blue)": paint_evidence(face, patches, card)}
+    normal = paint_normal(card)
+    if normal is not None:
+        pictures["what is normal: the mean of real faces"] = normal
+    figure = Figure(figsize=(3.6 * len(pictures) + 0.4, 4), layout="constrained")
+    panels = figure.subplots(1, len(pictures))
+    for panel, (name, picture) in zip(panels, pictures.items(), strict=True):
+        panel.imshow(picture)
         panel.set_title(name, fontsize=9)
-    for panel in (plain, *overlaid):
         panel.axis("off")
-    figure.colorbar(colors, ax=overlaid, label="logit")
+    limit = find_limit(card)
+    scale = ScalarMappable(Normalize(-limit, limit), colormaps["RdBu_r"])
+    figure.colorbar(scale, ax=list(panels), label="logit")
     figure.suptitle(title, fontsize=10, parse_math=False)
     return figure
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline import VERSION, Watch, compute_sha256, printable, write_atomically
 from weights import Predict, Weights
-from weights.evidence import describe_evidence, draw_evidence, measure_evidence
+from weights.evidence import describe_evidence, measure_evidence, paint_evidence, paint_normal
 from weights.figures import draw_overview, draw_timeline
 from weights.report import MEANING, describe_errors
 from weights.scores import Result, load_scored_faces
@@ -54,6 +54,7 @@ def write_report(
     scored = [r for r in ranked if r.score is not None]
     mapped = {id(r) for r in scored[:MOST_MAPS]}
     page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template(TEMPLATE)
+    normal = paint_normal(weights.card)
     levels = dict.fromkeys("video" if r.kind == "video" else "face" for r in results if r.kind != "image")
     write_atomically(
         path,
@@ -66,6 +67,7 @@ def write_report(
                 total=len(ranked),
                 overview=draw_scores(scored, weights) if len(scored) > 1 else "",
                 entries=[describe(r, weights, predict, id(r) in mapped) for r in watch(ranked)],
+                normal="" if normal is None else encode_thumbnail(normal),
                 maps_left_out=max(0, len(scored) - MOST_MAPS),
                 errors=[line for level in levels if (line := describe_errors(weights.card, level))],
                 kinds=weights.card.get("calibration", {}).get("video", {}).get("kinds", {}),
@@ -88,21 +90,21 @@ def describe(result: Result, weights: Weights, predict: Predict, mapped: bool) -
         "result": result,
         "path": printable(result.item.path),
         "digest": hash_file(result.item.path),
-        "pictures": [(name, encode_thumbnail(face)) for name, _, face in pictures],
+        "pictures": [(caption, encode_thumbnail(face)) for caption, face in pictures],
         "people": list_people(result, weights),
         "timeline": draw_scores_over_time(result, weights) if result.kind == "video" and result.faces else "",
         "map": "",
     }
     if mapped and pictures:
-        _, score, face = pictures[0]
+        _, face = pictures[0]
         patches = measure_evidence(face, predict)
-        figure = draw_evidence(face, patches, weights.card, f"score {score:.3f}")
-        entry |= {"map": encode_figure(figure, 55), "evidence": describe_evidence(patches, weights.card)}
+        painted = paint_evidence(face, patches, weights.card)
+        entry |= {"map": encode_thumbnail(painted), "evidence": describe_evidence(patches, weights.card)}
     return entry
 
 
-def picture_faces(result: Result, weights: Weights) -> Iterator[tuple[str, float, np.ndarray]]:
-    """Yield (caption, score, face) of the lowest, the median and the highest face, or of the one there is."""
+def picture_faces(result: Result, weights: Weights) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (caption, face) of the lowest, the median and the highest face, or of the one there is."""
     if result.score is None:
         return
     ordered = sorted(result.faces, key=attrgetter("score"))
@@ -112,11 +114,12 @@ def picture_faces(result: Result, weights: Weights) -> Iterator[tuple[str, float
     faces = [ordered[place] for place in chosen] if ordered else [None]
     loaded = load_scored_faces(result, faces, weights.resampling)
     for name, face, image in zip(chosen.values(), faces, loaded, strict=False):
-        score = result.score if face is None else face.score
-        caption = "" if face is None else f"{name}: {score:.3f}" if len(chosen) > 1 else f"{score:.3f}"
+        caption = (
+            "" if face is None else f"{name}: {face.score:.3f}" if len(chosen) > 1 else f"{face.score:.3f}"
+        )
         when = f", at {face.time:.2f} s" if face and result.kind == "video" else ""
         if image is not None:
-            yield caption + when, score, image
+            yield caption + when, image
 
 
 def list_people(result: Result, weights: Weights) -> list[tuple[int, float, int, str]]:
