@@ -58,7 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # absolute paths, also for other processes
         weights = join_weights([one._replace(path=Path(os.path.abspath(one.path))) for one in found])
         if arguments.threshold is not None:
-            weights = weights._replace(rule=Rule(arguments.threshold, arguments.threshold))
+            # what the card says of errors holds for its own bounds
+            card = {name: value for name, value in weights.card.items() if name != "calibration"}
+            rule = Rule(arguments.threshold, arguments.threshold)
+            weights = weights._replace(rule=rule, card=card)
         predict = load_predictor(weights)
         results = read_known(arguments, weights, files)  # filled below
     except (OSError, ValueError) as error:
@@ -86,9 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         save(now=True)
     except OSError as error:
         status = fail(1, f"cannot write: {error}")
+    print_report(done, summary, weights)
     if arguments.report and not status:
         status = try_reporting(arguments, done, weights, predict)
-    print_report(done, summary, weights)
     return status or int(any(r.score is None or r.error for r in done))
 
 

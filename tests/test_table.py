@@ -118,3 +118,12 @@ def test_tables_cut_off_or_of_another_kind_are_not_resumed(tmp_path):
         (tmp_path / "s.json").write_text(json.dumps(content))
         with pytest.raises(ValueError, match=r"s\.json: not a table of scores"):
             read_json(tmp_path / "s.json")
+
+
+def test_a_threshold_of_ones_own_decides_alone(films, tmp_path):
+    """The bounds of the card, and what it says of errors, hold for its own thresholds only."""
+    command = ["deepfakes_images.py", films / "df/forged.mp4", "--json", tmp_path / "s.json"]
+    assert "held back from training" in run_script(*command).stdout
+    done = run_script(*command, "--resume", "--threshold", "0.999")
+    assert "held back from training" not in done.stdout
+    assert "Verdicts: 1 deepfake" in done.stdout
