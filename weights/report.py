@@ -41,8 +41,10 @@ def print_report(results: list[Result], summary: dict[str, Any], weights: Weight
     for kind, noun in (("videos", "videos"), ("photos", "photographs")):
         if kind in summary:
             print_summary(summary[kind], noun)
-            counts = summary[kind]["verdicts"].items()
-            print(f"Verdicts: {', '.join(f'{number} {verdict}' for verdict, number in sorted(counts))}")
+            if weights.rule.bounds_of(kind.removesuffix("s")):  # else they say the same as the percentage
+                counts = sorted(summary[kind]["verdicts"].items())
+                listed = ", ".join(f"{number} {verdict}" for verdict, number in counts)
+                print(f"Verdicts, with a margin for doubt: {listed}")
             if summary[kind]["accuracy"]:
                 print(f"Accuracy over {noun}: {format_accuracy(summary[kind]['accuracy'])}")
             print(describe_errors(weights.card, "video" if kind == "videos" else "face"), end="")
