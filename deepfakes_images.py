@@ -90,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         status = fail(1, f"cannot write: {error}")
     print_report(done, summary, weights)
-    if arguments.report and not status:
-        status = try_reporting(arguments, done, weights, predict)
+    if arguments.report and done:
+        status = try_reporting(arguments, done, weights, predict) or status
     return status or int(any(r.score is None or r.error for r in done))
 
 
@@ -122,7 +122,7 @@ def read_known(arguments: Namespace, weights: Weights, files: Files) -> Results:
     known = {}
     for item, name in files:
         result = results.get(str(item.path))
-        if result is None or result.error:
+        if result is None or result.error or is_newer(item.path, arguments.json):
             continue
         kind = "video" if item.is_video else "photo" if arguments.align else "image"
         missing_copy = (
@@ -133,14 +133,19 @@ def read_known(arguments: Namespace, weights: Weights, files: Files) -> Results:
     return known
 
 
+def is_newer(path: Path, table: Path) -> bool:
+    """Return whether a file changed, or vanished, after the table was written."""
+    return not path.exists() or path.stat().st_mtime > table.stat().st_mtime
+
+
 def judge_anew(result: Result, rule: Rule) -> Result:
     """Return a Result of an earlier run with the verdict that the weights' card gives now."""
     if result.score is None:
         return result
     if result.kind == "image":
         return result._replace(verdict=verdict_of(result.score, rule.threshold))
-    score, verdict, _ = decide(result.faces, result.kind, rule)
-    return result._replace(score=score, verdict=verdict)
+    score, verdict, warning = decide(result.faces, result.kind, rule)
+    return result._replace(score=score, verdict=verdict, warning=warning)
 
 
 def describe_settings(arguments: Namespace, weights: Weights) -> str:
@@ -149,7 +154,10 @@ def describe_settings(arguments: Namespace, weights: Weights) -> str:
     search = ", ".join(f"{name} {getattr(arguments, name)}" for name in names)
     several = weights.joined or (weights,)
     files = " and ".join(f"{one.path.name} {pipeline.compute_sha256(one.path)[:8]}" for one in several)
-    return f"{files}, {weights.resampling}, {search}"
+    shifted = [
+        f"threshold {one.rule.threshold:g}" for one in weights.joined
+    ]  # else only verdicts depend on it
+    return ", ".join([files, *shifted, weights.resampling, search])
 
 
 def make_saver(
@@ -221,7 +229,7 @@ def score_videos(
         if path not in results:
             died = Result(item, None, "error", pipeline.PROCESS_DIED, "photo" if arguments.align else "video")
             results[path] = (next(found) or died)._replace(item=item)
-        tqdm.write(format_video(results[path], weights.rule))
+        tqdm.write(format_video(results[path], weights))
         bar.update()
         save()
     bar.close()
@@ -299,6 +307,9 @@ def describe_outcome(arguments: Namespace, results: list[Result], weights: Weigh
         if searched:
             by_file = Rule(rule.threshold_of(kind), face=rule.bounds_of(kind))
             accuracy = evaluate_results(searched, by_file).get("image", {})
+            if "uncertain" in accuracy:  # not by the score alone: faces may be too few, or people many
+                labelled = [r.verdict for r in searched if r.item.label and r.score is not None]
+                accuracy["uncertain"] = labelled.count("uncertain") / len(labelled)
             summary[f"{kind}s"] = summarize(searched, rule) | {"accuracy": accuracy}
     return summary
 

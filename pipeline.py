@@ -788,7 +788,7 @@ HOG_FACE = 80  # pixels: the smallest face that the detector sees
 DOUBLED = (1, 1)  # a Scale
 ZONE, ZONE_FACE = 280, 112  # pixels: side of the zone searched around a known face, and the face in it
 COARSE = 640  # pixels: long side of the smallest reduced picture that is searched
-TILE = 3000  # pixels: side of the parts in which larger pictures are searched, to bound the memory
+TILE = 3000  # pixels: side of the parts in which pictures of more pixels are searched, to bound the memory
 LARGER = 1.15  # times as wide: when another face counts as larger than the one that is followed
 SHRUNK = 1.7  # times as small: when the face near the one followed must be another
 LOOK_AROUND = 10  # frames, at most, from one search for larger faces to the next
@@ -1107,18 +1107,18 @@ def recognize_people(located: Iterable[tuple[Frame, list[Face]]]) -> Iterator[tu
 def keep_person(
     recognized: Iterable[tuple[Frame, list[Face]]], picture: str
 ) -> Iterator[tuple[Frame, list[Face]]]:
-    """Yield (Frame, its Faces of the person that a picture shows) for each (Frame, Faces) of a video.
+    """Yield (Frame, [the Face of the person that a picture shows] or []) for each (Frame, Faces) of a video.
 
     Raises OSError or ValueError if the picture cannot be read or does not show exactly one face.
     """
     wanted = encode_person(Path(picture))
-    known: dict[int, bool] = {}  # by person
+    distances: dict[int, float] = {}  # by person
     for frame, faces in recognized:
         for face in faces:
-            if face.person not in known:
-                distance = np.linalg.norm(encode_face(face.crop) - wanted)
-                known[face.person] = bool(distance <= SAME_PERSON)
-        yield frame, [face for face in faces if known[face.person]]
+            if face.person not in distances:
+                distances[face.person] = float(np.linalg.norm(encode_face(face.crop) - wanted))
+        nearest = min(faces, key=lambda face: distances[face.person], default=None)
+        yield frame, [nearest] if nearest and distances[nearest.person] <= SAME_PERSON else []
 
 
 def encode_person(picture: Path) -> np.ndarray:
@@ -1140,6 +1140,8 @@ def detect_faces(
     small = image if reduction == 1 else np.asarray(Image.fromarray(image).reduce(reduction))
     find = _import_face_recognition().face_locations
     side, overlap = TILE >> upsample, 3 * HOG_FACE
+    if small.shape[0] * small.shape[1] <= side * side:
+        side = max(side, *small.shape)
     boxes = []
     for y in range(0, max(1, small.shape[0] - overlap), side - overlap):
         for x in range(0, max(1, small.shape[1] - overlap), side - overlap):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -130,3 +131,35 @@ def test_a_threshold_of_ones_own_decides_alone(films, tmp_path):
     assert "held back from training" not in done.stdout
     assert "with a margin for doubt" not in done.stdout
     assert "Classified as deepfake/f2f: 100.0 % (1 of 1 videos)" in done.stdout
+
+
+def test_resuming_several_weights_with_a_bad_file_and_a_changed_one(tmp_path, photo):
+    photo.save(tmp_path / "b.png")
+    (tmp_path / "a.png").write_text("no image")
+    command = ["deepfakes_images.py", "a.png", "b.png", "--json", "s.json", "--report", "r.html"]
+    weights = ["--weights", "Meso4_DF", "--weights", "Meso4_F2F"]
+    first = run_script(*command, *weights, cwd=tmp_path, status=1)
+    assert "Meso4_DF  Meso4_F2F  image" in first.stdout  # the bad file comes first
+    assert re.search(r"-  error +-  +-  a\.png", first.stdout)
+    assert run_script(*command, *weights, "--resume", cwd=tmp_path, status=1).stdout == first.stdout
+    shutil.copy(ROOT / "test_images/df/biden.png", tmp_path / "b.png")
+    later = (tmp_path / "s.json").stat().st_mtime + 5
+    os.utime(tmp_path / "b.png", (later, later))
+    again = run_script(*command, *weights, "--resume", cwd=tmp_path, status=1)
+    assert re.search(r"0\.00\d\d  deepfake .*b\.png", again.stdout)
+
+
+def test_weights_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    for folder, name in (("t1", "Meso4_DF"), ("t2", "Meso4_F2F")):
+        (tmp_path / folder).mkdir()
+        card = json.loads((ROOT / f"weights/{name}.json").read_text())
+        card["sha256"] = {"Meso4.tflite": card["sha256"][f"{name}.tflite"]}
+        (tmp_path / folder / "Meso4.json").write_text(json.dumps(card))
+        shutil.copy(ROOT / f"weights/{name}.tflite", tmp_path / folder / "Meso4.tflite")
+    command = ["deepfakes_images.py", ROOT / "test_images/df/biden.png", "--json", tmp_path / "s.json"]
+    run_script(*command, "--weights", tmp_path / "t1/Meso4", "--weights", tmp_path / "t2/Meso4")
+    (row,) = json.loads((tmp_path / "s.json").read_text())["items"]
+    assert {"score t1/Meso4", "score t2/Meso4"} <= set(row)
+    assert row["decided_by"] == "t1/Meso4"
+    same = run_script(*command, "--weights", "Meso4_DF", "--weights", "Meso4_DF", status=2)
+    assert "must have different names" in same.stderr

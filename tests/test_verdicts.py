@@ -60,6 +60,8 @@ def test_small_and_blurred_faces_decide_nothing():
     assert warning == "too few clear faces to decide, 9 of 9 faces small, 9 of 9 faces blurred"
     # the mean of a person who decides is that of all faces, as published
     assert decide(clear + make_faces(0.0, 5, size=79), "video", RULE)[0] == pytest.approx(0.45)
+    # but most of them must be clear
+    assert decide(clear + make_faces(0.0, 6, size=79), "video", RULE)[1] == "uncertain"
 
 
 def test_more_people_need_a_lower_score():
@@ -72,7 +74,8 @@ def test_more_people_need_a_lower_score():
 
 def test_rules_of_cards():
     assert read_rule({"threshold": 0.4}) == Rule(0.4, 0.4)
-    level = {"lower": 0.4, "upper": 0.6, "spread": 0.5, "threshold": 0.55}
+    level = {"lower": 0.4, "upper": 0.6, "spread": 0.5, "threshold": 0.55, "real": 19, "forged": 9}
+    level |= {"real_called_deepfake": 0, "forged_called_real": 0, "uncertain": 0}
     card = {
         "threshold": 0.5,
         "calibration": {"face": level, "video": level, "min_size": 80, "min_sharpness": 9},

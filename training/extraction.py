@@ -94,6 +94,8 @@ def extract_video(
             (part / RECORD_NAME).write_text(json.dumps(record | {"found": found}, indent=1) + "\n")
             if force:
                 shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():  # empty: Windows replaces no folder
+                folder.rmdir()
             os.replace(part, folder)
         return Extraction(path, folder, **found)
     except (OSError, ValueError, MemoryError) as error:
@@ -133,7 +135,7 @@ def check_extraction(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         found = json.loads((folder / RECORD_NAME).read_bytes())
         differing = [name for name in ("video", "digest") if found[name] != record[name]]
         settings = found["settings"]
-        differing += [name for name, value in record["settings"].items() if settings[name] != value]
+        differing += [name for name, value in record["settings"].items() if settings.get(name) != value]
         if not differing:
             return found["found"]
         reason = f"faces of another video or by other settings ({', '.join(differing)})"

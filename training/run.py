@@ -21,7 +21,7 @@ from training.lock import hold_lock
 from training.recipe import Plan, Recipe, check_agreement, collect_given, read_plan, shorten_path, write_plan
 from weights import Weights, find_weights
 from weights.metrics import evaluate_by_dataset, label_scores
-from weights.verdicts import Rule
+from weights.verdicts import read_rule
 
 if TYPE_CHECKING:
     from training import trainer
@@ -191,7 +191,7 @@ def run_epochs(
     def keep_best(epoch: int, scores: np.ndarray) -> None:
         card = cards.make_card(plan, training, validation)
         judged = label_scores(validation.images, scores, card["threshold"])
-        card |= {"best_epoch": epoch, "validation": evaluate_by_dataset(judged, Rule(card["threshold"]))}
+        card |= {"best_epoch": epoch, "validation": evaluate_by_dataset(judged, read_rule(card))}
         cards.write_best(run.scorer, output / recipe.name, card)
 
     def watch(steps: Iterable[int]) -> Iterable[int]:
@@ -215,7 +215,7 @@ def finish(run: "trainer.Trainer", validation: data.FaceSet, stem: Path) -> None
     scores = run.scorer.predict(validation.faces, 75)[:, 0]
     card = cards.write_litert(run.scorer, stem)
     judged = label_scores(validation.images, scores, card["threshold"])
-    evaluation.report(judged, Rule(card["threshold"]), stem.with_name("evaluation.png"))
+    evaluation.report(judged, read_rule(card), stem.with_name("evaluation.png"))
     print(f"wrote {stem}.tflite, .weights.h5 and .json, history.csv, curves.png and evaluation.png")
 
 

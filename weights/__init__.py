@@ -44,8 +44,11 @@ class Weights(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """Return what joined weights are called."""
-        return [re.sub(r"\.(tflite|weights\.h5|h5|hdf5)$", "", one.path.name) for one in self.joined]
+        """Return what joined weights are called; those of one name with their folder."""
+        names = [re.sub(r"\.(tflite|weights\.h5|h5|hdf5)$", "", one.path.name) for one in self.joined]
+        if len(set(names)) == len(names):
+            return names
+        return [f"{one.path.parent.name}/{name}" for one, name in zip(self.joined, names, strict=True)]
 
 
 def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weights.h5", ".h5")) -> Weights:
@@ -80,6 +83,9 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
         card = json.loads(card_path.read_bytes())
         weights = Weights(path, str(card["network"]), str(card["resampling"]), read_rule(card), card=card)
         digest = card["sha256"][path.name]
+        if maps := card.get("maps"):
+            np.array(maps["normal"], float).reshape(15, 15)
+            float(maps["limit"]), float(maps["usual"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{card_path}: not a card of {path.name} ({error!r}): get both again") from error
     if weights.resampling not in RESAMPLING:
@@ -96,7 +102,7 @@ def join_weights(several: Sequence[Weights]) -> Weights:
     """Return Weights that stand for several: each scores every face, and the lowest score decides.
 
     Their scores are shifted so that the threshold of each lies at 0.5. Raises ValueError if they need
-    different resampling filters.
+    different resampling filters or cannot be told apart by name.
     """
     first = several[0]
     if len(several) == 1:
@@ -107,7 +113,10 @@ def join_weights(several: Sequence[Weights]) -> Weights:
                 f"{first.path.name} needs {first.resampling} resizing, {other.path.name} {other.resampling}: "
                 "weights scored together must need the same"
             )
-    return Weights(Path(), "", first.resampling, joined=tuple(several))
+    joined = Weights(Path(), "", first.resampling, joined=tuple(several))
+    if len(set(joined.names)) < len(several):
+        raise ValueError(f"weights scored together must have different names, not {', '.join(joined.names)}")
+    return joined
 
 
 def name_card(path: Path) -> Path:

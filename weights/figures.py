@@ -143,7 +143,8 @@ def draw_timeline(panel: "Axes", result: Result, rule: Rule) -> None:
     deciding = find_deciding(result.faces, result.kind, rule)
     for person, (mean, _) in average_people(result.faces).items():
         own = [face for face in result.faces if face.person == person]
-        verdict = classify(mean, result.kind, rule, len(deciding) if person in deciding else 0)
+        counts = len(deciding) if person in deciding or not deciding else 0
+        verdict = classify(mean, result.kind, rule, counts)
         label = f"person {person}: mean {mean:.3f}, {verdict}"
         panel.plot([face.time for face in own], [face.score for face in own], marker="o", label=label)
     threshold = rule.threshold

@@ -66,9 +66,8 @@ def score_file(
             found = find_faces_in_photo(item.path, options)
         sampled, faces = score_faces(watch(found), predict, weights.resampling)
         faces, scores, (score, verdict, warning) = decide_by_lowest(faces, kind, weights.rule)
-        warning = ", ".join(filter(None, (warning, others)))
         parts = tuple(zip(weights.names, scores, strict=False))
-        result = Result(item, score, verdict, "", kind, len(sampled), faces, parts, warning)
+        result = Result(item, score, verdict, "", kind, len(sampled), faces, parts, warning, others)
         if annotated:
             result = result._replace(error=try_annotating(result, annotated, weights.rule.threshold, sampled))
         return result

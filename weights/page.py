@@ -20,7 +20,7 @@ from weights.evidence import describe_evidence, measure_evidence, paint_evidence
 from weights.figures import draw_overview, draw_timeline
 from weights.report import MEANING, describe_errors
 from weights.scores import Result, load_scored_faces
-from weights.verdicts import VERDICT_COLORS, average_people, classify, find_deciding
+from weights.verdicts import VERDICT_COLORS, list_people
 
 TEMPLATE = "page.html"
 MOST_MAPS = 100  # of files: each map takes the time of 226 faces
@@ -91,7 +91,7 @@ def describe(result: Result, weights: Weights, predict: Predict, mapped: bool) -
         "path": printable(result.item.path),
         "digest": hash_file(result.item.path),
         "pictures": [(caption, encode_thumbnail(face)) for caption, face in pictures],
-        "people": list_people(result, weights),
+        "people": list_people(result.faces, result.kind, weights.rule),
         "timeline": draw_scores_over_time(result, weights) if result.kind == "video" and result.faces else "",
         "map": "",
     }
@@ -109,8 +109,10 @@ def picture_faces(result: Result, weights: Weights) -> Iterator[tuple[str, np.nd
         return
     ordered = sorted(result.faces, key=attrgetter("score"))
     chosen: dict[int, str] = {}
-    for name, place in (("lowest", 0), ("median", len(ordered) // 2), ("highest", len(ordered) - 1)):
+    middle = [("median", len(ordered) // 2)] if len(ordered) > 2 else []
+    for name, place in (("lowest", 0), ("highest", len(ordered) - 1), *middle):
         chosen.setdefault(place, name)
+    chosen = dict(sorted(chosen.items()))
     faces = [ordered[place] for place in chosen] if ordered else [None]
     loaded = load_scored_faces(result, faces, weights.resampling)
     for name, face, image in zip(chosen.values(), faces, loaded, strict=False):
@@ -120,23 +122,6 @@ def picture_faces(result: Result, weights: Weights) -> Iterator[tuple[str, np.nd
         when = f", at {face.time:.2f} s" if face and result.kind == "video" else ""
         if image is not None:
             yield caption + when, image
-
-
-def list_people(result: Result, weights: Weights) -> list[tuple[int, float, int, str]]:
-    """Return (person, mean score, number of faces, verdict), where there are several people."""
-    people = average_people(result.faces)
-    deciding = find_deciding(result.faces, result.kind, weights.rule)
-    return [
-        (
-            person,
-            mean,
-            number,
-            classify(mean, result.kind, weights.rule, len(deciding))
-            if person in deciding
-            else "too few clear faces to decide",
-        )
-        for person, (mean, number) in (people.items() if len(people) > 1 else ())
-    ]
 
 
 def draw_scores(scored: Sequence[Result], weights: Weights) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline import printable
 from weights import Weights
 from weights.scores import Result
-from weights.verdicts import Rule, average_people, classify, find_deciding
+from weights.verdicts import list_people
 
 ROWS_SHOWN = 50  # images: up to this many get a row each
 MEANING = "A score says how real a face looks to the network: 1 = natural, 0 = deepfake/f2f."
@@ -20,9 +20,10 @@ def print_report(results: list[Result], summary: dict[str, Any], weights: Weight
     """
     images = [r for r in results if r.kind == "image"]
     if images and len(images) <= ROWS_SHOWN:
-        print(f" score  verdict   {name_parts([name for name, _ in images[0].parts])}image")
+        print(f" score  verdict   {name_parts(weights.names)}image")
         for r in images:
-            print(f"{format_score(r.score)}  {r.verdict:<8}  {format_parts(r)}{printable(r.item.path)}")
+            parts = format_parts(r, weights.names)
+            print(f"{format_score(r.score)}  {r.verdict:<8}  {parts}{printable(r.item.path)}")
         print()
     for r in results:
         if r.error:
@@ -85,20 +86,17 @@ def describe_errors(card: dict[str, Any], level: str) -> str:
     )
 
 
-def format_video(result: Result, rule: Rule) -> str:
+def format_video(result: Result, weights: Weights) -> str:
     """Return the row of a video or photograph and, if it shows several people, a row for each."""
-    forged = sum(face.score < rule.threshold for face in result.faces)
+    forged = sum(face.score < weights.rule.threshold for face in result.faces)
     share = f"{100 * forged / len(result.faces):.1f}" if result.faces else "-"
     count = "-" if result.score is None and result.error else len(result.faces)
     path = printable(result.item.path)
-    path += f" ({result.warning})" if result.warning else ""
+    path += f" ({result.remarks})" if result.remarks else ""
     start = f"{format_score(result.score)}  {count:>5}  {share:>9}  {result.verdict:<9}"
-    rows = [f"{start}  {format_parts(result)}{path}"]
-    people = average_people(result.faces)
-    deciding = find_deciding(result.faces, result.kind, rule)
-    for person, (mean, number) in people.items() if len(people) > 1 else ():
-        few = ", too few clear faces to decide" if deciding and person not in deciding else ""
-        verdict = classify(mean, result.kind, rule, 0 if few else len(deciding))
+    rows = [f"{start}  {format_parts(result, weights.names)}{path}"]
+    for person, mean, number, verdict, counts in list_people(result.faces, result.kind, weights.rule):
+        few = "" if counts else ", too few clear faces to decide"
         rows.append(f"{format_score(mean)}  {number:>5}  {'':>9}  {verdict:<9}    person {person}{few}")
     return "\n".join(rows)
 
@@ -108,9 +106,11 @@ def name_parts(names: Sequence[str]) -> str:
     return "".join(f"{name:>6}  " for name in names)
 
 
-def format_parts(result: Result) -> str:
+def format_parts(result: Result, names: Sequence[str]) -> str:
     """Return the scores by several weights, as wide as their names."""
-    return "".join(f"{part:>{max(6, len(name))}.4f}  " for name, part in result.parts)
+    parts = dict(result.parts)
+    cells = (f"{parts[name]:.4f}" if name in parts else "-" for name in names)
+    return "".join(f"{cell:>{max(6, len(name))}}  " for name, cell in zip(names, cells, strict=True))
 
 
 def format_score(score: float | None) -> str:

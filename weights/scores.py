@@ -43,7 +43,12 @@ class Result(NamedTuple):
     frames: int = 0  # frames sampled
     faces: tuple[Face, ...] = ()  # of a video or photograph, scored
     parts: tuple[tuple[str, float], ...] = ()  # (weights, score) of each of several weights
-    warning: str = ""  # what weakens the verdict, or how the file was read
+    warning: str = ""  # what weakens the verdict
+    note: str = ""  # how the file was read
+
+    @property
+    def remarks(self) -> str:
+        return ", ".join(filter(None, (self.warning, self.note)))
 
 
 def score_crops(
@@ -66,7 +71,7 @@ def score_crops(
         for item, reason in waiting:
             row = np.full(1, np.nan) if reason else np.atleast_1d(next(scores))
             score = None if reason else float(row.min())
-            parts = tuple(zip(names, map(float, row), strict=False))
+            parts = () if reason else tuple(zip(names, map(float, row), strict=False))
             if score is None or np.isfinite(score):
                 yield Result(item, score, verdict_of(score, threshold), reason, parts=parts)
             else:

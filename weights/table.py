@@ -31,8 +31,11 @@ COLUMNS = (
 )  # fmt: skip  (and "score NAME"s)
 
 
-def list_rows(results: Iterable[Result], rule: Rule) -> Iterator[dict[str, Any]]:
-    """Yield a dict per Result and, after a video or photograph, one per face, of kind "face"."""
+def list_rows(results: Iterable[Result], rule: Rule, digits: int = 2) -> Iterator[dict[str, Any]]:
+    """Yield a dict per Result and, after a video or photograph, one per face, of kind "face".
+
+    Poses and sharpness are rounded to `digits`.
+    """
     for r in results:
         score = None if r.score is None else round(r.score, 6)
         row = {"path": str(r.item.path), "score": score, "verdict": r.verdict, "label": r.item.label,
@@ -40,7 +43,9 @@ def list_rows(results: Iterable[Result], rule: Rule) -> Iterator[dict[str, Any]]
         parts: dict[str, Any] = {f"score {name}": round(part, 6) for name, part in r.parts}
         if parts:
             parts["decided_by"] = min(r.parts, key=itemgetter(1))[0]
-        yield row | parts | ({} if r.kind == "image" else {"frames": r.frames, "warning": r.warning})
+        if r.kind != "image":
+            parts |= {"frames": r.frames, "warning": r.remarks, "note": r.note}
+        yield row | parts
         for face in r.faces:
             yield {
                 "path": row["path"],
@@ -50,8 +55,8 @@ def list_rows(results: Iterable[Result], rule: Rule) -> Iterator[dict[str, Any]]
                 "time": round(face.time, 6),
                 "person": face.person,
                 **dict(zip(BOX, face.box, strict=True)),
-                **{name: round(value, 2) for name, value in face.pose._asdict().items()},
-                "sharpness": round(face.sharpness, 2),
+                **{name: round(value, digits) for name, value in face.pose._asdict().items()},
+                "sharpness": round(face.sharpness, digits),
                 "warning": describe_face(face, rule),
             }
 
@@ -73,8 +78,10 @@ def write_csv(path: Path, results: Iterable[Result], rule: Rule, settings: str) 
 
 def write_json(path: Path, results: Iterable[Result], rule: Rule, summary: dict[str, Any]) -> None:
     """Write {"summary": summary, "items": the rows of `list_rows`}; the summary holds the settings."""
-    content = {"summary": summary, "items": list(list_rows(results, rule))}
-    write_atomically(path, lambda part: part.write_text(json.dumps(content, indent=1) + "\n"))
+    content = {"summary": summary, "items": list(list_rows(results, rule, 9))}
+    write_atomically(
+        path, lambda part: part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    )
 
 
 def read_json(path: Path) -> tuple[dict[str, Result], str]:
@@ -95,7 +102,8 @@ def read_json(path: Path) -> tuple[dict[str, Result], str]:
                     for key, value in row.items()
                     if key.startswith("score ")
                 )
-                known = str(row["error"]), row["kind"], frames, (), parts, str(row.get("warning", ""))
+                # the warnings are made anew, see weights.verdicts.decide
+                known = str(row["error"]), row["kind"], frames, (), parts, "", str(row.get("note", ""))
                 results[name] = Result(item, score, row["verdict"], *known)
             else:
                 raise ValueError(f"kind {row['kind']!r}, verdict {row['verdict']!r}")

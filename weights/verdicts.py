@@ -7,7 +7,7 @@ training/calibration.py).
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -54,9 +54,12 @@ class Rule(NamedTuple):
 
 
 def read_rule(card: dict[str, Any]) -> Rule:
-    """Return the Rule of a card. Raises KeyError, TypeError or ValueError if the card is none."""
+    """Return the Rule of a card. Raises KeyError, TypeError or ValueError if the card lacks what is used."""
     rule = Rule(float(card["threshold"]), float(card["threshold"]))
     if found := card.get("calibration"):
+        for level in LEVELS:
+            for name in ("real", "forged", "real_called_deepfake", "forged_called_real", "uncertain"):
+                float(found[level][name])
         face, video = (Bounds(*(float(found[level][name]) for name in Bounds._fields)) for level in LEVELS)
         rule = Rule(rule.threshold, float(found["video"]["threshold"]), face, video)
         rule = rule._replace(min_size=float(found["min_size"]), min_sharpness=float(found["min_sharpness"]))
@@ -79,9 +82,9 @@ def verdict_of(score: float | None, threshold: float) -> str:
 def decide(faces: Iterable[Face], kind: str, rule: Rule) -> tuple[float | None, str, str]:
     """Return (score, verdict, warnings in words) of the scored Faces of a "video" or "photo".
 
-    The score is the lowest person's mean. People decide who have enough faces (three in a video) that are
-    neither smaller nor more blurred than those calibrated on; if nobody has, all people's scores count, and
-    the verdict is uncertain.
+    The score is the lowest person's mean. People decide of whom enough faces (three in a video, and half) are
+    neither smaller nor more blurred than those calibrated on; if there is nobody, all people's scores count,
+    and the verdict is uncertain.
     """
     faces = list(faces)
     people = average_people(faces)
@@ -90,7 +93,7 @@ def decide(faces: Iterable[Face], kind: str, rule: Rule) -> tuple[float | None, 
     deciding = find_deciding(faces, kind, rule)
     score = min(people[person][0] for person in deciding or people)
     verdict = classify(score, kind, rule, len(deciding))
-    return score, verdict, describe_doubts(faces, deciding, rule)
+    return score, verdict, describe_doubts(faces, deciding, kind, rule)
 
 
 def decide_by_lowest(
@@ -122,11 +125,27 @@ def classify(score: float, kind: str, rule: Rule, people: int = 1) -> str:
     return "real" if score > bounds.upper else "uncertain"
 
 
-def find_deciding(faces: Iterable[Face], kind: str, rule: Rule) -> list[int]:
-    """Return the people who have enough faces in which the weights can be trusted."""
+def find_deciding(faces: Sequence[Face], kind: str, rule: Rule) -> list[int]:
+    """Return the people of whom enough faces, and at least half, are such that the weights can be trusted."""
     least = MIN_FACES_PER_PERSON if kind == "video" else 1
-    clear = average_people(face for face in faces if not describe_face(face, rule))
-    return [person for person, (_, number) in clear.items() if number >= least]
+    clear = Counter(face.person for face in faces if not describe_face(face, rule))
+    everything = Counter(face.person for face in faces)
+    return [p for p, number in sorted(clear.items()) if number >= max(least, everything[p] / 2)]
+
+
+def list_people(faces: Sequence[Face], kind: str, rule: Rule) -> list[tuple[int, float, int, str, bool]]:
+    """Return (person, mean score, number of faces, verdict, whether it counts) of each of several people.
+
+    Where nobody has enough clear faces, all count.
+    """
+    people = average_people(faces)
+    deciding = find_deciding(faces, kind, rule)
+    rows = []
+    for person, (mean, number) in people.items() if len(people) > 1 else ():
+        counts = person in deciding or not deciding
+        verdict = classify(mean, kind, rule, len(deciding) if counts else 0)
+        rows.append((person, mean, number, verdict, counts))
+    return rows
 
 
 def lower_bound(bounds: Bounds, people: int) -> float:
@@ -150,11 +169,11 @@ def describe_face(face: Face, rule: Rule) -> str:
     return " and ".join(["small"] * small + ["blurred"] * blurred)
 
 
-def describe_doubts(faces: Sequence[Face], deciding: Sequence[int], rule: Rule) -> str:
+def describe_doubts(faces: Sequence[Face], deciding: Sequence[int], kind: str, rule: Rule) -> str:
     """Return in words what weakens a verdict, or ""."""
     doubts = [describe_face(face, rule) for face in faces]
     counts = {word: sum(word in doubt for doubt in doubts) for word in ("small", "blurred")}
-    parts = [] if deciding else ["too few clear faces to decide"]
+    parts = [] if deciding or not rule.bounds_of(kind) else ["too few clear faces to decide"]
     parts += [f"{number} of {len(faces)} faces {word}" for word, number in counts.items() if number]
     if len(deciding) > 1:
         parts.append(f"{len(deciding)} people, the lowest decides")
