@@ -21,7 +21,7 @@ from PIL import Image
 
 import pipeline
 from classifiers import load_classifier, scale_pixels
-from training import cards, data, df_CNN, draws, evaluation, imitation, trainer
+from training import cards, data, df_CNN, draws, evaluation, figures, imitation, trainer
 from training.lock import hold_lock
 from training.recipe import Recipe, format_command, shorten_path
 from weights import find_weights
@@ -678,6 +678,13 @@ def test_calibration_in_vain_is_reported(tmp_path):
     for scores, faults in (((0.9, 0.95), ["no face of class df is classified right"]), ((0.1, 0.9), [])):
         found = evaluate_by_dataset(label_scores(images, scores, 0.5), Rule())
         assert evaluation.find_faults(found) == faults
+
+
+def test_the_worst_errors_are_one_of_a_video():
+    rows = [("real", "a", 0.1), ("real", "a", 0.05), ("df", "b", 0.9), ("real", "c", 0.4), ("df", "d", 0.2)]
+    images = [pipeline.Item(Path(f"{i}.png"), label, "", video) for i, (label, video, _) in enumerate(rows)]
+    worst = figures.pick_worst(label_scores(images, [score for *_, score in rows], 0.5), 0.5)
+    assert [result.item.path.name for result in worst] == ["1.png", "2.png", "3.png"]
 
 
 def test_the_threshold_chosen_is_the_best():

@@ -58,15 +58,7 @@ def draw_evaluation(scores: Sequence[Result], threshold: float, path: Path) -> N
     levels = collect_labelled(scores)
     for panel, (level, (labels, values)) in zip((by_image, by_video), levels.items(), strict=True):
         _draw_confusion(panel, level, labels, values, threshold)
-    # how far on the wrong side of the threshold
-    sides = [1 if s.item.label == "real" else -1 for s in scores]
-    wrongness = (threshold - np.array([s.score for s in scores])) * sides
-    # one of a video: its frames are alike
-    of_video: dict[str, Result] = {}
-    for i in np.argsort(-wrongness):
-        if wrongness[i] > 0:
-            of_video.setdefault(scores[i].item.video, scores[i])
-    worst = list(of_video.values())[:WORST]
+    worst = pick_worst(scores, threshold)
     lower.suptitle("Most wrongly classified" if worst else "None wrongly classified", fontsize=11)
     cells = list(lower.subplots(2, WORST // 2).flat)
     draw_faces(cells, worst)
@@ -74,6 +66,17 @@ def draw_evaluation(scores: Sequence[Result], threshold: float, path: Path) -> N
         shown = printable("/".join(result.item.path.parts[-2:]))
         cell.set_xlabel(f"{result.item.label}: {shown}", fontsize=6, wrap=True)
     pipeline.write_atomically(path, lambda part: figure.savefig(part, dpi=110))
+
+
+def pick_worst(scores: Sequence[Result], threshold: float) -> list[Result]:
+    """Return the labelled Results furthest on the wrong side of the threshold, one of each video."""
+    sides = [1 if s.item.label == "real" else -1 for s in scores]
+    wrongness = (threshold - np.array([s.score for s in scores])) * sides
+    of_video: dict[str, Result] = {}  # its frames are alike
+    for i in np.argsort(-wrongness):
+        if wrongness[i] > 0:
+            of_video.setdefault(scores[i].item.video, scores[i])
+    return list(of_video.values())[:WORST]
 
 
 def _draw_confusion(

@@ -1,12 +1,14 @@
 """LiteRT against Keras, side by side: seconds from start to finish, and images a second.
 
-    python3 tests/benchmarks/bench_scoring.py
+    python3 tests/benchmarks/bench_scoring.py [NAME] [--before FOLDER]
 
 Scores test_images with the .tflite and the .weights.h5 of the same weights, three times each in turn,
 as a user would, and imports TensorFlow alone; then 320 faces from memory, batches of 32, in one process.
-Last, --jobs 2 against one job on forty short clips.
+Last, --jobs 2 against one job on forty short clips. With --before FOLDER, another copy of the project, its
+deepfakes_images.py is timed in turn with ours.
 """
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -30,7 +32,22 @@ CLIPS = 40
 
 
 def main():
-    for name in sys.argv[1:] or ["Meso4_DF_F2F"]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", default=["Meso4_DF_F2F"], metavar="NAME")
+    parser.add_argument("--before", type=Path, metavar="FOLDER", help="another copy of the project")
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        if arguments.before:
+            pairs = [
+                [time_python("deepfakes_images.py", root=root) for root in (arguments.before, ROOT)]
+                for _ in range(ROUNDS)
+            ]
+            before, now = (statistics.median(one) for one in zip(*pairs, strict=True))
+            print(
+                f"test_images, start to finish: before {before:.2f} s, now {now:.2f} s, {before / now:.1f} x"
+            )
         forms = {"LiteRT": f"{name}.tflite", "Keras": f"{name}.weights.h5"}
         seconds = {form: [] for form in (*forms, "import tensorflow")}
         for _ in range(ROUNDS):
@@ -59,9 +76,9 @@ def main():
     print(f"{CLIPS} clips: one job {one:.1f} s, two jobs {two:.1f} s, ratio {one / two:.2f}")
 
 
-def time_python(*arguments):
+def time_python(*arguments, root=ROOT):
     started = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run([sys.executable, *arguments], cwd=root, check=True, capture_output=True)
     return time.perf_counter() - started
 
 
