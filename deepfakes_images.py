@@ -32,7 +32,7 @@ from weights.metrics import evaluate_results
 from weights.report import format_video, name_parts, print_report
 from weights.scores import Result, group_by_folder, load_scored_face, score_crops, summarize
 from weights.table import read_json, write_csv, write_json
-from weights.verdicts import Rule, decide, verdict_of
+from weights.verdicts import Rule, decide, judge_face, verdict_of
 
 Files = list[tuple[Item, str]]  # see pipeline.find_media
 Results = dict[str, Result]  # by path
@@ -40,6 +40,7 @@ Results = dict[str, Result]  # by path
 DEFAULT = "Meso4_DF_F2F"  # weights
 SAVE_EVERY = 10  # seconds
 FIGURE_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
+TARGET_SUFFIXES = (".csv", ".json", ".html", ".htm", *FIGURE_SUFFIXES)  # what may be replaced
 BAR: dict[str, Any] = {"disable": None, "leave": False, "delay": 1}
 
 
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         score_images(crops, weights, predict, results, save)
         score_videos(arguments, searched, weights, results, save)
         if arguments.annotate:
-            annotate_images(arguments.annotate, files, results, weights.rule.threshold)
+            annotate_images(arguments.annotate, files, results, weights.rule)
         if arguments.explain:
             explain(arguments.explain, files, results, weights, score_lowest(predict))
         if arguments.plot:
@@ -143,7 +144,7 @@ def judge_anew(result: Result, rule: Rule) -> Result:
     if result.score is None:
         return result
     if result.kind == "image":
-        return result._replace(verdict=verdict_of(result.score, rule.threshold))
+        return warn_of_photograph(result._replace(verdict=verdict_of(result.score, rule.threshold)))
     score, verdict, warning = decide(result.faces, result.kind, rule)
     return result._replace(score=score, verdict=verdict, warning=warning)
 
@@ -186,17 +187,22 @@ def score_images(
     todo = [item for item in crops if str(item.path) not in results]
     found = score_crops(todo, predict, weights.resampling, weights.rule.threshold, names=weights.names)
     for result in tqdm(found, total=len(todo), unit="image", **BAR):
-        results[str(result.item.path)] = result
+        results[str(result.item.path)] = warn_of_photograph(result)
         save()
-    # a hundred are enough to notice photographs
-    scored = [item for item in todo if results[str(item.path)].score is not None][:100]
-    odd = sum(not pipeline.is_square(item.path) for item in scored)
+    odd = sum(bool(results[str(item.path)].warning) for item in todo)
     if odd:
         print(
-            f"hint: {odd} of {len(scored)} images are not square, so they are hardly face crops: "
+            f"hint: {odd} of {len(todo)} images are not square, so they are hardly face crops: "
             "--align finds the faces in photographs",
             file=sys.stderr,
         )
+
+
+def warn_of_photograph(result: Result) -> Result:
+    """Return the Result of a face crop with a warning if it can hardly be one."""
+    if result.score is None or pipeline.is_square(result.item.path):
+        return result
+    return result._replace(warning="not square: the score of a whole photograph means nothing, see --align")
 
 
 def score_videos(
@@ -241,11 +247,11 @@ def name_copy(folder: Path, item: Item, name: str) -> Path:
     return folder / f"{name}{'.mp4' if item.is_video else '.png'}"
 
 
-def annotate_images(folder: Path, files: Files, results: Results, threshold: float) -> None:
+def annotate_images(folder: Path, files: Files, results: Results, rule: Rule) -> None:
     for item, name in files:
         result = results[str(item.path)]
         if result.kind == "image" and result.score is not None:
-            error = try_annotating(result, name_copy(folder, item, name), threshold)
+            error = try_annotating(result, name_copy(folder, item, name), rule)
             results[str(item.path)] = result._replace(error=error)
 
 
@@ -265,8 +271,9 @@ def explain(folder: Path, files: Files, results: Results, weights: Weights, pred
         if face is None:  # the file is gone
             continue
         score = lowest.score if lowest else result.score
+        verdict = judge_face(lowest, weights.rule) if lowest else result.verdict
         when = f", at {lowest.time:.2f} s" if lowest and result.kind == "video" else ""
-        title = f"{printable(item.path.name)}{when}: {score:.3f}, {verdict_of(score, weights.rule.threshold)}"
+        title = f"{printable(item.path.name)}{when}: {score:.3f}, {verdict}"
         patches = measure_evidence(face, predict)
         plot_evidence(face, patches, weights.card, title, folder / f"{name}.png")
 
@@ -283,7 +290,7 @@ def try_reporting(arguments: Namespace, done: list[Result], weights: Weights, pr
         write_report(arguments.report, done, weights, score_lowest(predict), settings, watch)
         return 0
     except (OSError, ValueError, MemoryError) as error:
-        return fail(1, pipeline.describe_error(error))
+        return fail(1, f"{arguments.report}: {pipeline.describe_error(error)}")
 
 
 def describe_outcome(arguments: Namespace, results: list[Result], weights: Weights) -> dict[str, Any]:
@@ -325,8 +332,8 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     # fmt: off
     add = parser.add_argument
     add("paths", nargs="*", default=["test_images"], metavar="PATH", help="images, videos and folders of them (default: test_images)")
-    add("--weights", action="append", metavar="FILE", help=f"a name in weights/, or a .tflite, .weights.h5 or .h5 file; of several, each given so, the lowest score counts (default: {DEFAULT})")
-    add("--threshold", type=read_fraction, metavar="P", help="scores below it are called deepfake (default: as the weights' card says)")
+    add("--weights", action="append", metavar="FILE", help=f"a name in weights/, or a .tflite, .weights.h5, .h5 or .hdf5 file; of several, each given so, the lowest score counts, and nothing is uncertain (default: {DEFAULT})")
+    add("--threshold", type=read_fraction, metavar="P", help="scores below it are called deepfake, all others real; nothing is uncertain (default: as the weights' card says)")
     add = parser.add_argument_group("faces in videos, and in photographs with --align").add_argument
     add("--align", action="store_true", help="the images are photographs: find their faces")
     add("--frames", type=count, default=30, metavar="N", help="frames to sample per video (default: %(default)s)")
@@ -377,6 +384,8 @@ def read_target(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text} must be a file, not a folder")
     if os.path.exists(path) and not path.is_file():
         raise argparse.ArgumentTypeError(f"{text} must be a regular file")
+    if path.exists() and path.suffix.lower() not in TARGET_SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text} exists, and is no table: name another file")
     return path
 
 

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for (path, _), folder, found in zip(videos, folders, watched, strict=True):
             extraction = found or Extraction(path, folder, error=pipeline.PROCESS_DIED)
             failed += not extraction.faces
-            line = f"{printable(path)}: {describe_extraction(extraction)}"
+            line = f"{printable(path)}: {describe_extraction(extraction, bool(arguments.only))}"
             tqdm.write(line, file=sys.stderr if extraction.error else sys.stdout)
     except BrokenPipeError:
         raise
@@ -59,13 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def describe_extraction(extraction: Extraction) -> str:
+def describe_extraction(extraction: Extraction, only: bool) -> str:
     """Return what came of a video, in one line."""
     if extraction.error:
         return extraction.error
     parts = [
         f"{count(extraction.faces, 'face')} in {count(extraction.frames, 'frame')}",
-        f"{extraction.empty} without a face",
+        f"{extraction.empty} without {'that person' if only else 'a face'}",
     ]
     if extraction.people > 1:
         parts[0] += f", {extraction.people} people"

@@ -306,6 +306,7 @@ RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,  # likewise
 }
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # screenshots carry megabytes of XMP
+warnings.filterwarnings("ignore", "Glyph")  # of Matplotlib, which lacks some of the world's letters
 warnings.filterwarnings("ignore", module="PIL")  # of large images and odd tags: read_image checks
 
 
@@ -858,7 +859,8 @@ def find_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[FoundF
 
     Decoding, searching and telling people apart run side by side.
     """
-    threading.Thread(target=_load_detector_ahead, daemon=True).start()  # while the first frames decode
+    # while the first frames decode; no daemon, which would crash a program that ends meanwhile
+    threading.Thread(target=_load_detector_ahead).start()
     searched = options._replace(everyone=True) if options.only else options
     recognized = recognize_people(prefetch(locate_faces(prefetch(frames), searched)))
     for frame, faces in keep_person(recognized, options.only) if options.only else recognized:
@@ -1452,7 +1454,8 @@ def read_number(text: str) -> float:
 def read_time(text: str) -> float:
     """Return seconds given on the command line as a number, `1:30` or `00:01:30.5`, as FFmpeg takes them."""
     *parts, seconds = text.split(":")
-    if len(parts) > 2 or not all(part.isdecimal() for part in parts) or (parts and read_number(seconds) < 0):
+    wrong = len(parts) > 2 or not all(part.isdecimal() for part in parts)
+    if wrong or (parts and not 0 <= read_number(seconds) < 60):
         raise argparse.ArgumentTypeError(f"must be seconds or [hours:]minutes:seconds, not {text}")
     return sum(int(part) * 60**power for power, part in enumerate(reversed(parts), 1)) + read_number(seconds)
 

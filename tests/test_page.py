@@ -31,7 +31,7 @@ def test_it_holds_everything(page, films):
     assert "10 files:" in text
     assert text.count("<article") == 10
     for words in ("1 = natural, 0 = deepfake/f2f", "It is not a probability", "looks forged",
-                  "no face found", "could not be scored", "held back from training", "not an image",
+                  "no face found", "could not be scored", "of validation", "not an image",
                   "2 people, the lowest decides", "this program 1.0, Python 3.",
                   "Settings: Meso4_DF_F2F.tflite"):  # fmt: skip
         assert words in text, words
@@ -77,7 +77,7 @@ def test_photographs_and_tensorflow(portrait, tmp_path):
     assert "ai_edge_litert" in done.stderr
     assert not re.search(r"\| +(tensorflow|keras)$", done.stderr, re.MULTILINE)
     text = (tmp_path / "new/r.html").read_text(encoding="utf-8")
-    assert "of single faces held back from training" in text
+    assert "of validation single faces" in text
     assert len(re.findall(r'<img src="data:image/jpeg', text)) == 3  # what is normal, the face, its map
 
 

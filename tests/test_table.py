@@ -125,10 +125,10 @@ def test_a_threshold_of_ones_own_decides_alone(films, tmp_path):
     """The bounds of the card, and what it says of errors, hold for its own thresholds only."""
     command = ["deepfakes_images.py", films / "df/forged.mp4", "--json", tmp_path / "s.json"]
     first = run_script(*command).stdout
-    assert "held back from training" in first
+    assert "of validation videos" in first
     assert "Verdicts, with a margin for doubt: 1 deepfake\n" in first
     done = run_script(*command, "--resume", "--threshold", "0.999")
-    assert "held back from training" not in done.stdout
+    assert "of validation videos" not in done.stdout
     assert "with a margin for doubt" not in done.stdout
     assert "Classified as deepfake/f2f: 100.0 % (1 of 1 videos)" in done.stdout
 

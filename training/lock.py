@@ -18,6 +18,8 @@ def hold_lock(path: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
+        if not path.exists():  # it cannot be made
+            raise PermissionError(f"{path.parent}: cannot be written to") from None
         raise FileExistsError(f"{path.parent}: another run is writing there (it holds {path.name})") from None
     try:
         yield

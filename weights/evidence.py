@@ -92,12 +92,12 @@ def describe_evidence(patches: np.ndarray, card: dict[str, Any]) -> str:
         return ""
     rises = patches - np.array(card["maps"]["normal"])
     if rises.max() <= card["maps"]["usual"]:
-        return "Nothing unusual: 95 % of real faces have maps like this."
+        return "Nothing unusual: the strongest patch is within the range of 95 % of real faces."
     y, x = np.unravel_index(rises.argmax(), rises.shape)
     row, column = (int(i) * 3 // len(STARTS) for i in (y, x))
     where = f"{('upper', '', 'lower')[row]} {('left', '', 'right')[column]}".strip()
     where = f"{where} part" if where else "centre"
-    return f"Unusual: more than in 95 % of real faces, most in the {where} of the picture."
+    return f"Unusual: a patch in the {where} of the picture is stronger than any in 95 % of real faces."
 
 
 def paint_evidence(face: np.ndarray, patches: np.ndarray, card: dict[str, Any]) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline import LABELS, printable, write_atomically
 from weights.metrics import collect_labelled, compute_auc, compute_roc
 from weights.scores import Result, load_scored_face
-from weights.verdicts import VERDICT_COLORS, Rule, average_people, classify, find_deciding, verdict_of
+from weights.verdicts import VERDICT_COLORS, Rule, average_people, classify, find_deciding, judge_face
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,6 +62,8 @@ def pick_evenly(ranked: Sequence[Result], count: int) -> list[Result]:
 
 def draw_overview(panel: "Axes", ranked: Sequence[Result], rule: Rule) -> None:
     """Draw all scores in order, coloured by verdict."""
+    from matplotlib.ticker import MaxNLocator
+
     for verdict in sorted({r.verdict for r in ranked}):
         own = [(place, r.score) for place, r in enumerate(ranked, 1) if r.verdict == verdict]
         label = f"{verdict}: {len(own)}"
@@ -69,6 +71,7 @@ def draw_overview(panel: "Axes", ranked: Sequence[Result], rule: Rule) -> None:
     panel.axhline(rule.threshold, color="black", linestyle=":", linewidth=1)
     panel.set(ylim=(-0.03, 1.03), xlabel="files in order of score", title="All scores")
     panel.set_ylabel("score: 0 = deepfake/f2f, 1 = real")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.legend(fontsize=8)
 
 
@@ -99,15 +102,16 @@ def draw_face(cell: "Axes", result: Result, face: np.ndarray | None) -> None:
 
 def draw_histogram(panel: "Axes", results: Iterable[Result], threshold: float) -> None:
     """Draw how many faces have which score, stacked by label or, without labels, by verdict."""
+    results = list(results)
+    labelled = any(r.item.label for r in results)
     groups: dict[str, list[Any]] = defaultdict(list)
     for r in results:
-        groups[r.item.label or r.verdict].append(r.score)
-    labelled = any(r.item.label for r in results)
+        groups[r.item.label or ("no label" if labelled else r.verdict)].append(r.score)
     names = sorted(groups)
-    colors = [VERDICT_COLORS[{"df": "deepfake"}.get(name, name)] for name in names]
+    colors = [VERDICT_COLORS[{"df": "deepfake", "no label": "no face"}.get(name, name)] for name in names]
     panel.hist([groups[n] for n in names], bins=20, range=(0, 1), stacked=True, color=colors, label=names)
     panel.axvline(threshold, color="black", linestyle=":", label=f"threshold {threshold:g}")
-    panel.set(xlabel="score: 0 = deepfake/f2f, 1 = real", ylabel="images", title="Scores")
+    panel.set(xlabel="score: 0 = deepfake/f2f, 1 = real", ylabel="files", title="Scores")
     panel.legend(title="label" if labelled else "verdict", fontsize=8)
 
 
@@ -133,7 +137,7 @@ def draw_video(figure: "SubFigure", result: Result, rule: Rule) -> None:
     draw_timeline(panel, result, rule)
     for cell, choose, name in zip(cells, (min, max), ("lowest", "highest"), strict=True):
         face = choose(result.faces, key=attrgetter("score"))
-        one = result._replace(score=face.score, verdict=verdict_of(face.score, rule.threshold))
+        one = result._replace(score=face.score, verdict=judge_face(face, rule))
         draw_face(cell, one, load_scored_face(result, face, "bilinear"))
         cell.set_xlabel(f"{name}, at {face.time:.2f} s", fontsize=8)
 
@@ -147,8 +151,11 @@ def draw_timeline(panel: "Axes", result: Result, rule: Rule) -> None:
         verdict = classify(mean, result.kind, rule, counts)
         label = f"person {person}: mean {mean:.3f}, {verdict}"
         panel.plot([face.time for face in own], [face.score for face in own], marker="o", label=label)
-    threshold = rule.threshold
-    panel.axhspan(0, threshold, color=VERDICT_COLORS["deepfake"], alpha=0.08)
+    threshold = rule.video_threshold
+    if rule.video:
+        panel.axhspan(rule.video.lower, rule.video.upper, color=VERDICT_COLORS["uncertain"], alpha=0.12)
+    lower = rule.video.lower if rule.video else threshold
+    panel.axhspan(0, lower, color=VERDICT_COLORS["deepfake"], alpha=0.08)
     panel.axhline(threshold, color="black", linestyle=":", label=f"threshold {threshold:g}")
     panel.set(ylim=(-0.03, 1.03), xlabel="seconds", ylabel="score: 0 = deepfake/f2f, 1 = real")
     title = f"{printable(result.item.path.name)}: {result.score:.3f}, {result.verdict}"

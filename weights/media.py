@@ -34,7 +34,7 @@ from pipeline import (
 )
 from weights import Weights, load_predictor
 from weights.scores import Result, read_photo, score_faces
-from weights.verdicts import VERDICT_COLORS, decide_by_lowest, verdict_of
+from weights.verdicts import VERDICT_COLORS, Rule, decide_by_lowest, judge_face
 
 if TYPE_CHECKING:
     from av import AudioStream
@@ -69,7 +69,7 @@ def score_file(
         parts = tuple(zip(weights.names, scores, strict=False))
         result = Result(item, score, verdict, "", kind, len(sampled), faces, parts, warning, others)
         if annotated:
-            result = result._replace(error=try_annotating(result, annotated, weights.rule.threshold, sampled))
+            result = result._replace(error=try_annotating(result, annotated, weights.rule, sampled))
         return result
     except (OSError, ValueError, MemoryError) as error:
         return Result(item, None, "error", describe_error(error), kind)
@@ -108,12 +108,12 @@ def turn_back(face: Face, quarters: int, shape: tuple[int, ...]) -> Face:
     return face._replace(box=box, pose=Pose(*back(face.pose.x, face.pose.y), face.pose.size, angle))
 
 
-def try_annotating(result: Result, path: Path, threshold: float, sampled: Sequence[int] = ()) -> str:
+def try_annotating(result: Result, path: Path, rule: Rule, sampled: Sequence[int] = ()) -> str:
     """Write an annotated copy (see `annotate`). Return why that failed, or ""."""
     import av
 
     try:
-        write_atomically(path, lambda part: annotate(result, part, threshold, sampled))
+        write_atomically(path, lambda part: annotate(result, part, rule, sampled))
         return ""
     except (OSError, ValueError, MemoryError, av.error.FFmpegError) as error:
         return f"no annotated copy: {describe_error(error)}"
@@ -125,7 +125,7 @@ COPIED_SOUND = ("aac", "ac3", "eac3", "opus", "flac", "alac")  # what MP4 takes 
 TICKS = 90_000  # per second: the time base of an annotated video
 
 
-def annotate(result: Result, path: Path, threshold: float, sampled: Sequence[int] = ()) -> None:
+def annotate(result: Result, path: Path, rule: Rule, sampled: Sequence[int] = ()) -> None:
     """Write a copy of a Result's video, photograph or face crop with boxes, scores and verdicts drawn on it.
 
     A video becomes an MP4 (H.264) with its sound. `sampled` lists the indices of the frames that were
@@ -133,16 +133,16 @@ def annotate(result: Result, path: Path, threshold: float, sampled: Sequence[int
     """
     label = result.verdict if result.score is None else f"{result.score:.3f} {result.verdict}"
     if result.kind == "video":
-        _annotate_video(result, label, path, threshold, sampled)
+        _annotate_video(result, label, path, rule, sampled)
         return
     read = read_photo if result.kind == "photo" else read_image
     image = Image.fromarray(read(result.item.path))
-    draw_verdicts(image, result.faces, threshold)
+    draw_verdicts(image, result.faces, rule)
     draw_label(image, (0, 0), label, result.verdict)
     iio.imwrite(path, np.asarray(image), extension=".png")
 
 
-def _annotate_video(result: Result, label: str, path: Path, threshold: float, sampled: Sequence[int]) -> None:
+def _annotate_video(result: Result, label: str, path: Path, rule: Rule, sampled: Sequence[int]) -> None:
     import av
 
     faces: dict[int, list[Face]] = {index: [] for index in sampled}
@@ -160,7 +160,7 @@ def _annotate_video(result: Result, label: str, path: Path, threshold: float, sa
             if not height or not width:
                 raise ValueError("frames must be at least 2x2 pixels")
             image = Image.fromarray(frame.image[:height, :width])
-            draw_verdicts(image, interpolate_faces(faces, sampled, frame.index), threshold)
+            draw_verdicts(image, interpolate_faces(faces, sampled, frame.index), rule)
             draw_label(image, (0, 0), label, result.verdict)
             picture = av.VideoFrame.from_image(image)
             picture.pts, picture.time_base = round(frame.time * TICKS), Fraction(1, TICKS)
@@ -229,11 +229,11 @@ def interpolate_faces(faces: dict[int, list[Face]], sampled: Sequence[int], inde
     return drawn
 
 
-def draw_verdicts(image: Image.Image, faces: Iterable[Face], threshold: float) -> None:
+def draw_verdicts(image: Image.Image, faces: Iterable[Face], rule: Rule) -> None:
     """Draw the boxes, scores and verdicts of scored Faces on a Pillow image."""
     draw = ImageDraw.Draw(image)
     for face in faces:
-        verdict = verdict_of(face.score, threshold)
+        verdict = judge_face(face, rule)
         draw.rectangle(face.box, outline=VERDICT_COLORS[verdict], width=max(2, image.height // 200))
         draw_label(image, (face.box[0], face.box[3]), f"{face.score:.3f} {verdict}", verdict)
 

@@ -20,7 +20,7 @@ from weights.evidence import describe_evidence, measure_evidence, paint_evidence
 from weights.figures import draw_overview, draw_timeline
 from weights.report import MEANING, describe_errors
 from weights.scores import Result, load_scored_faces
-from weights.verdicts import VERDICT_COLORS, list_people
+from weights.verdicts import UNCLEAR, VERDICT_COLORS, find_deciding, list_people
 
 TEMPLATE = "page.html"
 MOST_MAPS = 100  # of files: each map takes the time of 226 faces
@@ -56,6 +56,9 @@ def write_report(
     page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template(TEMPLATE)
     normal = paint_normal(weights.card)
     levels = dict.fromkeys("video" if r.kind == "video" else "face" for r in results if r.kind != "image")
+    errors = [line for level in levels if (line := describe_errors(weights.card, level))]
+    shown = "video" in levels and "calibration" in weights.card
+    kinds = weights.card["calibration"]["video"].get("kinds", {}) if shown else {}
     write_atomically(
         path,
         lambda part: part.write_text(
@@ -69,8 +72,10 @@ def write_report(
                 entries=[describe(r, weights, predict, id(r) in mapped) for r in watch(ranked)],
                 normal="" if normal is None else encode_thumbnail(normal),
                 maps_left_out=max(0, len(scored) - MOST_MAPS),
-                errors=[line for level in levels if (line := describe_errors(weights.card, level))],
-                kinds=weights.card.get("calibration", {}).get("video", {}).get("kinds", {}),
+                errors=errors,
+                kinds=kinds,
+                crops=any(r.kind == "image" for r in results),
+                unclear=UNCLEAR,
                 weights=weights,
                 several=[(one, compute_sha256(one.path)) for one in weights.joined or (weights,)],
                 settings=settings,
@@ -107,7 +112,9 @@ def picture_faces(result: Result, weights: Weights) -> Iterator[tuple[str, np.nd
     """Yield (caption, face) of the lowest, the median and the highest face, or of the one there is."""
     if result.score is None:
         return
-    ordered = sorted(result.faces, key=attrgetter("score"))
+    deciding = find_deciding(result.faces, result.kind, weights.rule)
+    counting = [face for face in result.faces if face.person in deciding] or result.faces
+    ordered = sorted(counting, key=attrgetter("score"))
     chosen: dict[int, str] = {}
     middle = [("median", len(ordered) // 2)] if len(ordered) > 2 else []
     for name, place in (("lowest", 0), ("highest", len(ordered) - 1), *middle):

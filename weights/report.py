@@ -7,7 +7,7 @@ from typing import Any
 from pipeline import printable
 from weights import Weights
 from weights.scores import Result
-from weights.verdicts import list_people
+from weights.verdicts import UNCLEAR, list_people
 
 ROWS_SHOWN = 50  # images: up to this many get a row each
 MEANING = "A score says how real a face looks to the network: 1 = natural, 0 = deepfake/f2f."
@@ -79,7 +79,8 @@ def describe_errors(card: dict[str, Any], level: str) -> str:
     found = card["calibration"][level]
     kind = {"video": "videos", "face": "single faces"}[level]
     return (
-        f"With these weights, of {kind} held back from training, {found['real_called_deepfake']:.0%} of "
+        f"Scores of {kind} are called deepfake below {found['lower']:.3f} and real above "
+        f"{found['upper']:.3f}. So, of validation {kind}, {found['real_called_deepfake']:.0%} of "
         f"{found['real']} real ones were called deepfake and {found['forged_called_real']:.0%} of "
         f"{found['forged']} forged ones real; {found['uncertain']:.0%} stayed uncertain. "
         "Other kinds of forgery are not recognised.\n"
@@ -96,7 +97,7 @@ def format_video(result: Result, weights: Weights) -> str:
     start = f"{format_score(result.score)}  {count:>5}  {share:>9}  {result.verdict:<9}"
     rows = [f"{start}  {format_parts(result, weights.names)}{path}"]
     for person, mean, number, verdict, counts in list_people(result.faces, result.kind, weights.rule):
-        few = "" if counts else ", too few clear faces to decide"
+        few = "" if counts else f", {UNCLEAR[result.kind]}"
         rows.append(f"{format_score(mean)}  {number:>5}  {'':>9}  {verdict:<9}    person {person}{few}")
     return "\n".join(rows)
 

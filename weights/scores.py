@@ -26,7 +26,7 @@ from pipeline import (
     resize_face,
 )
 from weights import Predict
-from weights.verdicts import Rule, verdict_of
+from weights.verdicts import Rule, classify, verdict_of
 
 LARGEST_PHOTO = 50_000_000  # pixels: larger photographs are reduced before faces are searched
 BATCH_SIZE = 32  # faces that the network sees at once
@@ -130,6 +130,8 @@ def summarize(results: Sequence[Result], rule: Rule) -> dict[str, Any]:
     scores = [r.score for r in results if r.score is not None]
     verdicts = Counter(r.verdict for r in results)
     average = float(np.mean(scores)) if scores else None
+    kinds = {r.kind for r in results if r.score is not None}
+    kind = kinds.pop() if len(kinds) == 1 else ""  # of several, the threshold decides
     deepfakes = sum(r.score is not None and r.score < rule.threshold_of(r.kind) for r in results)
     return {
         "files": len(results),
@@ -139,7 +141,7 @@ def summarize(results: Sequence[Result], rule: Rule) -> dict[str, Any]:
         "verdicts": dict(verdicts),
         "average_score": average,
         "deepfake_percent": 100 * deepfakes / len(scores) if scores else None,
-        "verdict": verdict_of(average, rule.threshold),
+        "verdict": "error" if average is None else classify(average, kind, rule),
     }
 
 

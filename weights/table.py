@@ -31,11 +31,8 @@ COLUMNS = (
 )  # fmt: skip  (and "score NAME"s)
 
 
-def list_rows(results: Iterable[Result], rule: Rule, digits: int = 2) -> Iterator[dict[str, Any]]:
-    """Yield a dict per Result and, after a video or photograph, one per face, of kind "face".
-
-    Poses and sharpness are rounded to `digits`.
-    """
+def list_rows(results: Iterable[Result], rule: Rule) -> Iterator[dict[str, Any]]:
+    """Yield a dict per Result and, after a video or photograph, one per face, of kind "face"."""
     for r in results:
         score = None if r.score is None else round(r.score, 6)
         row = {"path": str(r.item.path), "score": score, "verdict": r.verdict, "label": r.item.label,
@@ -44,7 +41,9 @@ def list_rows(results: Iterable[Result], rule: Rule, digits: int = 2) -> Iterato
         if parts:
             parts["decided_by"] = min(r.parts, key=itemgetter(1))[0]
         if r.kind != "image":
-            parts |= {"frames": r.frames, "warning": r.remarks, "note": r.note}
+            parts |= {"frames": r.frames, "note": r.note}
+        if r.kind != "image" or r.remarks:
+            parts["warning"] = r.remarks
         yield row | parts
         for face in r.faces:
             yield {
@@ -55,8 +54,8 @@ def list_rows(results: Iterable[Result], rule: Rule, digits: int = 2) -> Iterato
                 "time": round(face.time, 6),
                 "person": face.person,
                 **dict(zip(BOX, face.box, strict=True)),
-                **{name: round(value, digits) for name, value in face.pose._asdict().items()},
-                "sharpness": round(face.sharpness, digits),
+                **{name: round(value, 4) for name, value in face.pose._asdict().items()},
+                "sharpness": round(face.sharpness, 4),
                 "warning": describe_face(face, rule),
             }
 
@@ -78,7 +77,7 @@ def write_csv(path: Path, results: Iterable[Result], rule: Rule, settings: str) 
 
 def write_json(path: Path, results: Iterable[Result], rule: Rule, summary: dict[str, Any]) -> None:
     """Write {"summary": summary, "items": the rows of `list_rows`}; the summary holds the settings."""
-    content = {"summary": summary, "items": list(list_rows(results, rule, 9))}
+    content = {"summary": summary, "items": list(list_rows(results, rule))}
     write_atomically(
         path, lambda part: part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     )

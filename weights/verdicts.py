@@ -23,6 +23,7 @@ VERDICT_COLORS = {"real": "#1f77b4", "deepfake": "#d62728", "uncertain": "#b07d1
                   "error": "#7f7f7f"}  # fmt: skip
 
 
+UNCLEAR = {"video": "too few clear faces to decide", "photo": "too small or blurred to decide"}
 LEVELS = ("face", "video")  # what a card is calibrated for
 
 
@@ -125,6 +126,13 @@ def classify(score: float, kind: str, rule: Rule, people: int = 1) -> str:
     return "real" if score > bounds.upper else "uncertain"
 
 
+def judge_face(face: Face, rule: Rule) -> str:
+    """Return the verdict on a single Face of a video or photograph."""
+    if rule.face and describe_face(face, rule):
+        return "uncertain"
+    return classify(face.score, "photo", rule)
+
+
 def find_deciding(faces: Sequence[Face], kind: str, rule: Rule) -> list[int]:
     """Return the people of whom enough faces, and at least half, are such that the weights can be trusted."""
     least = MIN_FACES_PER_PERSON if kind == "video" else 1
@@ -173,7 +181,7 @@ def describe_doubts(faces: Sequence[Face], deciding: Sequence[int], kind: str, r
     """Return in words what weakens a verdict, or ""."""
     doubts = [describe_face(face, rule) for face in faces]
     counts = {word: sum(word in doubt for doubt in doubts) for word in ("small", "blurred")}
-    parts = [] if deciding or not rule.bounds_of(kind) else ["too few clear faces to decide"]
+    parts = [] if deciding or not rule.bounds_of(kind) else [UNCLEAR[kind]]
     parts += [f"{number} of {len(faces)} faces {word}" for word, number in counts.items() if number]
     if len(deciding) > 1:
         parts.append(f"{len(deciding)} people, the lowest decides")
