@@ -28,9 +28,9 @@ from weights import Predict, Weights, find_weights, join_weights, load_predictor
 from weights.evidence import measure_evidence, plot_evidence
 from weights.figures import plot_results
 from weights.media import score_file, try_annotating
-from weights.metrics import evaluate_results
+from weights.metrics import describe_outcome
 from weights.report import format_video, name_parts, print_report
-from weights.scores import Result, group_by_folder, load_scored_face, score_crops, summarize
+from weights.scores import Result, load_scored_face, score_crops
 from weights.table import read_json, write_csv, write_json
 from weights.verdicts import Rule, decide, judge_face, verdict_of
 
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         save(now=True)
         raise
     done = [results[path] for path in order if path in results]
-    summary = describe_outcome(arguments, done, weights)
+    summary = describe_outcome(done, weights, describe_settings(arguments, weights))
     try:
         save(now=True)
     except OSError as error:
@@ -175,7 +175,12 @@ def make_saver(
         if arguments.csv:
             write_csv(arguments.csv, done, weights.rule, describe_settings(arguments, weights))
         if arguments.json:
-            write_json(arguments.json, done, weights.rule, describe_outcome(arguments, done, weights))
+            write_json(
+                arguments.json,
+                done,
+                weights.rule,
+                describe_outcome(done, weights, describe_settings(arguments, weights)),
+            )
         saved = time.monotonic()
 
     return save
@@ -291,34 +296,6 @@ def try_reporting(arguments: Namespace, done: list[Result], weights: Weights, pr
         return 0
     except (OSError, ValueError, MemoryError) as error:
         return fail(1, f"{arguments.report}: {pipeline.describe_error(error)}")
-
-
-def describe_outcome(arguments: Namespace, results: list[Result], weights: Weights) -> dict[str, Any]:
-    """Return the summary that --json holds beside the rows: of all files, and of each kind that occurred."""
-    rule = weights.rule
-    summary = summarize(results, rule) | {
-        "threshold": rule.threshold,
-        "weights": ", ".join(str(one.path) for one in weights.joined or (weights,)),
-        "resampling": weights.resampling,
-        "settings": describe_settings(arguments, weights),
-    }
-    images = [r for r in results if r.kind == "image"]
-    if images:
-        folders = group_by_folder(images).items()
-        summary["images"] = summarize(images, rule) | {
-            "accuracy": evaluate_results(images, Rule(rule.threshold, rule.threshold)),
-            "folders": {folder: summarize(members, rule) for folder, members in folders},
-        }
-    for kind in ("video", "photo"):
-        searched = [r for r in results if r.kind == kind]
-        if searched:
-            by_file = Rule(rule.threshold_of(kind), face=rule.bounds_of(kind))
-            accuracy = evaluate_results(searched, by_file).get("image", {})
-            if "uncertain" in accuracy:  # not by the score alone: faces may be too few, or people many
-                labelled = [r.verdict for r in searched if r.item.label and r.score is not None]
-                accuracy["uncertain"] = labelled.count("uncertain") / len(labelled)
-            summary[f"{kind}s"] = summarize(searched, rule) | {"accuracy": accuracy}
-    return summary
 
 
 # --- arguments ------------------------------------------------------------------------------------
