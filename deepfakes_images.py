@@ -28,8 +28,7 @@ from weights import Predict, Weights, find_weights, join_weights, load_predictor
 from weights.evidence import measure_evidence, plot_evidence
 from weights.figures import plot_results
 from weights.media import score_file, try_annotating
-from weights.metrics import describe_outcome
-from weights.report import format_video, name_parts, print_report
+from weights.report import describe_outcome, format_video, name_parts, print_report
 from weights.scores import Result, load_scored_face, score_crops
 from weights.table import read_json, write_csv, write_json
 from weights.verdicts import Rule, decide, judge_face, verdict_of
@@ -320,7 +319,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--everyone", action="store_true", help="score all faces of a frame (default: the largest)")
     add("--min-size", type=number, default=0.0, metavar="PIXELS", help="skip smaller faces; 80 or more is faster (default: %(default)s)")
     add = parser.add_argument_group("output").add_argument
-    add("--report", type=read_page_target, metavar="FILE", help="write all of it, with faces, timelines and maps, as one page to read, mail or print (.html)")
+    add("--report", type=read_page_target, metavar="FILE", help="write everything, with faces, timelines and maps, as one page to read, mail or print (.html)")
     add("--csv", type=read_target, metavar="FILE", help="write a row per image, video and face")
     add("--json", type=read_target, metavar="FILE", help="write these rows and the summary")
     add("--resume", action="store_true", help="continue from what --json holds")

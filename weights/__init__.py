@@ -45,7 +45,7 @@ class Weights(NamedTuple):
     @property
     def names(self) -> list[str]:
         """Return what joined weights are called; those of one name with their folder."""
-        names = [re.sub(r"\.(tflite|weights\.h5|h5|hdf5)$", "", one.path.name) for one in self.joined]
+        names = [name_stem(one.path) for one in self.joined]
         if len(set(names)) == len(names):
             return names
         return [f"{one.path.parent.name}/{name}" for one, name in zip(self.joined, names, strict=True)]
@@ -218,8 +218,8 @@ def start_card(network: str) -> dict[str, Any]:
 
 
 def name_stem(path: Path) -> str:
-    """Return the name of a Keras weights file without its suffix: what files made from it are called."""
-    return re.sub(r"(\.weights)?\.(h5|hdf5)$", "", path.name)
+    """Return the name of a weights file without its suffix: what files made from it are called."""
+    return re.sub(r"\.(tflite|weights\.h5|h5|hdf5)$", "", path.name)
 
 
 def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> dict[str, Any]:

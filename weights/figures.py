@@ -11,7 +11,7 @@ import numpy as np
 from pipeline import LABELS, printable, write_atomically
 from weights.metrics import collect_labelled, compute_auc, compute_roc
 from weights.scores import Result, load_scored_face
-from weights.verdicts import VERDICT_COLORS, Rule, average_people, classify, find_deciding, judge_face
+from weights.verdicts import VERDICT_COLORS, Rule, judge_face, list_people
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -144,11 +144,8 @@ def draw_video(figure: "SubFigure", result: Result, rule: Rule) -> None:
 
 def draw_timeline(panel: "Axes", result: Result, rule: Rule) -> None:
     """Draw a video's scores over time, one line per person."""
-    deciding = find_deciding(result.faces, result.kind, rule)
-    for person, (mean, _) in average_people(result.faces).items():
+    for person, mean, _, verdict, _ in list_people(result.faces, result.kind, rule):
         own = [face for face in result.faces if face.person == person]
-        counts = len(deciding) if person in deciding or not deciding else 0
-        verdict = classify(mean, result.kind, rule, counts)
         label = f"person {person}: mean {mean:.3f}, {verdict}"
         panel.plot([face.time for face in own], [face.score for face in own], marker="o", label=label)
     threshold = rule.video_threshold

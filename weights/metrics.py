@@ -2,13 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
 from pipeline import Item, split_video
-from weights import Weights
-from weights.scores import Result, group_by_folder, summarize
+from weights.scores import Result
 from weights.verdicts import Bounds, Rule, verdict_of
 
 Scores = Sequence[float] | np.ndarray  # (N,), 1 = real, 0 = forged
@@ -131,34 +129,6 @@ def split_kinds(results: Sequence[Result]) -> dict[str, list[Result]]:
             kinds[split_video(result.item)[0]].append(result)
     real = [result for result in results if result.item.label == "real"]
     return {kind: own + real for kind, own in sorted(kinds.items())} if len(kinds) > 1 else {}
-
-
-def describe_outcome(results: Sequence[Result], weights: Weights, settings: str) -> dict[str, Any]:
-    """Return the summary that --json holds beside the rows: of all files, and of each kind that occurred."""
-    rule = weights.rule
-    summary = summarize(results, rule) | {
-        "threshold": rule.threshold,
-        "weights": ", ".join(str(one.path) for one in weights.joined or (weights,)),
-        "resampling": weights.resampling,
-        "settings": settings,
-    }
-    images = [r for r in results if r.kind == "image"]
-    if images:
-        folders = group_by_folder(images).items()
-        summary["images"] = summarize(images, rule) | {
-            "accuracy": evaluate_results(images, Rule(rule.threshold, rule.threshold)),
-            "folders": {folder: summarize(members, rule) for folder, members in folders},
-        }
-    for kind in ("video", "photo"):
-        searched = [r for r in results if r.kind == kind]
-        if searched:
-            by_file = Rule(rule.threshold_of(kind), face=rule.bounds_of(kind))
-            accuracy = evaluate_results(searched, by_file).get("image", {})
-            if "uncertain" in accuracy:  # not by the score alone: faces may be too few, or people many
-                labelled = [r.verdict for r in searched if r.item.label and r.score is not None]
-                accuracy["uncertain"] = labelled.count("uncertain") / len(labelled)
-            summary[f"{kind}s"] = summarize(searched, rule) | {"accuracy": accuracy}
-    return summary
 
 
 def label_scores(items: Iterable[Item], scores: Iterable[float], threshold: float) -> list[Result]:

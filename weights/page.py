@@ -123,12 +123,13 @@ def picture_faces(result: Result, weights: Weights) -> Iterator[tuple[str, np.nd
     faces = [ordered[place] for place in chosen] if ordered else [None]
     loaded = load_scored_faces(result, faces, weights.resampling)
     for name, face, image in zip(chosen.values(), faces, loaded, strict=False):
-        caption = (
-            "" if face is None else f"{name}: {face.score:.3f}" if len(chosen) > 1 else f"{face.score:.3f}"
-        )
-        when = f", at {face.time:.2f} s" if face and result.kind == "video" else ""
+        caption = f"{face.score:.3f}" if face else ""
+        if len(chosen) > 1:
+            caption = f"{name}: {caption}"
+        if face and result.kind == "video":
+            caption += f", at {face.time:.2f} s"
         if image is not None:
-            yield caption + when, image
+            yield caption, image
 
 
 def draw_scores(scored: Sequence[Result], weights: Weights) -> str:

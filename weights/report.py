@@ -6,11 +6,40 @@ from typing import Any
 
 from pipeline import printable
 from weights import Weights
-from weights.scores import Result
-from weights.verdicts import UNCLEAR, list_people
+from weights.metrics import evaluate_results
+from weights.scores import Result, group_by_folder, summarize
+from weights.verdicts import UNCLEAR, Rule, list_people
 
 ROWS_SHOWN = 50  # images: up to this many get a row each
 MEANING = "A score says how real a face looks to the network: 1 = natural, 0 = deepfake/f2f."
+
+
+def describe_outcome(results: Sequence[Result], weights: Weights, settings: str) -> dict[str, Any]:
+    """Return the summary that --json holds beside the rows: of all files, and of each kind that occurred."""
+    rule = weights.rule
+    summary = summarize(results, rule) | {
+        "threshold": rule.threshold,
+        "weights": ", ".join(str(one.path) for one in weights.joined or (weights,)),
+        "resampling": weights.resampling,
+        "settings": settings,
+    }
+    images = [r for r in results if r.kind == "image"]
+    if images:
+        folders = group_by_folder(images).items()
+        summary["images"] = summarize(images, rule) | {
+            "accuracy": evaluate_results(images, Rule(rule.threshold, rule.threshold)),
+            "folders": {folder: summarize(members, rule) for folder, members in folders},
+        }
+    for kind in ("video", "photo"):
+        searched = [r for r in results if r.kind == kind]
+        if searched:
+            by_file = Rule(rule.threshold_of(kind), face=rule.bounds_of(kind))
+            accuracy = evaluate_results(searched, by_file).get("image", {})
+            if "uncertain" in accuracy:  # not by the score alone: faces may be too few, or people many
+                labelled = [r.verdict for r in searched if r.item.label and r.score is not None]
+                accuracy["uncertain"] = labelled.count("uncertain") / len(labelled)
+            summary[f"{kind}s"] = summarize(searched, rule) | {"accuracy": accuracy}
+    return summary
 
 
 def print_report(results: list[Result], summary: dict[str, Any], weights: Weights) -> None:
@@ -96,7 +125,8 @@ def format_video(result: Result, weights: Weights) -> str:
     path += f" ({result.remarks})" if result.remarks else ""
     start = f"{format_score(result.score)}  {count:>5}  {share:>9}  {result.verdict:<9}"
     rows = [f"{start}  {format_parts(result, weights.names)}{path}"]
-    for person, mean, number, verdict, counts in list_people(result.faces, result.kind, weights.rule):
+    people = list_people(result.faces, result.kind, weights.rule)
+    for person, mean, number, verdict, counts in people if len(people) > 1 else ():
         few = "" if counts else f", {UNCLEAR[result.kind]}"
         rows.append(f"{format_score(mean)}  {number:>5}  {'':>9}  {verdict:<9}    person {person}{few}")
     return "\n".join(rows)

@@ -1,7 +1,7 @@
 """Faces to scores: how real each looks to the network, 1 = real, 0 = forged.
 
 A video's score is the mean of its faces' scores, the paper's aggregation; where several people appear, the
-lowest person's mean decides. What a score means is said by weights/verdicts.py.
+lowest person's mean decides. weights/verdicts.py says what a score means.
 """
 
 import math

@@ -12,23 +12,9 @@ from weights.scores import Result
 from weights.verdicts import VERDICT_COLORS, Rule, describe_face
 
 BOX = ("left", "top", "right", "bottom")
-COLUMNS = (
-    "path",
-    "score",
-    "verdict",
-    "label",
-    "error",
-    "kind",
-    "frames",
-    "frame",
-    "time",
-    "person",
-    *BOX,
-    *Pose._fields,
-    "settings",
-    "sharpness",
-    "warning",
-)  # fmt: skip  (and "score NAME"s)
+# and, of several weights, "score NAME" for each
+COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "frame", "time", "person",
+           *BOX, *Pose._fields, "settings", "sharpness", "warning")  # fmt: skip
 
 
 def list_rows(results: Iterable[Result], rule: Rule) -> Iterator[dict[str, Any]]:
@@ -62,7 +48,6 @@ def list_rows(results: Iterable[Result], rule: Rule) -> Iterator[dict[str, Any]]
 
 def write_csv(path: Path, results: Iterable[Result], rule: Rule, settings: str) -> None:
     """Write the rows of `list_rows`, each with the settings that the score depends on, in words."""
-
     rows = list(list_rows(results, rule))
     columns = list(dict.fromkeys((*COLUMNS, *(name for row in rows for name in row))))
 

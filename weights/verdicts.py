@@ -21,8 +21,6 @@ REAL_ERROR = 0.05  # share of real videos that may be called deepfake
 FORGED_ERROR = 0.1  # share of forged videos that may be called real
 VERDICT_COLORS = {"real": "#1f77b4", "deepfake": "#d62728", "uncertain": "#b07d12", "no face": "#7f7f7f",
                   "error": "#7f7f7f"}  # fmt: skip
-
-
 UNCLEAR = {"video": "too few clear faces to decide", "photo": "too small or blurred to decide"}
 LEVELS = ("face", "video")  # what a card is calibrated for
 
@@ -142,14 +140,14 @@ def find_deciding(faces: Sequence[Face], kind: str, rule: Rule) -> list[int]:
 
 
 def list_people(faces: Sequence[Face], kind: str, rule: Rule) -> list[tuple[int, float, int, str, bool]]:
-    """Return (person, mean score, number of faces, verdict, whether it counts) of each of several people.
+    """Return (person, mean score, number of faces, verdict, whether they count) of each person.
 
     Where nobody has enough clear faces, all count.
     """
     people = average_people(faces)
     deciding = find_deciding(faces, kind, rule)
     rows = []
-    for person, (mean, number) in people.items() if len(people) > 1 else ():
+    for person, (mean, number) in people.items():
         counts = person in deciding or not deciding
         verdict = classify(mean, kind, rule, len(deciding) if counts else 0)
         rows.append((person, mean, number, verdict, counts))
