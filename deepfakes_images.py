@@ -13,9 +13,11 @@ Exit status: 0 all were scored, 1 some were not (unreadable, or no face), 2 noth
 import argparse
 import os
 import sys
+import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from weights import Predict, Weights, find_weights, join_weights, load_predictor
 from weights.evidence import measure_evidence, plot_evidence
 from weights.figures import plot_results
 from weights.media import score_file, try_annotating
-from weights.report import describe_outcome, format_video, name_parts, print_report
+from weights.report import describe_outcome, describe_settings, format_video, name_parts, print_report
 from weights.scores import Result, load_scored_face, score_crops
 from weights.table import read_json, write_csv, write_json
 from weights.verdicts import Rule, decide, judge_face, verdict_of
@@ -37,6 +39,7 @@ Files = list[tuple[Item, str]]  # see pipeline.find_media
 Results = dict[str, Result]  # by path
 
 DEFAULT = "Meso4_DF_F2F"  # weights
+SEARCH = ("frames", "every", "start", "end", "everyone", "min_size")  # arguments that are FaceOptions
 SAVE_EVERY = 10  # seconds
 FIGURE_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
 TARGET_SUFFIXES = (".csv", ".json", ".html", ".htm", *FIGURE_SUFFIXES)  # what may be replaced
@@ -63,35 +66,38 @@ def main(argv: Sequence[str] | None = None) -> int:
             rule = Rule(arguments.threshold, arguments.threshold)
             weights = weights._replace(rule=rule, card=card)
         predict = load_predictor(weights)
-        results = read_known(arguments, weights, files)  # filled below
+        options = pipeline.FaceOptions(**{name: getattr(arguments, name) for name in SEARCH})
+        settings = describe_settings(weights, options, arguments.align)
+        results = read_known(arguments, weights, settings, files)  # filled below
     except (OSError, ValueError) as error:
         return fail(2, error)
 
     order = [str(item.path) for item in (*crops, *(item for item, _ in searched))]
-    save, status = make_saver(arguments, weights, results, order), 0
+    save, status = make_saver(arguments, weights, settings, results, order), 0
     try:
         score_images(crops, weights, predict, results, save)
-        score_videos(arguments, searched, weights, results, save)
+        score_videos(arguments, searched, weights, options, results, save)
         if arguments.annotate:
             annotate_images(arguments.annotate, files, results, weights.rule)
         if arguments.explain:
             explain(arguments.explain, files, results, weights, score_lowest(predict))
         if arguments.plot:
-            plot_results([results[path] for path in order], weights.rule, arguments.plot)
+            with naming(arguments.plot):
+                plot_results([results[path] for path in order], weights.rule, arguments.plot)
     except (OSError, ValueError, ImportError, MemoryError) as error:
         status = fail(1, pipeline.describe_error(error))
     except BaseException:  # interrupted: keep what is done
         save(now=True)
         raise
     done = [results[path] for path in order if path in results]
-    summary = describe_outcome(done, weights, describe_settings(arguments, weights))
+    summary = describe_outcome(done, weights, settings)
     try:
         save(now=True)
     except OSError as error:
-        status = fail(1, f"cannot write: {error}")
+        status = fail(1, error)
     print_report(done, summary, weights)
     if arguments.report and done:
-        status = try_reporting(arguments, done, weights, predict) or status
+        status = try_reporting(arguments.report, done, weights, predict, settings) or status
     return status or int(any(r.score is None or r.error for r in done))
 
 
@@ -109,15 +115,14 @@ def check_targets(arguments: Namespace, files: Files) -> None:
         taken[real] = "another output"
 
 
-def read_known(arguments: Namespace, weights: Weights, files: Files) -> Results:
+def read_known(arguments: Namespace, weights: Weights, settings: str, files: Files) -> Results:
     """Return the Results that the run to --resume has left in --json."""
     if not arguments.resume or not arguments.json.exists():
         return {}
-    results, settings = read_json(arguments.json)
-    if results and settings != describe_settings(arguments, weights):
+    results, before = read_json(arguments.json)
+    if results and before != settings:
         raise ValueError(
-            f"{arguments.json} was scored with {settings}, not {describe_settings(arguments, weights)}: "
-            "resume with the same settings"
+            f"{arguments.json} was scored with {before}, not {settings}: resume with the same settings"
         )
     known = {}
     for item, name in files:
@@ -148,20 +153,8 @@ def judge_anew(result: Result, rule: Rule) -> Result:
     return result._replace(score=score, verdict=verdict, warning=warning)
 
 
-def describe_settings(arguments: Namespace, weights: Weights) -> str:
-    """Return what the scores depend on, in one line."""
-    names = ("align", "frames", "every", "start", "end", "everyone", "min_size")
-    search = ", ".join(f"{name} {getattr(arguments, name)}" for name in names)
-    several = weights.joined or (weights,)
-    files = " and ".join(f"{one.path.name} {pipeline.compute_sha256(one.path)[:8]}" for one in several)
-    shifted = [
-        f"threshold {one.rule.threshold:g}" for one in weights.joined
-    ]  # else only verdicts depend on it
-    return ", ".join([files, *shifted, weights.resampling, search])
-
-
 def make_saver(
-    arguments: Namespace, weights: Weights, results: Results, order: list[str]
+    arguments: Namespace, weights: Weights, settings: str, results: Results, order: list[str]
 ) -> Callable[..., None]:
     """Return the function that writes --csv and --json every few seconds, or at once with now=True."""
     saved = time.monotonic()
@@ -172,17 +165,23 @@ def make_saver(
             return
         done = [results[path] for path in order if path in results]
         if arguments.csv:
-            write_csv(arguments.csv, done, weights.rule, describe_settings(arguments, weights))
+            with naming(arguments.csv):
+                write_csv(arguments.csv, done, weights.rule, settings)
         if arguments.json:
-            write_json(
-                arguments.json,
-                done,
-                weights.rule,
-                describe_outcome(done, weights, describe_settings(arguments, weights)),
-            )
+            with naming(arguments.json):
+                write_json(arguments.json, done, weights.rule, describe_outcome(done, weights, settings))
         saved = time.monotonic()
 
     return save
+
+
+@contextmanager
+def naming(target: Path) -> Iterator[None]:
+    """Let errors of writing a file name it, not its temporary copy."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{target}: {pipeline.describe_error(error)}") from error
 
 
 def score_images(
@@ -210,7 +209,12 @@ def warn_of_photograph(result: Result) -> Result:
 
 
 def score_videos(
-    arguments: Namespace, searched: Files, weights: Weights, results: Results, save: Callable[[], None]
+    arguments: Namespace,
+    searched: Files,
+    weights: Weights,
+    options: pipeline.FaceOptions,
+    results: Results,
+    save: Callable[[], None],
 ) -> None:
     """Score videos and photographs; print a row for each as soon as it is done."""
     if not searched:
@@ -223,13 +227,11 @@ def score_videos(
         )
         for item, name in todo
     ]
-    names = ("frames", "every", "start", "end", "everyone", "min_size")
-    wanted = pipeline.FaceOptions(**{name: getattr(arguments, name) for name in names})
-    options: dict[str, Any] = {"weights": weights, "options": wanted}
+    given: dict[str, Any] = {"weights": weights, "options": options}
     if arguments.jobs == 1 and not arguments.dask:  # show progress over a video's frames
         total = None if arguments.every else arguments.frames
-        options["watch"] = lambda frames: tqdm(frames, total=total, unit="frame", **BAR)
-    found = pipeline.run_jobs(score_file, calls, options, arguments.jobs, arguments.dask)
+        given["watch"] = lambda frames: tqdm(frames, total=total, unit="frame", **BAR)
+    found = pipeline.run_jobs(score_file, calls, given, arguments.jobs, arguments.dask)
     print(
         f" score  faces  %deepfake  verdict    {name_parts(weights.names)}{'photograph' if arguments.align else 'video'}"
     )
@@ -282,19 +284,18 @@ def explain(folder: Path, files: Files, results: Results, weights: Weights, pred
         plot_evidence(face, patches, weights.card, title, folder / f"{name}.png")
 
 
-def try_reporting(arguments: Namespace, done: list[Result], weights: Weights, predict: Predict) -> int:
-    """Write --report; return the exit status."""
+def try_reporting(path: Path, done: list[Result], weights: Weights, predict: Predict, settings: str) -> int:
+    """Write the report; return the exit status."""
     from weights.page import write_report
 
     def watch(results: Iterable[Result]) -> Iterable[Result]:
         return tqdm(results, total=len(done), desc="report", unit="file", **BAR)
 
     try:
-        settings = describe_settings(arguments, weights)
-        write_report(arguments.report, done, weights, score_lowest(predict), settings, watch)
+        write_report(path, done, weights, score_lowest(predict), settings, watch)
         return 0
     except (OSError, ValueError, MemoryError) as error:
-        return fail(1, f"{arguments.report}: {pipeline.describe_error(error)}")
+        return fail(1, f"{path}: {pipeline.describe_error(error)}")
 
 
 # --- arguments ------------------------------------------------------------------------------------
@@ -310,12 +311,10 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("paths", nargs="*", default=["test_images"], metavar="PATH", help="images, videos and folders of them (default: test_images)")
     add("--weights", action="append", metavar="FILE", help=f"a name in weights/, or a .tflite, .weights.h5, .h5 or .hdf5 file; of several, each given so, the lowest score counts, and nothing is uncertain (default: {DEFAULT})")
     add("--threshold", type=read_fraction, metavar="P", help="scores below it are called deepfake, all others real; nothing is uncertain (default: as the weights' card says)")
-    add = parser.add_argument_group("faces in videos, and in photographs with --align").add_argument
+    group = parser.add_argument_group("faces in videos, and in photographs with --align")
+    add = group.add_argument
     add("--align", action="store_true", help="the images are photographs: find their faces")
-    add("--frames", type=count, default=30, metavar="N", help="frames to sample per video (default: %(default)s)")
-    add("--every", type=count, default=0, metavar="N", help="sample every Nth frame instead")
-    add("--start", type=pipeline.read_time, default=0.0, metavar="TIME", help="of the first frame, in seconds or as 00:01:30 (default: %(default)s)")
-    add("--end", type=pipeline.read_time, metavar="TIME", help="of the last frame (default: the video's end)")
+    pipeline.add_sampling_options(group)
     add("--everyone", action="store_true", help="score all faces of a frame (default: the largest)")
     add("--min-size", type=number, default=0.0, metavar="PIXELS", help="skip smaller faces; 80 or more is faster (default: %(default)s)")
     add = parser.add_argument_group("output").add_argument
@@ -353,28 +352,33 @@ def read_fraction(text: str) -> float:
 
 
 def read_target(text: str) -> Path:
-    """Return the path of a file to write, its folder made if missing; refuse early what cannot be written."""
+    """Return the path of a file to write; refuse early what cannot be written."""
     path = Path(text)
-    read_folder(str(path.parent))
-    if path.is_dir():
+    if os.path.isdir(path):
         raise argparse.ArgumentTypeError(f"{text} must be a file, not a folder")
     if os.path.exists(path) and not path.is_file():
         raise argparse.ArgumentTypeError(f"{text} must be a regular file")
-    if path.exists() and path.suffix.lower() not in TARGET_SUFFIXES:
+    if os.path.exists(path) and path.suffix.lower() not in TARGET_SUFFIXES:
         raise argparse.ArgumentTypeError(f"{text} exists, and is no table: name another file")
+    check_writable(path)
     return path
 
 
 def read_folder(text: str) -> Path:
-    """Return the path of a folder to write to, made if missing; refuse early what cannot be written."""
-    path = Path(text)
+    """Return the path of a folder to write to; refuse early what cannot be written."""
+    check_writable(Path(text, "file"))
+    return Path(text)
+
+
+def check_writable(path: Path) -> None:
+    """Raise ArgumentTypeError unless a file of this name can be written. Its folder is made if missing."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+            Path(folder, path.name).touch()
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"{text}: {pipeline.describe_error(error)}") from error
-    if not os.access(path, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text}: Permission denied")
-    return path
+        name = path if ".writing-" in str(error.filename) else error.filename
+        raise argparse.ArgumentTypeError(f"{name}: {pipeline.describe_error(error)}") from error
 
 
 def read_page_target(text: str) -> Path:

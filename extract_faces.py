@@ -91,11 +91,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("videos", nargs="*", type=Path, default=[Path("video.mp4")], metavar="VIDEO", help="videos and folders of videos (default: video.mp4)")
     add("--output", type=Path, default=Path("output"), metavar="FOLDER", help="folder to write to (default: %(default)s)")
     add("--force", action="store_true", help="replace the faces that an output folder holds")
-    add = parser.add_argument_group("which frames").add_argument
-    add("--frames", type=count, default=30, metavar="N", help="frames to sample, evenly spread (default: %(default)s)")
-    add("--every", type=count, default=0, metavar="N", help="sample every Nth frame instead")
-    add("--start", type=pipeline.read_time, default=0.0, metavar="TIME", help="of the first frame, in seconds or as 00:01:30 (default: %(default)s)")
-    add("--end", type=pipeline.read_time, metavar="TIME", help="of the last frame (default: the video's end)")
+    group = parser.add_argument_group("which frames")
+    add = group.add_argument
+    pipeline.add_sampling_options(group)
     add("--keyframes", action="store_true", help="sample only intra-coded frames")
     add = parser.add_argument_group("which faces").add_argument
     add("--detector", choices=("hog", "cnn"), default="hog", help="cnn finds more, but is slow without a GPU (default: %(default)s)")

@@ -1460,6 +1460,31 @@ def read_time(text: str) -> float:
     return sum(int(part) * 60**power for power, part in enumerate(reversed(parts), 1)) + read_number(seconds)
 
 
+def add_sampling_options(group: argparse._ArgumentGroup) -> None:
+    """Add --frames or --every, --start and --end: which frames of a video are searched."""
+    either = group.add_mutually_exclusive_group()
+    either.add_argument(
+        "--frames",
+        type=read_count,
+        default=30,
+        metavar="N",
+        help="frames to sample per video, evenly spread (default: %(default)s)",
+    )
+    either.add_argument(
+        "--every", type=read_count, default=0, metavar="N", help="sample every Nth frame instead"
+    )
+    group.add_argument(
+        "--start",
+        type=read_time,
+        default=0.0,
+        metavar="TIME",
+        help="of the first frame, in seconds or as 00:01:30 (default: %(default)s)",
+    )
+    group.add_argument(
+        "--end", type=read_time, metavar="TIME", help="of the last frame (default: the video's end)"
+    )
+
+
 def check_times(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """End with an error of the parser if --end is before --start."""
     if arguments.end is not None and not arguments.start <= arguments.end:

@@ -114,6 +114,8 @@ def test_nothing_to_score(tmp_path):
         (["--csv", "test_images"], "test_images must be a file, not a folder"),
         (["--csv", "x", "--json", "x"], "must be different files"),
         (["--csv", "x" * 300 + "/y"], "File name too long"),
+        (["--json", "x" * 300 + ".json"], "--json: x{300}.json: File name too long"),
+        (["--frames", "5", "--every", "2"], "--every: not allowed with argument --frames"),
         (["--resume", "--csv", "x"], "--resume needs --json"),
         (["x" * 300 + ".png"], "nothing to score"),
         (["--weights", "Meso5_DF"], "Meso5_DF: no such weights.*weights/README.md"),
@@ -360,6 +362,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, photo):
             100, "deepfakes_images.py", "x.png", option, name, cwd=tmp_path
         )
         assert status == 1, option
+        assert f"{name}: File too large" in stderr or option == "--annotate", option
         assert "File too large" in stderr, option
         assert "Average score" in stdout, option  # the scores are told all the same
     assert (tmp_path / "s.csv").read_text() == "old"

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline import printable
+from pipeline import FaceOptions, compute_sha256, printable
 from weights import Weights
 from weights.metrics import evaluate_results
 from weights.scores import Result, group_by_folder, summarize
@@ -12,6 +12,25 @@ from weights.verdicts import UNCLEAR, Rule, list_people
 
 ROWS_SHOWN = 50  # images: up to this many get a row each
 MEANING = "A score says how real a face looks to the network: 1 = natural, 0 = deepfake/f2f."
+
+
+def describe_settings(weights: Weights, options: FaceOptions, align: bool) -> str:
+    """Return what the scores depend on, in one line."""
+    several = weights.joined or (weights,)
+    parts = [f"{one.path.name} {compute_sha256(one.path)[:8]}" for one in several]
+    # of one set, only verdicts depend on the threshold
+    parts += [f"threshold {one.rule.threshold:g}" for one in weights.joined]
+    parts += [f"resizing: {weights.resampling}"]
+    parts += [f"one frame in {options.every}" if options.every else f"{options.frames} frames a video"]
+    if options.start or options.end is not None:
+        end = "the end" if options.end is None else f"{options.end:g} s"
+        parts += [f"from {options.start:g} s to {end}"]
+    parts += [f"{'all faces' if options.everyone else 'the largest face'} of a frame"]
+    if options.min_size:
+        parts += [f"of at least {options.min_size:g} pixels"]
+    if align:
+        parts += ["faces found in photographs"]
+    return ", ".join(parts)
 
 
 def describe_outcome(results: Sequence[Result], weights: Weights, settings: str) -> dict[str, Any]:

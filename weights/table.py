@@ -73,10 +73,11 @@ def read_json(path: Path) -> tuple[dict[str, Result], str]:
     try:
         content = json.loads(path.read_bytes())
         results: dict[str, Result] = {}
+        faces: dict[str, list[Face]] = {}
         for row in content["items"]:
             name = str(row["path"])
             if row["kind"] == "face":
-                results[name] = results[name]._replace(faces=(*results[name].faces, _read_face(row)))
+                faces[name].append(_read_face(row))
             elif row["kind"] in ("image", "video", "photo") and row["verdict"] in VERDICT_COLORS:
                 score = None if row["score"] is None else _read_number(row["score"], 0, 1)
                 item = Item(Path(name), str(row["label"]), "", "")
@@ -89,11 +90,15 @@ def read_json(path: Path) -> tuple[dict[str, Result], str]:
                 # the warnings are made anew, see weights.verdicts.decide
                 known = str(row["error"]), row["kind"], frames, (), parts, "", str(row.get("note", ""))
                 results[name] = Result(item, score, row["verdict"], *known)
+                faces[name] = []
             else:
                 raise ValueError(f"kind {row['kind']!r}, verdict {row['verdict']!r}")
-        return results, content["summary"]["settings"]
+        found = {name: result._replace(faces=tuple(faces[name])) for name, result in results.items()}
+        return found, content["summary"]["settings"]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{path}: not a table of scores ({describe_error(error)})") from error
+        raise ValueError(
+            f"{path}: not a table of scores as --json writes it ({describe_error(error)})"
+        ) from error
 
 
 def _read_face(row: dict[str, Any]) -> Face:
