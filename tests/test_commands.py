@@ -197,8 +197,10 @@ def test_mixed_input(mixed, tmp_path):
     assert len(rows) == len(items)
     for row, item in zip(rows, items, strict=True):
         digest = pipeline.compute_sha256(ROOT / "weights/Meso4_DF.tflite")[:8]
-        wanted = f"Meso4_DF.tflite {digest}, bilinear, align False"
-        assert row.pop("settings").startswith(wanted)
+        wanted = (
+            f"Meso4_DF.tflite {digest}, resizing: bilinear, 30 frames a video, the largest face of a frame"
+        )
+        assert row.pop("settings") == wanted
         assert {k: v for k, v in row.items() if v} == {
             k: str(v) for k, v in item.items() if v not in (None, "")
         }
@@ -235,9 +237,8 @@ def test_resume_after_a_kill(films, tmp_path):
         assert len(score.faces) == 16
     for option in (("--frames", "5"), ("--weights", "Meso4_F2F")):
         other = run_script(*command[1:], "--resume", *option, status=2)
-        assert re.search(
-            r"o\.json was scored with Meso4_DF\.tflite \w{8}, bilinear, align False", other.stderr
-        )
+        wanted = r"o\.json was scored with Meso4_DF\.tflite \w{8}, resizing: bilinear, 30 frames a video, all"
+        assert re.search(wanted, other.stderr)
     (tmp_path / "o.json").write_text("{}")
     assert "not a table of scores" in run_script(*command[1:], "--resume", status=2).stderr
 
