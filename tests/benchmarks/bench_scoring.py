@@ -72,8 +72,12 @@ def main():
             portrait = clips.open_portrait(("hopper", "collins")[number % 2])
             frames = [clips.film(portrait, pipeline.Pose(250 + i, 240, 130, 0)) for i in range(30)]
             clips.write_clip(Path(folder, f"{number}.mp4"), frames)
-        one, two = (time_python("deepfakes_images.py", folder, "--jobs", jobs) for jobs in "12")
+        used = os.times().children_user
+        one = time_python("deepfakes_images.py", folder)
+        used = os.times().children_user - used
+        two = time_python("deepfakes_images.py", folder, "--jobs", "2")
     print(f"{CLIPS} clips: one job {one:.1f} s, two jobs {two:.1f} s, ratio {one / two:.2f}")
+    print(f"one job keeps {used / one:.2f} cores busy: on two, at most {2 * one / used:.2f} times as fast")
 
 
 def time_python(*arguments, root=ROOT):
