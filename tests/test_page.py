@@ -41,6 +41,9 @@ def test_it_holds_everything(page, films):
     assert len(re.findall(r'<img src="data:image/jpeg', pair)) == 4  # the lowest, median, highest; the map
     assert len(re.findall(r'<img src="data:image/png', pair)) == 1  # the timeline
     assert re.search(r"<td>2</td>", pair)  # person 2
+    assert re.findall(r"<figcaption>(\w+): \d\.\d{3}, at", pair) == ["lowest", "median", "highest"]
+    crop = next(part for part in text.split("<article") if "df/biden.png" in part)
+    assert re.findall(r"<figcaption>([^.<]*)", crop) == ["map of the face"]  # one face needs no caption
     scores = [float(score) for score in re.findall(r"</span>\s+score (\d\.\d+)", text)]
     assert scores == sorted(scores)
 

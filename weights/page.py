@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline import VERSION, Watch, compute_sha256, printable, write_atomically
+from pipeline import VERSION, Face, Watch, compute_sha256, printable, write_atomically
 from weights import Predict, Weights
 from weights.evidence import describe_evidence, measure_evidence, paint_evidence, paint_normal
 from weights.figures import draw_overview, draw_timeline
@@ -114,15 +114,16 @@ def picture_faces(result: Result, weights: Weights) -> Iterator[tuple[str, np.nd
         return
     deciding = find_deciding(result.faces, result.kind, weights.rule)
     counting = [face for face in result.faces if face.person in deciding] or result.faces
-    ordered = sorted(counting, key=attrgetter("score"))
-    chosen: dict[int, str] = {}
-    middle = [("median", len(ordered) // 2)] if len(ordered) > 2 else []
-    for name, place in (("lowest", 0), ("highest", len(ordered) - 1), *middle):
-        chosen.setdefault(place, name)
-    chosen = dict(sorted(chosen.items()))
-    faces = [ordered[place] for place in chosen] if ordered else [None]
-    loaded = load_scored_faces(result, faces, weights.resampling)
-    for name, face, image in zip(chosen.values(), faces, loaded, strict=False):
+    # None: the image itself
+    faces: list[Face | None] = [*sorted(counting, key=attrgetter("score"))] or [None]
+    names = {0: "lowest"}
+    if len(faces) > 2:
+        names[len(faces) // 2] = "median"
+    if len(faces) > 1:
+        names[len(faces) - 1] = "highest"
+    chosen = [faces[place] for place in names]
+    loaded = load_scored_faces(result, chosen, weights.resampling)
+    for name, face, image in zip(names.values(), chosen, loaded, strict=False):
         caption = f"{face.score:.3f}" if face else ""
         if len(chosen) > 1:
             caption = f"{name}: {caption}"
