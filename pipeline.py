@@ -1466,7 +1466,7 @@ def add_sampling_options(group: argparse._ArgumentGroup) -> None:
     either.add_argument(
         "--frames",
         type=read_count,
-        default=30,
+        default="30",  # as text: argparse takes the number 30, where it is given, for not given
         metavar="N",
         help="frames to sample per video, evenly spread (default: %(default)s)",
     )

@@ -116,6 +116,7 @@ def test_nothing_to_score(tmp_path):
         (["--csv", "x" * 300 + "/y"], "File name too long"),
         (["--json", "x" * 300 + ".json"], "--json: x{300}.json: File name too long"),
         (["--frames", "5", "--every", "2"], "--every: not allowed with argument --frames"),
+        (["--every", "2", "--frames", "30"], "--frames: not allowed with argument --every"),
         (["--resume", "--csv", "x"], "--resume needs --json"),
         (["x" * 300 + ".png"], "nothing to score"),
         (["--weights", "Meso5_DF"], "Meso5_DF: no such weights.*weights/README.md"),
