@@ -180,7 +180,7 @@ def naming(target: Path) -> Iterator[None]:
     """Let errors of writing a file name it, not its temporary copy."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: text that no file can hold
         raise OSError(f"{target}: {pipeline.describe_error(error)}") from error
 
 

@@ -108,7 +108,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--dask", metavar="ADDRESS", help="use the Dask cluster with this scheduler")
     # fmt: on
     arguments = pipeline.parse(parser, argv)
-    if arguments.output.exists() and not arguments.output.is_dir():
+    if os.path.exists(arguments.output) and not os.path.isdir(arguments.output):
         parser.error(f"--output {arguments.output} must be a folder")
     pipeline.check_times(parser, arguments)
     if arguments.only and arguments.everyone:

@@ -384,6 +384,23 @@ def test_a_full_disk_while_faces_are_extracted(tmp_path):
     assert len(list((tmp_path / "output").glob("*.png"))) == 3 + 1
 
 
+def test_a_name_too_long_to_extract_to(tmp_path):
+    clips.write_clip(tmp_path / "x.mp4", [np.zeros((64, 64, 3), np.uint8)] * 2)
+    done = run_script("extract_faces.py", "x.mp4", "--output", "x" * 300, cwd=tmp_path, status=1)
+    assert done.stderr.count("File name too long") == len(done.stderr.splitlines()) == 1
+
+
+def test_text_of_an_edited_table_that_no_file_can_hold(films, tmp_path):
+    command = ["deepfakes_images.py", films / "pair.mp4", "--frames", "2", "--json", tmp_path / "s.json"]
+    run_script(*command)
+    table = json.loads((tmp_path / "s.json").read_text())
+    table["items"][0]["note"] = "\ud800"
+    (tmp_path / "s.json").write_text(json.dumps(table))
+    done = run_script(*command, "--resume", "--csv", tmp_path / "o.csv", status=1)
+    assert "o.csv: " in done.stderr
+    assert not (tmp_path / "o.csv").exists()
+
+
 def test_outputs_that_cannot_be_written(tmp_path, photo):
     photo.save(tmp_path / "x.png")
     (tmp_path / "file").touch()
