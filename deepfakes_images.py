@@ -13,7 +13,6 @@ Exit status: 0 all were scored, 1 some were not (unreadable, or no face), 2 noth
 import argparse
 import os
 import sys
-import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -373,9 +372,8 @@ def read_folder(text: str) -> Path:
 def check_writable(path: Path) -> None:
     """Raise ArgumentTypeError unless a file of this name can be written. Its folder is made if missing."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-            Path(folder, path.name).touch()
+        with pipeline.open_part(path) as part:
+            part.touch()
     except OSError as error:
         name = path if ".writing-" in str(error.filename) else error.filename
         raise argparse.ArgumentTypeError(f"{name}: {pipeline.describe_error(error)}") from error

@@ -1505,11 +1505,17 @@ def describe_error(error: BaseException) -> str:
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call write(temporary path of the same name), then rename it: a killed run leaves no half file."""
     path = Path(os.path.realpath(path))  # a link stays a link
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-        part = Path(folder, path.name)
+    with open_part(path) as part:
         write(part)
         os.replace(part, path)
+
+
+@contextlib.contextmanager
+def open_part(path: Path) -> Iterator[Path]:
+    """Yield a temporary path of the same name, beside `path`, whose folder is made if missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+        yield Path(folder, path.name)
 
 
 def compute_sha256(path: str | Path) -> str:
