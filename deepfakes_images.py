@@ -15,8 +15,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,14 @@ from weights import Predict, Weights, find_weights, join_weights, load_predictor
 from weights.evidence import measure_evidence, plot_evidence
 from weights.figures import plot_results
 from weights.media import score_file, try_annotating
+from weights.outputs import (
+    FIGURE_SUFFIXES,
+    check_outputs,
+    read_csv_target,
+    read_figure_target,
+    read_json_target,
+    read_page_target,
+)
 from weights.report import describe_outcome, describe_settings, format_video, name_parts, print_report
 from weights.scores import Result, load_scored_face, score_crops
 from weights.table import read_json, write_csv, write_json
@@ -40,8 +47,7 @@ Results = dict[str, Result]  # by path
 DEFAULT = "Meso4_DF_F2F"  # weights
 SEARCH = ("frames", "every", "start", "end", "everyone", "min_size")  # arguments that are FaceOptions
 SAVE_EVERY = 10  # seconds
-FIGURE_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
-TARGET_SUFFIXES = (".csv", ".json", ".html", ".htm", *FIGURE_SUFFIXES)  # what may be replaced
+TARGETS = ("report", "csv", "json", "plot")  # arguments that are files to write
 BAR: dict[str, Any] = {"disable": None, "leave": False, "delay": 1}
 
 
@@ -55,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     searched = [(item, name) for item, name in files if arguments.align or item.is_video]
     crops = [] if arguments.align else [item for item, _ in files if not item.is_video]
     try:
-        check_targets(arguments, files)
+        check_outputs(list_outputs(arguments, files), [item.path for item, _ in files])
         found = [find_weights(name) for name in arguments.weights or [DEFAULT]]
         # absolute paths, also for other processes
         weights = join_weights([one._replace(path=Path(os.path.abspath(one.path))) for one in found])
@@ -81,8 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.explain:
             explain(arguments.explain, files, results, weights, score_lowest(predict))
         if arguments.plot:
-            with naming(arguments.plot):
-                plot_results([results[path] for path in order], weights.rule, arguments.plot)
+            plot_results([results[path] for path in order], weights.rule, arguments.plot)
     except (OSError, ValueError, ImportError, MemoryError) as error:
         status = fail(1, pipeline.describe_error(error))
     except BaseException:  # interrupted: keep what is done
@@ -100,18 +105,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status or int(any(r.score is None or r.error for r in done))
 
 
-def check_targets(arguments: Namespace, files: Files) -> None:
-    """Raise ValueError if an output would overwrite an input or another output."""
-    taken = {os.path.realpath(item.path): "an input" for item, _ in files}
-    targets = list_targets(arguments)
+def list_outputs(arguments: Namespace, files: Files) -> list[Path]:
+    """Return all files to write."""
+    outputs = [target for name in TARGETS if (target := getattr(arguments, name))]
     if arguments.annotate:
-        targets += [name_copy(arguments.annotate, item, name) for item, name in files]
+        outputs += [name_copy(arguments.annotate, item, name) for item, name in files]
     if arguments.explain:
-        targets += [arguments.explain / f"{name}.png" for _, name in files]
-    for target in targets:
-        if (real := os.path.realpath(target)) in taken:
-            raise ValueError(f"{target} would overwrite {taken[real]}: name another file or folder")
-        taken[real] = "another output"
+        outputs += [arguments.explain / f"{name}.png" for _, name in files]
+    return outputs
 
 
 def read_known(arguments: Namespace, weights: Weights, settings: str, files: Files) -> Results:
@@ -164,23 +165,12 @@ def make_saver(
             return
         done = [results[path] for path in order if path in results]
         if arguments.csv:
-            with naming(arguments.csv):
-                write_csv(arguments.csv, done, weights.rule, settings)
+            write_csv(arguments.csv, done, weights.rule, settings)
         if arguments.json:
-            with naming(arguments.json):
-                write_json(arguments.json, done, weights.rule, describe_outcome(done, weights, settings))
+            write_json(arguments.json, done, weights.rule, describe_outcome(done, weights, settings))
         saved = time.monotonic()
 
     return save
-
-
-@contextmanager
-def naming(target: Path) -> Iterator[None]:
-    """Let errors of writing a file name it, not its temporary copy."""
-    try:
-        yield
-    except (OSError, ValueError) as error:  # ValueError: text that no file can hold
-        raise OSError(f"{target}: {pipeline.describe_error(error)}") from error
 
 
 def score_images(
@@ -294,7 +284,7 @@ def try_reporting(path: Path, done: list[Result], weights: Weights, predict: Pre
         write_report(path, done, weights, score_lowest(predict), settings, watch)
         return 0
     except (OSError, ValueError, MemoryError) as error:
-        return fail(1, f"{path}: {pipeline.describe_error(error)}")
+        return fail(1, f"no report: {pipeline.describe_error(error)}")
 
 
 # --- arguments ------------------------------------------------------------------------------------
@@ -318,29 +308,21 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--min-size", type=number, default=0.0, metavar="PIXELS", help="skip smaller faces; 80 or more is faster (default: %(default)s)")
     add = parser.add_argument_group("output").add_argument
     add("--report", type=read_page_target, metavar="FILE", help="write everything, with faces, timelines and maps, as one page to read, mail or print (.html)")
-    add("--csv", type=read_target, metavar="FILE", help="write a row per image, video and face")
-    add("--json", type=read_target, metavar="FILE", help="write these rows and the summary")
+    add("--csv", type=read_csv_target, metavar="FILE", help="write a row per image, video and face")
+    add("--json", type=read_json_target, metavar="FILE", help="write these rows and the summary")
     add("--resume", action="store_true", help="continue from what --json holds")
     add("--plot", type=read_figure_target, metavar="FILE", help=f"draw all scores, faces, histogram, ROC curve and videos' scores over time ({', '.join(FIGURE_SUFFIXES)})")
-    add("--annotate", type=read_folder, metavar="FOLDER", help="write copies with boxes, scores and verdicts")
-    add("--explain", type=read_folder, metavar="FOLDER", help="write maps of where in the faces the evidence lies")
+    add("--annotate", type=Path, metavar="FOLDER", help="write copies with boxes, scores and verdicts")
+    add("--explain", type=Path, metavar="FOLDER", help="write maps of where in the faces the evidence lies")
     add = parser.add_argument_group("parallel work on videos").add_argument
     add("--jobs", type=count, default=1, metavar="N", help="processes to use (default: %(default)s)")
     add("--dask", metavar="ADDRESS", help="use the Dask cluster with this scheduler")
     # fmt: on
     arguments = pipeline.parse(parser, argv)
-    targets = list_targets(arguments)
-    if len({os.path.realpath(target) for target in targets}) < len(targets):
-        parser.error("--report, --csv, --json and --plot must be different files")
     pipeline.check_times(parser, arguments)
     if arguments.resume and not arguments.json:
         parser.error("--resume needs --json: the file to continue from")
     return arguments
-
-
-def list_targets(arguments: Namespace) -> list[Path]:
-    """Return the files to write, those for each input apart."""
-    return [target for name in ("report", "csv", "json", "plot") if (target := getattr(arguments, name))]
 
 
 def read_fraction(text: str) -> float:
@@ -348,47 +330,6 @@ def read_fraction(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
     return value
-
-
-def read_target(text: str) -> Path:
-    """Return the path of a file to write; refuse early what cannot be written."""
-    path = Path(text)
-    if os.path.isdir(path):
-        raise argparse.ArgumentTypeError(f"{text} must be a file, not a folder")
-    if os.path.exists(path) and not path.is_file():
-        raise argparse.ArgumentTypeError(f"{text} must be a regular file")
-    if os.path.exists(path) and path.suffix.lower() not in TARGET_SUFFIXES:
-        raise argparse.ArgumentTypeError(f"{text} exists, and is no table: name another file")
-    check_writable(path)
-    return path
-
-
-def read_folder(text: str) -> Path:
-    """Return the path of a folder to write to; refuse early what cannot be written."""
-    check_writable(Path(text, "file"))
-    return Path(text)
-
-
-def check_writable(path: Path) -> None:
-    """Raise ArgumentTypeError unless a file of this name can be written. Its folder is made if missing."""
-    try:
-        with pipeline.open_part(path) as part:
-            part.touch()
-    except OSError as error:
-        name = path if ".writing-" in str(error.filename) else error.filename
-        raise argparse.ArgumentTypeError(f"{name}: {pipeline.describe_error(error)}") from error
-
-
-def read_page_target(text: str) -> Path:
-    if not text.lower().endswith((".html", ".htm")):
-        raise argparse.ArgumentTypeError(f"{text} must end in .html")
-    return read_target(text)
-
-
-def read_figure_target(text: str) -> Path:
-    if not text.lower().endswith(FIGURE_SUFFIXES):
-        raise argparse.ArgumentTypeError(f"{text} must end in {', '.join(FIGURE_SUFFIXES)}")
-    return read_target(text)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(2, f"{reason}: put a video there, or name one: python3 extract_faces.py clip.mp4")
     single = len(videos) == 1 and videos[0][0] == arguments.videos[0]
     folders = [arguments.output if single else arguments.output / name for _, name in videos]
+    try:
+        pipeline.check_writable(arguments.output if single else arguments.output / "video")
+    except OSError as error:
+        return fail(2, f"--output {error}")
     options = {name: getattr(arguments, name) for name in ("jpeg", "drop_doubtful", "force")}
     options["options"] = FaceOptions(**{name: getattr(arguments, name) for name in FaceOptions._fields})
     if single and not arguments.dask:  # show progress over its frames
@@ -108,7 +112,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--dask", metavar="ADDRESS", help="use the Dask cluster with this scheduler")
     # fmt: on
     arguments = pipeline.parse(parser, argv)
-    if os.path.exists(arguments.output) and not os.path.isdir(arguments.output):
+    real = os.path.realpath(arguments.output)
+    if os.path.islink(real) or (os.path.exists(real) and not os.path.isdir(real)):  # a link to itself, a file
         parser.error(f"--output {arguments.output} must be a folder")
     pipeline.check_times(parser, arguments)
     if arguments.only and arguments.everyone:

@@ -1405,8 +1405,13 @@ def _open_streams() -> None:
 
 def fail(status: int, reason: object) -> int:
     """Print the reason after the script's name; return the exit status."""
-    print(f"{os.path.basename(sys.argv[0])}: {reason}", file=sys.stderr)
+    print(f"{os.path.basename(sys.argv[0])}: {printable(str(reason))}", file=sys.stderr)
     return status
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def make_parser(description: str | None, usage: str, example: str = "") -> argparse.ArgumentParser:
@@ -1415,7 +1420,7 @@ def make_parser(description: str | None, usage: str, example: str = "") -> argpa
     `example`, a command, ends the help, unless the description holds one.
     """
     formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         usage=f"%(prog)s {usage}",
         description=description,
         epilog=f"example: {example}" if example else None,
@@ -1455,7 +1460,7 @@ def read_time(text: str) -> float:
     """Return seconds given on the command line as a number, `1:30` or `00:01:30.5`, as FFmpeg takes them."""
     *parts, seconds = text.split(":")
     wrong = len(parts) > 2 or not all(part.isdecimal() for part in parts)
-    if wrong or (parts and not 0 <= read_number(seconds) < 60):
+    if wrong or not 0 <= read_number(seconds) < (60 if parts else math.inf):
         raise argparse.ArgumentTypeError(f"must be seconds or [hours:]minutes:seconds, not {text}")
     return sum(int(part) * 60**power for power, part in enumerate(reversed(parts), 1)) + read_number(seconds)
 
@@ -1503,19 +1508,42 @@ def describe_error(error: BaseException) -> str:
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Call write(temporary path of the same name), then rename it: a killed run leaves no half file."""
-    path = Path(os.path.realpath(path))  # a link stays a link
-    with open_part(path) as part:
+    """Call write(temporary path of the same name), then rename it: a killed run leaves no half file.
+
+    Raises OSError, naming `path`, when that fails.
+    """
+    with _open_part(path) as (part, target):
         write(part)
-        os.replace(part, path)
+        os.replace(part, target)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise OSError unless a file of this name can be written. Folders that are missing stay so."""
+    missing = [folder for folder in Path(os.path.realpath(path)).parents if not os.path.exists(folder)]
+    try:
+        with _open_part(path) as (part, _):
+            part.touch()
+    finally:
+        for folder in missing:  # the innermost first
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 @contextlib.contextmanager
-def open_part(path: Path) -> Iterator[Path]:
-    """Yield a temporary path of the same name, beside `path`, whose folder is made if missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
-        yield Path(folder, path.name)
+def _open_part(path: str | Path) -> Iterator[tuple[Path, Path]]:
+    """Yield (temporary path of the same name, where it is to go); the folder is made if missing.
+
+    A link stays a link: what it leads to is replaced. Errors name `path`.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as folder:
+            yield Path(folder, target.name), target
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OSError(f"{path}: {error.filename} is not a folder") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: text that no file can hold
+        raise OSError(f"{path}: {describe_error(error)}") from error
 
 
 def compute_sha256(path: str | Path) -> str:

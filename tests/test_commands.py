@@ -108,13 +108,20 @@ def test_nothing_to_score(tmp_path):
         (["--threshold", "1.5"], "--threshold: must be from 0 to 1, not 1.5"),
         (["--frames", "0"], "--frames: must be a whole number of at least 1, not 0"),
         (["--min-size", "much"], "--min-size: must be a number, not much"),
-        (["--csv", "/proc/no/all.csv"], "/proc/no: No such file or directory"),
+        (["--csv", "/proc/no/all.csv"], "/proc/no/all.csv: No such file or directory"),
         (["--plot", "plot.xyz"], r"plot\.xyz must end in \.png, \.jpg, \.pdf, \.svg"),
         (["--csv", "/dev/null"], "/dev/null must be a regular file"),
         (["--csv", "test_images"], "test_images must be a file, not a folder"),
-        (["--csv", "x", "--json", "x"], "must be different files"),
+        (["--csv", "x", "--json", "x"], "x would overwrite another output"),
+        (["--csv", "x", "--annotate", "x"], "x/.*png would lie below .*/x, another output"),
+        (["--csv", "x", "--json", "x/y.json"], "x/y.json would lie below .*/x, another output"),
+        (["--csv", "README.md"], "README.md exists and is not a table of scores as --csv writes it"),
+        (["--json", "weights/Meso4_DF.json"], "Meso4_DF.json exists and is not a table of scores"),
+        (["--csv", "test_images/df/obama.png"], "exists and is not a table"),
+        (["--report", "weights/page.html", "--start", "-1"], "--start: must be seconds or .*, not -1"),
+        (["--plot", "a\nb"], r"a\\nb must end in"),
         (["--csv", "x" * 300 + "/y"], "File name too long"),
-        (["--json", "x" * 300 + ".json"], "--json: x{300}.json: File name too long"),
+        (["--json", "x" * 300 + ".json"], "x{300}.json: File name too long"),
         (["--frames", "5", "--every", "2"], "--every: not allowed with argument --frames"),
         (["--every", "2", "--frames", "30"], "--frames: not allowed with argument --every"),
         (["--resume", "--csv", "x"], "--resume needs --json"),
@@ -270,10 +277,10 @@ def test_inputs_are_never_overwritten(films, tmp_path):
     for option in ("--annotate", "--explain"):
         done = run_script("deepfakes_images.py", tmp_path, option, tmp_path, status=2)
         assert "would overwrite an input" in done.stderr
-    for option in ("--csv", "--json", "--plot"):
-        image = tmp_path / "obama.png"
+    image = tmp_path / "obama.png"
+    for option, reason in (("--csv", "not a table"), ("--json", "not a table"), ("--plot", "an input")):
         done = run_script("deepfakes_images.py", image, option, image, status=2)
-        assert "would overwrite an input" in done.stderr
+        assert reason in done.stderr
     for option in ("--annotate", "--explain"):
         run_script("deepfakes_images.py", tmp_path, option, tmp_path / "a.mp4/x", status=2)
     done = run_script("extract_faces.py", tmp_path / "a.mp4", "--output", tmp_path, "--force", status=1)
@@ -358,7 +365,7 @@ def run_on_full_disk(limit, script, *arguments, cwd):
 
 def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, photo):
     photo.save(tmp_path / "x.png")
-    (tmp_path / "s.csv").write_text("old")
+    (tmp_path / "s.csv").write_text("path,score\nold")
     for option, name in (("--csv", "s.csv"), ("--json", "s.json"), ("--plot", "s.png"), ("--annotate", "a")):
         status, stderr, stdout = run_on_full_disk(
             100, "deepfakes_images.py", "x.png", option, name, cwd=tmp_path
@@ -367,7 +374,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, photo):
         assert f"{name}: File too large" in stderr or option == "--annotate", option
         assert "File too large" in stderr, option
         assert "Average score" in stdout, option  # the scores are told all the same
-    assert (tmp_path / "s.csv").read_text() == "old"
+    assert (tmp_path / "s.csv").read_text() == "path,score\nold"
     left = {path.name for path in tmp_path.rglob("*")}
     assert left == {"x.png", "s.csv", "a"}
 
@@ -384,12 +391,6 @@ def test_a_full_disk_while_faces_are_extracted(tmp_path):
     assert len(list((tmp_path / "output").glob("*.png"))) == 3 + 1
 
 
-def test_a_name_too_long_to_extract_to(tmp_path):
-    clips.write_clip(tmp_path / "x.mp4", [np.zeros((64, 64, 3), np.uint8)] * 2)
-    done = run_script("extract_faces.py", "x.mp4", "--output", "x" * 300, cwd=tmp_path, status=1)
-    assert done.stderr.count("File name too long") == len(done.stderr.splitlines()) == 1
-
-
 def test_text_of_an_edited_table_that_no_file_can_hold(films, tmp_path):
     command = ["deepfakes_images.py", films / "pair.mp4", "--frames", "2", "--json", tmp_path / "s.json"]
     run_script(*command)
@@ -401,15 +402,30 @@ def test_text_of_an_edited_table_that_no_file_can_hold(films, tmp_path):
     assert not (tmp_path / "o.csv").exists()
 
 
-def test_outputs_that_cannot_be_written(tmp_path, photo):
+def test_outputs_that_cannot_be_written_leave_nothing(tmp_path, photo):
     photo.save(tmp_path / "x.png")
-    (tmp_path / "file").touch()
-    for option in ("--csv", "--json"):
-        done = run_script("deepfakes_images.py", "x.png", option, "file/s.csv", cwd=tmp_path, status=2)
-        assert f"{option}: file: File exists" in done.stderr
     clips.write_clip(tmp_path / "x.mp4", [np.zeros((64, 64, 3), np.uint8)] * 2)
-    done = run_script("extract_faces.py", "x.mp4", "--output", "file/x", cwd=tmp_path, status=1)
-    assert len(done.stderr.splitlines()) == 1
+    (tmp_path / "file").touch()
+    (tmp_path / "maps/x.png").mkdir(parents=True)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "proc.csv").symlink_to("/proc/x/y.csv")
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, reason in (
+        (
+            "deepfakes_images.py x.png --csv new/s.csv --json file/s.json",
+            "file/s.json: .*file is not a folder",
+        ),
+        ("deepfakes_images.py x.png --plot new/sub/s.png --weights none", "none: no such weights"),
+        ("deepfakes_images.py x.png --annotate file", "file/x.png: .*file is not a folder"),
+        ("deepfakes_images.py x.png --explain maps", "maps/x.png is a folder, and a file is to be written"),
+        ("deepfakes_images.py x.png --csv proc.csv", "proc.csv: No such file or directory"),
+        ("extract_faces.py x.mp4 --output file/x", "--output file/x: .*file is not a folder"),
+        ("extract_faces.py x.mp4 --output loop", "--output loop must be a folder"),
+        ("extract_faces.py x.mp4 --output new/" + "x" * 300, "x: File name too long"),
+    ):
+        done = run_script(*arguments.split(), cwd=tmp_path, status=2)
+        assert re.search(reason, done.stderr.splitlines()[-1]), arguments
+        assert sorted(tmp_path.rglob("*")) == before, arguments
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

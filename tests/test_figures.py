@@ -6,11 +6,15 @@ import keras
 import numpy as np
 import pytest
 from conftest import ROOT, run_script
+from matplotlib.figure import Figure
 
 import pipeline
 from classifiers import scale_pixels
 from weights import find_weights, load_predictor
 from weights.evidence import compute_logits, describe_evidence, map_evidence, measure_evidence, measure_normal
+from weights.figures import draw_video
+from weights.scores import Result
+from weights.verdicts import Rule
 
 WEIGHTS = find_weights("Meso4_DF")
 
@@ -31,6 +35,19 @@ def test_plot_of_videos(films, tmp_path):
         in run_script("deepfakes_images.py", nobody, "--plot", tmp_path / "x.png", status=1).stderr
     )
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_timeline_of_many_people_shows_the_lowest(tmp_path):
+    face = pipeline.Face(0, 0.0, (0, 0, 90, 90), pipeline.Pose(45, 45, 90, 0), 0, 9.0)
+    faces = tuple(face._replace(person=i, score=1 - i / 2000) for i in range(1, 2000))
+    item = pipeline.Item(tmp_path / "gone.mp4", "", "", "", is_video=True)
+    figure = Figure(layout="constrained")
+    draw_video(figure.subfigures(), Result(item, 0.1, "deepfake", "", "video", 1, faces), Rule())
+    figure.savefig(tmp_path / "x.png")
+    legend = figure.subfigs[0].axes[0].get_legend()
+    assert legend.get_title().get_text() == "the lowest 8 of 1999 people"
+    assert legend.get_texts()[0].get_text() == "person 1992: mean 0.004, deepfake"
 
 
 def test_logits_are_those_of_the_network(noise):

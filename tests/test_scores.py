@@ -9,7 +9,7 @@ from conftest import ROOT
 
 import pipeline
 from weights import find_weights, load_predictor
-from weights.scores import Result, score_crops, summarize
+from weights.scores import Result, load_scored_face, score_crops, summarize
 from weights.verdicts import Rule, verdict_of
 
 
@@ -64,3 +64,12 @@ def test_a_file_that_vanishes_while_others_are_scored(tmp_path, photo):
     found = list(score_crops(images, lambda faces: np.ones(len(faces)), "bilinear", 0.5))
     assert [score.verdict for score in found] == ["real", "error", "error"]
     assert [Path(score.item.path).name for score in found] == ["0.png", "1.png", "2.png"]
+
+
+def test_a_pose_larger_than_its_picture_is_not_cut_out():
+    """A table to resume may say so; 95 GiB would be needed."""
+    item = pipeline.Item(ROOT / "test_images/real/obama.png", "", "", "")
+    face = pipeline.Face(0, 0.0, (0, 0, 90, 90), pipeline.Pose(128, 128, 100, 0), 0, 9.0, score=0.5)
+    result = Result(item, 0.5, "real", "", "photo", 1, (face,))
+    assert load_scored_face(result, face, "bilinear").shape == (256, 256, 3)
+    assert load_scored_face(result, face._replace(pose=pipeline.Pose(0, 0, 100_000, 0)), "bilinear") is None

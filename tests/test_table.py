@@ -86,7 +86,9 @@ SCORE = "the score"
         ((SCORE, "1e999"), "inf must be a number"),
         ((SCORE, '"0.5"'), "'0.5' must be a number"),
         (('"verdict": "real",\n   "label"', '"verdict": "banana",\n   "label"'), "verdict 'banana'"),
-        (('"kind": "image"', '"kind": "face"'), "not a table of scores"),
+        (('"kind": "image"', '"kind": "face"'), r"a face of x\.png comes before x\.png itself"),
+        (('"verdict": "real",\n   "label"', '"verdict": "no face",\n   "label"'), "verdict 'no face'"),
+        (('"kind": "image"', '"kind": "video"'), "a score must come with faces"),
         (('"kind": "image"', '"kind": ""'), "kind ''"),
         (("bilinear", "nearest"), "was scored with"),
         (('"path"', '"points"'), "not a table of scores"),
@@ -114,8 +116,18 @@ def test_tables_cut_off_or_of_another_kind_are_not_resumed(tmp_path):
         with pytest.raises(ValueError, match=r"s\.json: not a table of scores"):
             read_json(tmp_path / "s.json")
     item = {"path": "a", "kind": "image", "verdict": "real", "label": "", "error": "", "score": 10**400}
-    for change in ({}, {"score": True}, {"score": "0.5"}, {"verdict": None}, {"frames": float("inf")}):
-        content = {"items": [item | {"score": 0.5} | change if change else item], "summary": {"settings": ""}}
+    changes = (
+        {},
+        {"score": True},
+        {"score": "0.5"},
+        {"verdict": None},
+        {"frames": float("inf")},
+        {"frames": -7},
+    )
+    rows = [[item | {"score": 0.5} | change if change else item] for change in changes]
+    rows += [[item | {"score": 0.5}] * 2]  # one path twice
+    for items in rows:
+        content = {"items": items, "summary": {"settings": ""}}
         (tmp_path / "s.json").write_text(json.dumps(content))
         with pytest.raises(ValueError, match=r"s\.json: not a table of scores"):
             read_json(tmp_path / "s.json")

@@ -99,7 +99,9 @@ def extract_video(
             os.replace(part, folder)
         return Extraction(path, folder, **found)
     except (OSError, ValueError, MemoryError) as error:
-        return Extraction(path, folder, error=describe_error(error))
+        culprit = getattr(error, "filename", None)  # the video, or something of the output
+        named = f"{culprit}: " if culprit and str(culprit) != str(path) else ""
+        return Extraction(path, folder, error=f"{named}{describe_error(error)}")
 
 
 def compute_digest(path: Path) -> str:

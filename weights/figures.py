@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
 MOST_FACES, MOST_VIDEOS = 32, 6  # in a figure
+MOST_PEOPLE = 8  # in a timeline
 
 
 def plot_results(results: Iterable[Result], rule: Rule, path: Path) -> None:
@@ -143,8 +144,10 @@ def draw_video(figure: "SubFigure", result: Result, rule: Rule) -> None:
 
 
 def draw_timeline(panel: "Axes", result: Result, rule: Rule) -> None:
-    """Draw a video's scores over time, one line per person."""
-    for person, mean, _, verdict, _ in list_people(result.faces, result.kind, rule):
+    """Draw a video's scores over time, one line per person, of many the lowest."""
+    people = list_people(result.faces, result.kind, rule)
+    shown = sorted(people, key=itemgetter(1))[:MOST_PEOPLE]
+    for person, mean, _, verdict, _ in sorted(shown):
         own = [face for face in result.faces if face.person == person]
         label = f"person {person}: mean {mean:.3f}, {verdict}"
         panel.plot([face.time for face in own], [face.score for face in own], marker="o", label=label)
@@ -157,4 +160,5 @@ def draw_timeline(panel: "Axes", result: Result, rule: Rule) -> None:
     panel.set(ylim=(-0.03, 1.03), xlabel="seconds", ylabel="score: 0 = deepfake/f2f, 1 = real")
     title = f"{printable(result.item.path.name)}: {result.score:.3f}, {result.verdict}"
     panel.set_title(title, fontsize=10, parse_math=False)
-    panel.legend(fontsize=8)
+    few = f"the lowest {len(shown)} of {len(people)} people" if len(shown) < len(people) else None
+    panel.legend(title=few, fontsize=8)

@@ -18,16 +18,18 @@ def describe_settings(weights: Weights, options: FaceOptions, align: bool) -> st
     """Return what the scores depend on, in one line."""
     several = weights.joined or (weights,)
     parts = [f"{one.path.name} {compute_sha256(one.path)[:8]}" for one in several]
-    # of one set, only verdicts depend on the threshold
-    parts += [f"threshold {one.rule.threshold:g}" for one in weights.joined]
+    if weights.joined:  # of one set, only verdicts depend on the threshold
+        parts = [
+            f"{part} (threshold {one.rule.threshold:g})" for part, one in zip(parts, several, strict=True)
+        ]
     parts += [f"resizing: {weights.resampling}"]
     parts += [f"one frame in {options.every}" if options.every else f"{options.frames} frames a video"]
     if options.start or options.end is not None:
-        end = "the end" if options.end is None else f"{options.end:g} s"
-        parts += [f"from {options.start:g} s to {end}"]
+        end = "the end" if options.end is None else f"{options.end:.15g} s"
+        parts += [f"from {options.start:.15g} s to {end}"]
     parts += [f"{'all faces' if options.everyone else 'the largest face'} of a frame"]
     if options.min_size:
-        parts += [f"of at least {options.min_size:g} pixels"]
+        parts += [f"of at least {options.min_size:.15g} pixels"]
     if align:
         parts += ["faces found in photographs"]
     return ", ".join(parts)

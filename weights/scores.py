@@ -181,7 +181,9 @@ def load_scored_faces(
                 image = next(read_frames(result.item.path, 1, *near, timeline=timeline)).image
             except (OSError, ValueError):
                 image = None
-        crop = align_face(image, face.pose) if face and image is not None else image
+        crop = image
+        if face and image is not None:  # no face is much larger than its picture: a table is wrong
+            crop = align_face(image, face.pose) if face.pose.size < 2 * max(image.shape) else None
         found.append(None if crop is None else resize_face(crop, resampling))
     return found
 

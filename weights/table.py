@@ -11,6 +11,7 @@ from pipeline import Face, Item, Pose, describe_error, write_atomically
 from weights.scores import Result
 from weights.verdicts import VERDICT_COLORS, Rule, describe_face
 
+LARGEST = 100_000  # pixels: a place in a picture
 BOX = ("left", "top", "right", "bottom")
 # and, of several weights, "score NAME" for each
 COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "frame", "time", "person",
@@ -77,35 +78,49 @@ def read_json(path: Path) -> tuple[dict[str, Result], str]:
         for row in content["items"]:
             name = str(row["path"])
             if row["kind"] == "face":
+                if name not in faces:
+                    raise ValueError(f"a face of {name} comes before {name} itself")
                 faces[name].append(_read_face(row))
-            elif row["kind"] in ("image", "video", "photo") and row["verdict"] in VERDICT_COLORS:
-                score = None if row["score"] is None else _read_number(row["score"], 0, 1)
-                item = Item(Path(name), str(row["label"]), "", "")
-                frames = int(_read_number(row.get("frames", 0)))
-                parts = tuple(
-                    (key.removeprefix("score "), _read_number(value, 0, 1))
-                    for key, value in row.items()
-                    if key.startswith("score ")
-                )
-                # the warnings are made anew, see weights.verdicts.decide
-                known = str(row["error"]), row["kind"], frames, (), parts, "", str(row.get("note", ""))
-                results[name] = Result(item, score, row["verdict"], *known)
-                faces[name] = []
+            elif name in results:
+                raise ValueError(f"{name} is there twice")
             else:
-                raise ValueError(f"kind {row['kind']!r}, verdict {row['verdict']!r}")
-        found = {name: result._replace(faces=tuple(faces[name])) for name, result in results.items()}
-        return found, content["summary"]["settings"]
+                results[name], faces[name] = _read_result(row), []
+        for name, result in results.items():
+            if result.kind != "image" and (result.score is None) != (not faces[name]):
+                raise ValueError(f"{name}: a score must come with faces, and faces with a score")
+            results[name] = result._replace(faces=tuple(faces[name]))
+        return results, content["summary"]["settings"]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: not a table of scores as --json writes it ({describe_error(error)})"
-        ) from error
+        reason = f"{error} is missing" if isinstance(error, KeyError) else describe_error(error)
+        raise ValueError(f"{path}: not a table of scores as --json writes it ({reason})") from error
+
+
+def _read_result(row: dict[str, Any]) -> Result:
+    """Return the Result of an image, video or photograph, without its faces."""
+    score = None if row["score"] is None else _read_number(row["score"], 0, 1)
+    verdict, kind = row["verdict"], row["kind"]
+    if kind not in ("image", "video", "photo") or verdict not in VERDICT_COLORS:
+        raise ValueError(f"kind {kind!r}, verdict {verdict!r}")
+    if (score is None) != (verdict in ("no face", "error")):
+        raise ValueError(f"{row['path']}: score {score}, verdict {verdict!r}")
+    parts = tuple(
+        (key.removeprefix("score "), _read_number(value, 0, 1))
+        for key, value in row.items()
+        if key.startswith("score ")
+    )
+    frames = int(_read_number(row.get("frames", 0), 0))
+    item = Item(Path(str(row["path"])), str(row["label"]), "", "")
+    # warnings are made anew, see weights.verdicts.decide
+    return Result(
+        item, score, verdict, str(row["error"]), kind, frames, (), parts, "", str(row.get("note", ""))
+    )
 
 
 def _read_face(row: dict[str, Any]) -> Face:
     frame, person = (int(_read_number(row[name], 0)) for name in ("frame", "person"))
-    box = tuple(int(_read_number(row[name])) for name in BOX)
-    pose = Pose(*(_read_number(row[name]) for name in Pose._fields))
-    _read_number(pose.size, 0, 100_000)
+    box = tuple(int(_read_number(row[name], -LARGEST, LARGEST)) for name in BOX)
+    x, y = (_read_number(row[name], -LARGEST, LARGEST) for name in ("x", "y"))
+    pose = Pose(x, y, _read_number(row["size"], 0, LARGEST), _read_number(row["angle"], -360, 360))
     score = _read_number(row["score"], 0, 1)
     sharpness = _read_number(row.get("sharpness", 0), 0)
     return Face(frame, _read_number(row["time"], 0), box, pose, person, sharpness, score=score)
