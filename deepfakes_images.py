@@ -177,7 +177,9 @@ def score_images(
     crops: list[Item], weights: Weights, predict: Predict, results: Results, save: Callable[[], None]
 ) -> None:
     todo = [item for item in crops if str(item.path) not in results]
-    found = score_crops(todo, predict, weights.resampling, weights.rule.threshold, names=weights.names)
+    found = score_crops(
+        todo, predict, weights.resampling, weights.rule.threshold, names=weights.names, zoom=weights.zoom
+    )
     for result in tqdm(found, total=len(todo), unit="image", **BAR):
         results[str(result.item.path)] = warn_of_photograph(result)
         save()
@@ -262,7 +264,7 @@ def explain(folder: Path, files: Files, results: Results, weights: Weights, pred
         if result.score is None:
             continue
         lowest = min(result.faces, key=attrgetter("score"), default=None)
-        face = load_scored_face(result, lowest, weights.resampling)
+        face = load_scored_face(result, lowest, weights.resampling, weights.zoom)
         if face is None:  # the file is gone
             continue
         score = lowest.score if lowest else result.score

@@ -48,6 +48,7 @@ LABEL_ALIASES = {
     **dict.fromkeys(("real", "original"), "real"),
 }
 IMAGE_SIZE = 256  # pixels, both ways: what the networks take
+CROP_ZOOM = 1.3  # side of a crop / size of its face, as published
 
 
 # --- finding files --------------------------------------------------------------------------------
@@ -299,6 +300,8 @@ HEIF_BRANDS = [b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis",
 SMALLEST_IMAGE = 16  # pixels: in less there is no face to score
 LARGEST_IMAGE = 250_000_000  # pixels: 750 MB once decoded
 MOST_SCANS = 100  # of a progressive JPEG, which has about 10; each goes over all pixels
+CROP_NOTE = "face crop by extract_faces.py: {} times as wide as the face"
+CROP_ZOOM_NOTED = re.compile(re.escape(CROP_NOTE).replace(r"\{\}", r"(\d\.\d+)"))
 JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")  # those with a header, and the end
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -362,16 +365,20 @@ def read_image(path: Path) -> np.ndarray:
     is missing, damaged, not an image, too small or too large.
     """
     with _open_image(path) as image:
-        width, height = image.size
-        if min(width, height) < SMALLEST_IMAGE:
-            raise ValueError(f"{width}x{height} pixels: must be at least {SMALLEST_IMAGE} both ways")
-        check_size(width, height)
-        if image.format in ("JPEG", "MPO") and (scans := _count_scans(path)) > MOST_SCANS:
-            raise ValueError(f"JPEG of {scans} scans: must be at most {MOST_SCANS}")
-        if image.mode == "F":
-            raise ValueError("float pixels, of unknown range: save the image with 8 bits")
-        pixels = _convert_to_rgb(image)
-        return np.ascontiguousarray(_turn_upright(pixels, _read_orientation(image)))
+        return _decode_image(image, path)
+
+
+def _decode_image(image: Image.Image, path: Path) -> np.ndarray:
+    width, height = image.size
+    if min(width, height) < SMALLEST_IMAGE:
+        raise ValueError(f"{width}x{height} pixels: must be at least {SMALLEST_IMAGE} both ways")
+    check_size(width, height)
+    if image.format in ("JPEG", "MPO") and (scans := _count_scans(path)) > MOST_SCANS:
+        raise ValueError(f"JPEG of {scans} scans: must be at most {MOST_SCANS}")
+    if image.mode == "F":
+        raise ValueError("float pixels, of unknown range: save the image with 8 bits")
+    pixels = _convert_to_rgb(image)
+    return np.ascontiguousarray(_turn_upright(pixels, _read_orientation(image)))
 
 
 def _convert_to_rgb(image: Image.Image) -> np.ndarray:
@@ -419,19 +426,59 @@ def check_size(width: int, height: int) -> None:
         raise ValueError(f"{width}x{height} pixels: must be at most {LARGEST_IMAGE:,} in all")
 
 
-def resize_face(image: np.ndarray, resampling: str, side: int = IMAGE_SIZE) -> np.ndarray:
-    """Return `image` as uint8 (side, side, 3), resampled with a filter of RESAMPLING."""
-    if image.shape[:2] == (side, side):
+def resize_face(image: np.ndarray, resampling: str, side: int = IMAGE_SIZE, share: float = 1.0) -> np.ndarray:
+    """Return the middle of `image`, `share` of its sides, as uint8 (side, side, 3).
+
+    Resampled with a filter of RESAMPLING.
+    """
+    height, width = image.shape[:2]
+    if (height, width, share) == (side, side, 1):
         return image
-    return np.asarray(Image.fromarray(image).resize((side, side), RESAMPLING[resampling]))
+    edge = (1 - share) / 2
+    box = (width * edge, height * edge, width * (1 - edge), height * (1 - edge))
+    return np.asarray(Image.fromarray(image).resize((side, side), RESAMPLING[resampling], box))
 
 
-def load_face(path: Path, resampling: str) -> np.ndarray:
-    """Return the face crop in a file as uint8 (256, 256, 3) RGB: what is scored and trained on."""
-    return resize_face(read_image(path), resampling)
+def load_face(path: Path, resampling: str, zoom: float = CROP_ZOOM) -> np.ndarray:
+    """Return the face crop in a file as uint8 (256, 256, 3) RGB: what is scored and trained on.
+
+    Of a crop that `write_crop` wrote, the network looks at a square `zoom` times as wide as the face. How
+    others were cut nobody knows: they are taken whole.
+    """
+    with _open_image(path) as image:
+        cut = _parse_zoom(image)
+        return resize_face(_decode_image(image, path), resampling, share=min(1, zoom / cut) if cut else 1)
 
 
-def load_faces(items: Iterable[Item], resampling: str, ahead: int = 64) -> Iterator[np.ndarray | Exception]:
+def read_zoom(path: Path) -> float | None:
+    """Return the zoom that `write_crop` noted in a file; None if it is no such crop."""
+    with _open_image(path) as image:
+        return _parse_zoom(image)
+
+
+def _parse_zoom(image: Image.Image) -> float | None:
+    note = image.info.get("Comment", image.info.get("comment", ""))
+    found = CROP_ZOOM_NOTED.fullmatch(note.decode("latin-1") if isinstance(note, bytes) else str(note))
+    return float(found[1]) if found and 1 <= float(found[1]) <= 2 else None
+
+
+def write_crop(crop: np.ndarray, path: Path, jpeg: int | None = None, zoom: float | None = CROP_ZOOM) -> None:
+    """Write a face crop, uint8 (side, side, 3), as PNG, or as JPEG of quality `jpeg`.
+
+    A comment in the file notes the zoom with which it was cut, unless that is None, for `load_face`.
+    """
+    text, options = PngImagePlugin.PngInfo(), dict[str, Any]()
+    if zoom:
+        text.add_text("Comment", CROP_NOTE.format(zoom))
+        options["comment"] = CROP_NOTE.format(zoom)
+    # full colour resolution: colour traces are among what the networks look for
+    options |= {"quality": jpeg, "subsampling": 0} if jpeg else {"pnginfo": text}
+    Image.fromarray(crop).save(path, "JPEG" if jpeg else "PNG", **options)
+
+
+def load_faces(
+    items: Iterable[Item], resampling: str, ahead: int = 64, zoom: float = CROP_ZOOM
+) -> Iterator[np.ndarray | Exception]:
     """Yield for each Item, in order, its face (see `load_face`) or the error that reading it raised.
 
     Files are decoded in threads, at most `ahead` files ahead.
@@ -439,7 +486,7 @@ def load_faces(items: Iterable[Item], resampling: str, ahead: int = 64) -> Itera
 
     def load(item: Item) -> np.ndarray | Exception:
         try:
-            return load_face(item.path, resampling)
+            return load_face(item.path, resampling, zoom)
         except (OSError, ValueError, MemoryError) as error:
             return error
 
@@ -784,7 +831,6 @@ def _read_animation(
 
 # --- faces ----------------------------------------------------------------------------------------
 
-CROP_ZOOM = 1.3  # side of a crop / size of its face
 HOG_FACE = 80  # pixels: the smallest face that the detector sees
 DOUBLED = (1, 1)  # a Scale
 ZONE, ZONE_FACE = 280, 112  # pixels: side of the zone searched around a known face, and the face in it

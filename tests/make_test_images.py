@@ -9,10 +9,9 @@ test_images/README.md names the source of each portrait, and tells what the forg
 """
 
 import argparse
+import functools
 import sys
 from pathlib import Path
-
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -40,7 +39,7 @@ def main():
         forged = forge_face(face, find_landmarks(face))
         for label, image in (("real", face), ("df", forged)):
             target = arguments.output / label / f"{name}.png"
-            pipeline.write_atomically(target, Image.fromarray(image).save)
+            pipeline.write_atomically(target, functools.partial(pipeline.write_crop, image))
             print(f"{target}: {image.shape[1]}x{image.shape[0]}")
 
 

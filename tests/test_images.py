@@ -112,6 +112,29 @@ def test_resizing_is_pillows(photo):
     assert (nearest != bilinear).any()
 
 
+@pytest.mark.parametrize("jpeg", [None, 90])
+def test_a_crop_says_how_wide_it_was_cut(tmp_path, photo, jpeg):
+    """So that a network sees as much of it as of a face that was cut for it from a video."""
+    crop = np.asarray(photo.convert("RGB").resize((200, 200)))
+    pipeline.write_crop(crop, tmp_path / "crop", jpeg)
+    pipeline.write_crop(crop, tmp_path / "unknown", jpeg, zoom=None)
+    assert pipeline.read_zoom(tmp_path / "crop") == 1.3
+    assert pipeline.read_zoom(tmp_path / "unknown") is None
+    pixels = pipeline.read_image(tmp_path / "crop")
+    assert jpeg or (pixels == crop).all()
+    middle = Image.fromarray(pixels).resize((256, 256), Image.Resampling.BILINEAR, (50, 50, 150, 150))
+    whole = pipeline.load_face(tmp_path / "unknown", "bilinear", 0.65)
+    np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop", "bilinear", 0.65), middle)
+    np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop", "bilinear"), whole)
+    np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop", "bilinear", 2), whole)
+
+
+@pytest.mark.parametrize("zoom", ["9.0", "0.1", "1e9", "1.3 ", "nan", ""])
+def test_a_note_that_makes_no_sense_is_ignored(tmp_path, photo, zoom):
+    photo.save(tmp_path / "x.jpg", comment=pipeline.CROP_NOTE.format(zoom).encode() + b"\xff" * (zoom == ""))
+    assert pipeline.read_zoom(tmp_path / "x.jpg") is None
+
+
 def test_loading_ahead_is_bounded_and_in_order(tmp_path, photo):
     for i in range(40):
         photo.resize((20 + i, 20)).save(tmp_path / f"{i:02}.png")

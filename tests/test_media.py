@@ -162,7 +162,7 @@ def test_a_copy_that_fails_costs_no_score(films, tmp_path, monkeypatch):
     found = score_file(item, tmp_path / "x.mp4", WEIGHTS, pipeline.FaceOptions(frames=3))
     assert found.verdict in ("real", "deepfake")
     assert found.score is not None
-    assert found.error == "no annotated copy: full"
+    assert found.error == f"no annotated copy: {tmp_path}/x.mp4: full"
     assert os.listdir(tmp_path) == []
 
 

@@ -195,11 +195,12 @@ def test_an_epoch_is_drawn_from_seed_and_number_alone(face_folder):
 def test_training_sees_the_pixels_that_scoring_sees(face_folder):
     """One file through both ways to the network, bit for bit."""
     images, _ = data.list_images(face_folder / "training")
-    for resample in ("nearest", "bilinear"):
-        face_set, failed = data.load_faces(images, resample, face_folder)
+    pipeline.write_crop(pipeline.read_image(images[0].path), images[0].path)
+    for resample, zoom in (("nearest", 1.3), ("bilinear", 1.3), ("bilinear", 0.9)):
+        face_set, failed = data.load_faces(images, resample, face_folder, zoom=zoom)
         assert not failed
         seen = []
-        list(score_crops(images, lambda x: seen.append(x) or np.zeros(len(x)), resample, 0.5, 10))  # noqa: B023
+        list(score_crops(images, lambda x: seen.append(x) or np.zeros(len(x)), resample, 0.5, 10, zoom=zoom))  # noqa: B023
         np.testing.assert_array_equal(face_set.faces, np.concatenate(seen))
         order = np.arange(36).reshape(3, 12)
         batches = data.make_batches(face_set, order, np.zeros((3, 12, 8), np.float32))
@@ -493,7 +494,10 @@ def test_what_is_wrong_with_the_data_is_told(tmp_path, monkeypatch):
     (tmp_path / "data/training/df").rename(tmp_path / "data/training/fake")
     (tmp_path / "data/training/fake/broken.png").write_text("no image")
     monkeypatch.chdir(tmp_path)
-    done = train("--epochs", "1", "--batch-size", "4", "--name", "mine", "--model", "MesoInception4")
+    done = train(
+        "--epochs", "1", "--batch-size", "4", "--name", "mine", "--model", "MesoInception4", "--zoom", "0.9"
+    )
+    assert find_weights("trained/mine").zoom == 0.9
     assert "folder fake is taken for df" in done.stdout
     assert re.search(r"warning: 2 videos are in both .*: set1-df1, set1-real1\n", done.stderr)
     assert re.search(r"warning: skipped .*fake/broken\.png: not an image\n", done.stderr)

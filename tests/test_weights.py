@@ -72,7 +72,7 @@ def test_card_goes_with_its_files(fresh):
 def test_without_card_only_keras_weights_are_used_as_published(tmp_path, fresh):
     for name, as_name in (("net.weights.h5", "mine.weights.h5"), ("net.weights.h5", "mine.h5")):
         (tmp_path / as_name).write_bytes((fresh / name).read_bytes())
-        assert find_weights(tmp_path / as_name)[1:] == ("", "nearest", Rule(), (), {})
+        assert find_weights(tmp_path / as_name)[1:] == ("", "nearest", Rule(), (), {}, 1.3)
     (tmp_path / "lite.tflite").write_bytes((fresh / "net.tflite").read_bytes())
     with pytest.raises(FileNotFoundError, match=r"lite\.tflite: its card lite\.json is missing"):
         find_weights(tmp_path / "lite")
@@ -97,6 +97,9 @@ def test_damage_and_mixed_up_cards_are_seen(tmp_path, fresh):
         assert "\n" not in str(caught.value)
     spoil("net.json", json.dumps(card | {"resampling": "magic"}).encode())
     with pytest.raises(ValueError, match=r"resampling 'magic', must be one of"):
+        find_weights(tmp_path / "net")
+    spoil("net.json", json.dumps(card | {"zoom": 3}).encode())
+    with pytest.raises(ValueError, match=r"zoom 3, must be from 0\.5 to 1\.3"):
         find_weights(tmp_path / "net")
 
 
@@ -250,3 +253,7 @@ def test_joined_weights_give_a_score_each(noise):
     assert join_weights(several[:1]) is several[0]
     with pytest.raises(ValueError, match=r"needs bilinear resizing, .* nearest: .* must need the same"):
         join_weights([several[0], several[1]._replace(resampling="nearest")])
+    with pytest.raises(
+        ValueError, match=r"looks at 1\.3 widths of a face, .* at 0\.9: .* must look at the same"
+    ):
+        join_weights([several[0], several[1]._replace(zoom=0.9)])

@@ -8,6 +8,7 @@ together with their originals. Faces in which no landmarks are found are counted
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         forged.mkdir(exist_ok=True)
         for index in tqdm(range(len(found)), unit="blend", disable=None, leave=False):
             image = found[index][0]
-            blended = Image.fromarray(blend_face(found, index, arguments.seed))
-            pipeline.write_atomically(forged / name_blend(image), blended.save)
+            blended = blend_face(found, index, arguments.seed)
+            write = functools.partial(pipeline.write_crop, blended, zoom=pipeline.read_zoom(image.path))
+            pipeline.write_atomically(forged / name_blend(image), write)
     except OSError as error:
         return fail(1, error)
     print(f"wrote {len(found)} blended faces to {forged}; no landmarks in {len(images) - len(found)}")

@@ -26,6 +26,7 @@ def make_card(plan: Plan, training: data.FaceSet, validation: data.FaceSet) -> d
     return {
         **start_card(recipe.model),
         "resampling": recipe.resample,
+        "zoom": recipe.zoom,
         "threshold": 0.5,
         "trained_on": data.count_faces(training.images),
         "validated_on": data.count_faces(validation.images),

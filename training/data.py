@@ -128,7 +128,11 @@ def split_by_video(images: Sequence[Item], fraction: float, seed: int) -> tuple[
 
 
 def load_faces(
-    images: Sequence[Item], resampling: str, scratch: str | Path, watch: pipeline.Watch[Item] = iter
+    images: Sequence[Item],
+    resampling: str,
+    scratch: str | Path,
+    watch: pipeline.Watch[Item] = iter,
+    zoom: float = pipeline.CROP_ZOOM,
 ) -> tuple[FaceSet, list[tuple[Path, str]]]:
     """Return (FaceSet of the images that can be read, [(path, reason)] of the others).
 
@@ -142,7 +146,9 @@ def load_faces(
     kept: list[Item] = []
     failed: list[tuple[Path, str]] = []
     with tempfile.TemporaryFile(dir=scratch) if on_disk else contextlib.nullcontext() as file:
-        for image, face in zip(watch(images), pipeline.load_faces(images, resampling), strict=True):
+        for image, face in zip(
+            watch(images), pipeline.load_faces(images, resampling, zoom=zoom), strict=True
+        ):
             if isinstance(face, Exception):
                 failed.append((image.path, pipeline.describe_error(face)))
                 continue

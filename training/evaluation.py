@@ -36,7 +36,8 @@ def evaluate(arguments: Namespace) -> None:
         output = Path("trained") if beside.resolve() == WEIGHTS_FOLDER.resolve() else beside
     output.mkdir(parents=True, exist_ok=True)
     resample = getattr(arguments, "resample", weights.resampling)
-    face_set = load_data(images, resample, output, "validation")
+    zoom = getattr(arguments, "zoom", weights.zoom)
+    face_set = load_data(images, resample, zoom, output, "validation")
     predict = load_predictor(weights)
     parts = [predict(face_set.faces[i : i + BATCH]) for i in range(0, len(face_set.faces), BATCH)]
     scores, rule = np.concatenate(parts), weights.rule
@@ -47,10 +48,10 @@ def evaluate(arguments: Namespace) -> None:
     print(f"wrote {figure}")
 
 
-def load_data(images: Sequence[Item], resample: str, scratch: Path, name: str) -> data.FaceSet:
+def load_data(images: Sequence[Item], resample: str, zoom: float, scratch: Path, name: str) -> data.FaceSet:
     """Return the FaceSet of the images that can be read; report the others, and count."""
     watch = functools.partial(tqdm, desc=f"reading {name}", unit="image", disable=None, delay=1, leave=False)
-    face_set, failed = data.load_faces(images, resample, scratch, watch)
+    face_set, failed = data.load_faces(images, resample, scratch, watch, zoom)
     for path, reason in failed:
         warn(f"skipped {path}: {reason}")
     for label in pipeline.LABELS:

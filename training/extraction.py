@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline import (
+    CROP_ZOOM,
     DOUBTFUL_NAME,
     PERSON_NAME,
     SHEET_NAME,
@@ -30,6 +31,7 @@ from pipeline import (
     read_timeline,
     resize_face,
     sample_frames,
+    write_crop,
 )
 from training.lock import hold_lock
 
@@ -75,7 +77,7 @@ def extract_video(
     subfolder. `watch` wraps the iterator over frames: a progress bar.
     """
     path, folder = Path(path), Path(os.path.realpath(folder))
-    settings = options._asdict() | {"jpeg": jpeg, "drop_doubtful": drop_doubtful}
+    settings = options._asdict() | {"zoom": CROP_ZOOM, "jpeg": jpeg, "drop_doubtful": drop_doubtful}
     part = folder.parent / f".writing-{folder.name}"  # always the same, so that a killed run's is cleared
     try:
         if options.only:
@@ -171,7 +173,9 @@ def _write_faces(
     faces, frames, empty, refused = [], 0, 0, 0
     for _, kept, skipped in found:
         for face in kept:
-            write_face(face, folder / name_face(path, face, options.everyone, jpeg), jpeg)
+            file = folder / name_face(path, face, options.everyone, jpeg)
+            file.parent.mkdir(exist_ok=True)
+            write_crop(face.crop, file, jpeg)
             # the sheet needs no more than a thumbnail; large crops would fill the memory
             faces.append(face._replace(crop=resize_face(face.crop, "bilinear", THUMBNAIL)))
         frames += 1
@@ -210,13 +214,6 @@ def name_face(path: Path, face: Face, everyone: bool, jpeg: int | None) -> PureP
     """Return the relative path of a face's file."""
     name = f"{make_portable(path.stem)}-{face.frame:06}{'.jpg' if jpeg else '.png'}"
     return PurePosixPath(f"person{face.person}", name) if everyone else PurePosixPath(name)  # PERSON_NAME
-
-
-def write_face(face: Face, path: Path, jpeg: int | None) -> None:
-    path.parent.mkdir(exist_ok=True)
-    # full colour resolution: colour traces are among what the networks look for
-    options: dict[str, Any] = {"quality": jpeg, "subsampling": 0} if jpeg else {}
-    iio.imwrite(path, face.crop, plugin="pillow", **options)
 
 
 def flag_outliers(faces: Sequence[Face], everyone: bool = False) -> list[str]:

@@ -30,6 +30,7 @@ class Recipe(NamedTuple):
     seed: int = 0
     patience: int = 0  # epochs without improvement before training ends; 0 = never
     resample: str = "nearest"
+    zoom: float = pipeline.CROP_ZOOM  # how wide a square is looked at, in widths of the face
     weights: str = ""  # file to start from
     freeze: int = 0  # blocks that keep their weights
     imitate: str = ""  # weights of the other network, to give what its first blocks give

@@ -39,7 +39,7 @@ def train(arguments: Namespace, command: str) -> None:
         for unfinished in output.glob(".writing-*"):  # by a process that was killed
             shutil.rmtree(unfinished, ignore_errors=True)
         training, validation = (
-            evaluation.load_data(items, plan.recipe.resample, output, name)
+            evaluation.load_data(items, plan.recipe.resample, plan.recipe.zoom, output, name)
             for items, name in zip(images, ("training", "validation"), strict=True)
         )
         plan = complete_plan(plan, arguments, training)
@@ -77,6 +77,7 @@ def make_plan(arguments: Namespace, command: str) -> Plan:
             raise ValueError(f"{arguments.output}: was trained with --split-by-video {kept.split_by_video:g}")
         return kept._replace(data=os.path.abspath(arguments.data)) if arguments.data else kept
     given.setdefault("resample", origins[0].resampling if origins else "nearest")
+    given.setdefault("zoom", origins[0].zoom if origins else pipeline.CROP_ZOOM)
     given.setdefault("name", given.get("model", Recipe().model))
     folder = os.path.abspath(arguments.data or "data")
     return Plan(Recipe(**given), folder, arguments.split_by_video, command)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline import (
+    CROP_ZOOM,
     IMAGE_SIZE,
     LABELS,
     RESAMPLING,
@@ -41,6 +42,7 @@ class Weights(NamedTuple):
     rule: Rule = Rule()  # how scores become verdicts
     joined: tuple["Weights", ...] = ()  # see `join_weights`
     card: dict[str, Any] = {}  # noqa: RUF012  (all that the card holds, {} without one; never changed)
+    zoom: float = CROP_ZOOM  # how wide a square the network looks at, in widths of the face
 
     @property
     def names(self) -> list[str]:
@@ -82,6 +84,7 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
     try:
         card = json.loads(card_path.read_bytes())
         weights = Weights(path, str(card["network"]), str(card["resampling"]), read_rule(card), card=card)
+        weights = weights._replace(zoom=float(card.get("zoom", CROP_ZOOM)))
         digest = card["sha256"][path.name]
         if maps := card.get("maps"):
             np.array(maps["normal"], float).reshape(15, 15)
@@ -90,6 +93,8 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
         raise ValueError(f"{card_path}: not a card of {path.name} ({error!r}): get both again") from error
     if weights.resampling not in RESAMPLING:
         raise ValueError(f"{card_path}: resampling {weights.resampling!r}, must be one of {[*RESAMPLING]}")
+    if not 0.5 <= weights.zoom <= CROP_ZOOM:
+        raise ValueError(f"{card_path}: zoom {weights.zoom:g}, must be from 0.5 to {CROP_ZOOM}")
     for threshold in list_thresholds(weights.rule):
         if not 0 <= threshold <= 1:
             raise ValueError(f"{card_path}: threshold {threshold:g}, must be from 0 to 1")
@@ -102,7 +107,7 @@ def join_weights(several: Sequence[Weights]) -> Weights:
     """Return Weights that stand for several: each scores every face, and the lowest score decides.
 
     Their scores are shifted so that the threshold of each lies at 0.5. Raises ValueError if they need
-    different resampling filters or cannot be told apart by name.
+    different resampling filters or zooms, or cannot be told apart by name.
     """
     first = several[0]
     if len(several) == 1:
@@ -113,7 +118,12 @@ def join_weights(several: Sequence[Weights]) -> Weights:
                 f"{first.path.name} needs {first.resampling} resizing, {other.path.name} {other.resampling}: "
                 "weights scored together must need the same"
             )
-    joined = Weights(Path(), "", first.resampling, joined=tuple(several))
+        if other.zoom != first.zoom:
+            raise ValueError(
+                f"{first.path.name} looks at {first.zoom:g} widths of a face, {other.path.name} at "
+                f"{other.zoom:g}: weights scored together must look at the same"
+            )
+    joined = Weights(Path(), "", first.resampling, joined=tuple(several), zoom=first.zoom)
     if len(set(joined.names)) < len(several):
         raise ValueError(f"weights scored together must have different names, not {', '.join(joined.names)}")
     return joined

@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         first, second = (find_weights(name, (".weights.h5",)) for name in arguments.weights)
         if first.resampling != second.resampling:
             raise ValueError(f"{second.path}: resampling must be {first.resampling}, not {second.resampling}")
+        if first.zoom != second.zoom:
+            raise ValueError(f"{second.path}: zoom must be {first.zoom:g}, not {second.zoom:g}")
         if arguments.name.with_name(arguments.name.name + ".json").exists():
             raise ValueError(f"{arguments.name}.json: is there already: --name another")
         with pipeline.silence_native_stderr():
@@ -41,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cards = [json.loads(name_card(weights.path).read_bytes()) for weights in (first, second)]
         card = {
             "resampling": first.resampling,
+            "zoom": first.zoom,
             "threshold": 0.5,
             "trained_on": cards[1].get("trained_on"),
             "average_of": [

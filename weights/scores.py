@@ -14,11 +14,13 @@ import numpy as np
 from PIL import Image
 
 from pipeline import (
+    CROP_ZOOM,
     Face,
     FoundFaces,
     Item,
     align_face,
     describe_error,
+    load_face,
     load_faces,
     read_frames,
     read_image,
@@ -58,6 +60,7 @@ def score_crops(
     threshold: float,
     batch_size: int = BATCH_SIZE,
     names: Sequence[str] = (),
+    zoom: float = CROP_ZOOM,
 ) -> Iterator[Result]:
     """Yield the Result of each face crop, in order. Images are decoded in threads meanwhile.
 
@@ -79,7 +82,7 @@ def score_crops(
         waiting.clear()
         faces.clear()
 
-    for item, face in zip(items, load_faces(items, resampling, ahead=2 * batch_size), strict=True):
+    for item, face in zip(items, load_faces(items, resampling, 2 * batch_size, zoom), strict=True):
         if isinstance(face, Exception):
             waiting.append((item, describe_error(face)))
         else:
@@ -91,7 +94,7 @@ def score_crops(
 
 
 def score_faces(
-    found: Iterable[FoundFaces], predict: Predict, resampling: str
+    found: Iterable[FoundFaces], predict: Predict, resampling: str, zoom: float = CROP_ZOOM
 ) -> tuple[list[int], tuple[Face, ...]]:
     """Return (indices of the frames, scored Faces) of what `pipeline.find_faces` yields.
 
@@ -104,7 +107,8 @@ def score_faces(
 
     def score_batch() -> None:
         batch = waiting[:BATCH_SIZE]
-        scores = predict(np.stack([resize_face(face.crop, resampling) for face in batch]))
+        seen = [resize_face(face.crop, resampling, share=zoom / CROP_ZOOM) for face in batch]
+        scores = predict(np.stack(seen))
         if not np.isfinite(scores).all():
             raise ValueError("the weights are unusable: they gave a score that is not a number")
         scored.extend(
@@ -161,16 +165,17 @@ def read_photo(path: Path) -> np.ndarray:
 
 
 def load_scored_faces(
-    result: Result, faces: Sequence[Face | None], resampling: str
+    result: Result, faces: Sequence[Face | None], resampling: str, zoom: float = CROP_ZOOM
 ) -> list[np.ndarray | None]:
     """Return the pixels that the network saw, uint8 (256, 256, 3), or None where they cannot be read again.
 
     `faces` says which faces of a video or photograph; for a face crop it is [None].
     """
     try:
+        if result.kind == "image":
+            return [load_face(result.item.path, resampling, zoom)]
         timeline = read_timeline(result.item.path) if result.kind == "video" else None
-        read = read_photo if result.kind == "photo" else read_image
-        image = None if timeline else read(result.item.path)
+        image = None if timeline else read_photo(result.item.path)
     except (OSError, ValueError):
         return [None] * len(faces)
     found: list[np.ndarray | None] = []
@@ -181,13 +186,16 @@ def load_scored_faces(
                 image = next(read_frames(result.item.path, 1, *near, timeline=timeline)).image
             except (OSError, ValueError):
                 image = None
-        crop = image
-        if face and image is not None:  # no face is much larger than its picture: a table is wrong
-            crop = align_face(image, face.pose) if face.pose.size < 2 * max(image.shape) else None
-        found.append(None if crop is None else resize_face(crop, resampling))
+        # a face much larger than its picture is an error of a table that was resumed
+        if face is None or image is None or face.pose.size > 2 * max(image.shape):
+            found.append(None)
+        else:
+            found.append(resize_face(align_face(image, face.pose), resampling, share=zoom / CROP_ZOOM))
     return found
 
 
-def load_scored_face(result: Result, face: Face | None, resampling: str) -> np.ndarray | None:
+def load_scored_face(
+    result: Result, face: Face | None, resampling: str, zoom: float = CROP_ZOOM
+) -> np.ndarray | None:
     """Return the pixels of one face, see `load_scored_faces`."""
-    return load_scored_faces(result, [face], resampling)[0]
+    return load_scored_faces(result, [face], resampling, zoom)[0]

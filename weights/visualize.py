@@ -19,7 +19,7 @@ import numpy as np
 
 import pipeline
 from pipeline import IMAGE_SIZE, fail, read_count, write_atomically
-from weights import find_weights, name_stem
+from weights import Weights, find_weights, name_stem
 
 if TYPE_CHECKING:
     from classifiers import Classifier
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         weights = find_weights(arguments.weights, ENDINGS)
         if weights.path.suffix == ".tflite":
             raise ValueError(f"{weights.path}: must be Keras weights ({' or '.join(ENDINGS)})")
-        faces = load_labelled(arguments.paths, weights.resampling)
+        faces = load_labelled(arguments.paths, weights)
         with pipeline.silence_native_stderr():
             import classifiers
         classifier = classifiers.load_classifier(weights.path)
@@ -61,7 +61,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return pipeline.parse(parser, argv)
 
 
-def load_labelled(paths: Sequence[str], resampling: str) -> dict[str, np.ndarray]:
+def load_labelled(paths: Sequence[str], weights: Weights) -> dict[str, np.ndarray]:
     """Return {"df": faces, "real": faces}, uint8 (N, 256, 256, 3), of the labelled images in `paths`.
 
     Raises ValueError when there are none, or when one cannot be read.
@@ -70,7 +70,8 @@ def load_labelled(paths: Sequence[str], resampling: str) -> dict[str, np.ndarray
     if not images:
         raise ValueError(f"{', '.join(paths)}: must hold images in folders named df or real")
     faces: dict[str, list[np.ndarray]] = defaultdict(list)
-    for image, face in zip(images, pipeline.load_faces(images, resampling), strict=True):
+    loaded = pipeline.load_faces(images, weights.resampling, zoom=weights.zoom)
+    for image, face in zip(images, loaded, strict=True):
         if isinstance(face, Exception):
             raise ValueError(f"{image.path}: {pipeline.describe_error(face)}")
         faces[image.label].append(face)

@@ -38,7 +38,7 @@ def main():
     predict = load_predictor(weights)
     found = {way: [] for way in WAYS}
     count = 0
-    for real, forged in load_pairs(arguments.folder, weights.resampling):
+    for real, forged in load_pairs(arguments.folder, weights):
         if count < arguments.faces and predict(forged[None])[0] < weights.rule.threshold:
             count += 1
             truth = find_difference(real, forged)
@@ -51,7 +51,7 @@ def main():
         print(f"{way:<24} {np.mean([hit for hit, _ in rows]):5.1%}  {np.mean([auc for _, auc in rows]):.3f}")
 
 
-def load_pairs(folder, resampling):
+def load_pairs(folder, weights):
     """Yield (untouched face, forged face)."""
     images = pipeline.find_images([folder])
     real = {}  # by frame, where both have the same numbers, and by video
@@ -62,7 +62,7 @@ def load_pairs(folder, resampling):
         video = pipeline.split_video(image)[1] or image.video.replace("/df/", "/real/")
         origin = real.get((video, image.path.stem.rpartition("-")[2]), real.get((video, "")))
         if image.label == "df" and origin:
-            yield tuple(pipeline.load_faces([origin, image], resampling))
+            yield tuple(pipeline.load_faces([origin, image], weights.resampling, zoom=weights.zoom))
 
 
 def find_difference(real, forged):
