@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.explain:
             explain(arguments.explain, files, results, weights, score_lowest(predict))
         if arguments.plot:
-            plot_results([results[path] for path in order], weights.rule, arguments.plot)
+            plot_results([results[path] for path in order], weights, arguments.plot)
     except (OSError, ValueError, ImportError, MemoryError) as error:
         status = fail(1, pipeline.describe_error(error))
     except BaseException:  # interrupted: keep what is done
@@ -164,10 +164,12 @@ def make_saver(
         if not now and time.monotonic() - saved < SAVE_EVERY:
             return
         done = [results[path] for path in order if path in results]
-        if arguments.csv:
-            write_csv(arguments.csv, done, weights.rule, settings)
-        if arguments.json:
-            write_json(arguments.json, done, weights.rule, describe_outcome(done, weights, settings))
+        try:
+            if arguments.json:
+                write_json(arguments.json, done, weights.rule, describe_outcome(done, weights, settings))
+        finally:  # one that fails does not cost the other
+            if arguments.csv:
+                write_csv(arguments.csv, done, weights.rule, settings)
         saved = time.monotonic()
 
     return save
@@ -183,6 +185,12 @@ def score_images(
     for result in tqdm(found, total=len(todo), unit="image", **BAR):
         results[str(result.item.path)] = warn_of_photograph(result)
         save()
+    if unnoted := pipeline.count_unnoted(todo) if weights.zoom < pipeline.CROP_ZOOM else 0:
+        print(
+            f"hint: {unnoted} of {len(todo)} images are named as extract_faces.py names faces, but do not say "
+            "how wide they were cut, and were taken whole: extract them again, or keep their comments",
+            file=sys.stderr,
+        )
     odd = sum(bool(results[str(item.path)].warning) for item in todo)
     if odd:
         print(
@@ -272,7 +280,10 @@ def explain(folder: Path, files: Files, results: Results, weights: Weights, pred
         when = f", at {lowest.time:.2f} s" if lowest and result.kind == "video" else ""
         title = f"{printable(item.path.name)}{when}: {score:.3f}, {verdict}"
         patches = measure_evidence(face, predict)
-        plot_evidence(face, patches, weights.card, title, folder / f"{name}.png")
+        try:
+            plot_evidence(face, patches, weights.card, title, folder / f"{name}.png")
+        except OSError as error:
+            results[str(item.path)] = result._replace(error=f"no map: {error}")
 
 
 def try_reporting(path: Path, done: list[Result], weights: Weights, predict: Predict, settings: str) -> int:

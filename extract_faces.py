@@ -34,10 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(2, f"{reason}: put a video there, or name one: python3 extract_faces.py clip.mp4")
     single = len(videos) == 1 and videos[0][0] == arguments.videos[0]
     folders = [arguments.output if single else arguments.output / name for _, name in videos]
-    try:
-        pipeline.check_writable(arguments.output if single else arguments.output / "video")
-    except OSError as error:
-        return fail(2, f"--output {error}")
+    # the longest name that is written beside a folder of faces
+    longest = arguments.output.with_name(f".writing-{arguments.output.name}.lock")
+    if obstacle := pipeline.find_obstacle(longest if single else arguments.output / "video"):
+        return fail(2, f"--output {arguments.output}: {obstacle}")
     options = {name: getattr(arguments, name) for name in ("jpeg", "drop_doubtful", "force")}
     options["options"] = FaceOptions(**{name: getattr(arguments, name) for name in FaceOptions._fields})
     if single and not arguments.dask:  # show progress over its frames

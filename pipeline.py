@@ -369,6 +369,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def _decode_image(image: Image.Image, path: Path) -> np.ndarray:
+    """Return the pixels of an open image, see `read_image`."""
     width, height = image.size
     if min(width, height) < SMALLEST_IMAGE:
         raise ValueError(f"{width}x{height} pixels: must be at least {SMALLEST_IMAGE} both ways")
@@ -457,9 +458,10 @@ def read_zoom(path: Path) -> float | None:
 
 
 def _parse_zoom(image: Image.Image) -> float | None:
+    """Return the zoom noted in an open image, see `read_zoom`."""
     note = image.info.get("Comment", image.info.get("comment", ""))
     found = CROP_ZOOM_NOTED.fullmatch(note.decode("latin-1") if isinstance(note, bytes) else str(note))
-    return float(found[1]) if found and 1 <= float(found[1]) <= 2 else None
+    return float(found[1]) if found and 0.5 <= float(found[1]) <= 5 else None  # else it is damaged
 
 
 def write_crop(crop: np.ndarray, path: Path, jpeg: int | None = None, zoom: float | None = CROP_ZOOM) -> None:
@@ -467,13 +469,25 @@ def write_crop(crop: np.ndarray, path: Path, jpeg: int | None = None, zoom: floa
 
     A comment in the file notes the zoom with which it was cut, unless that is None, for `load_face`.
     """
-    text, options = PngImagePlugin.PngInfo(), dict[str, Any]()
-    if zoom:
-        text.add_text("Comment", CROP_NOTE.format(zoom))
-        options["comment"] = CROP_NOTE.format(zoom)
-    # full colour resolution: colour traces are among what the networks look for
-    options |= {"quality": jpeg, "subsampling": 0} if jpeg else {"pnginfo": text}
+    note = CROP_NOTE.format(float(zoom)) if zoom else ""
+    if jpeg:
+        # full colour resolution: colour traces are among what the networks look for
+        options: dict[str, Any] = {"quality": jpeg, "subsampling": 0, "comment": note}
+    else:
+        text = PngImagePlugin.PngInfo()
+        text.add_text("Comment", note)
+        options = {"pnginfo": text}
     Image.fromarray(crop).save(path, "JPEG" if jpeg else "PNG", **options)
+
+
+def count_unnoted(items: Iterable[Item]) -> int:
+    """Return how many images are named as extract_faces.py names faces, but lack the note of `write_crop`."""
+    count = 0
+    for item in items:
+        if EXTRACTED_NAME.fullmatch(item.path.stem):
+            with contextlib.suppress(OSError, ValueError, MemoryError):
+                count += read_zoom(item.path) is None
+    return count
 
 
 def load_faces(
@@ -1563,33 +1577,37 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         os.replace(part, target)
 
 
-def check_writable(path: str | Path) -> None:
-    """Raise OSError unless a file of this name can be written. Folders that are missing stay so."""
-    missing = [folder for folder in Path(os.path.realpath(path)).parents if not os.path.exists(folder)]
-    try:
-        with _open_part(path) as (part, _):
-            part.touch()
-    finally:
-        for folder in missing:  # the innermost first
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-
-
 @contextlib.contextmanager
 def _open_part(path: str | Path) -> Iterator[tuple[Path, Path]]:
     """Yield (temporary path of the same name, where it is to go); the folder is made if missing.
 
     A link stays a link: what it leads to is replaced. Errors name `path`.
     """
+    target = Path(os.path.realpath(path))
     try:
-        target = Path(os.path.realpath(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as folder:
             yield Path(folder, target.name), target
-    except (FileExistsError, NotADirectoryError) as error:
-        raise OSError(f"{path}: {error.filename} is not a folder") from error
     except (OSError, UnicodeError) as error:  # UnicodeError: text that no file can hold
         raise OSError(f"{path}: {describe_error(error)}") from error
+
+
+def find_obstacle(path: str | Path) -> str:
+    """Return why no file of this name can be written, or "". Nothing is left of the trial."""
+    target = Path(os.path.realpath(path))
+    if os.path.islink(target):
+        return "a link to itself"
+    folder = next(above for above in target.parents if os.path.lexists(above))
+    if not os.path.isdir(folder):
+        return f"{folder} is not a folder"
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as trial:
+            part = Path(trial, target.relative_to(folder))
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.touch()
+    except OSError as error:
+        return describe_error(error)
+    return ""
 
 
 def compute_sha256(path: str | Path) -> str:

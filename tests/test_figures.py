@@ -14,7 +14,6 @@ from weights import find_weights, load_predictor
 from weights.evidence import compute_logits, describe_evidence, map_evidence, measure_evidence, measure_normal
 from weights.figures import draw_video
 from weights.scores import Result
-from weights.verdicts import Rule
 
 WEIGHTS = find_weights("Meso4_DF")
 
@@ -43,7 +42,7 @@ def test_a_timeline_of_many_people_shows_the_lowest(tmp_path):
     faces = tuple(face._replace(person=i, score=1 - i / 2000) for i in range(1, 2000))
     item = pipeline.Item(tmp_path / "gone.mp4", "", "", "", is_video=True)
     figure = Figure(layout="constrained")
-    draw_video(figure.subfigures(), Result(item, 0.1, "deepfake", "", "video", 1, faces), Rule())
+    draw_video(figure.subfigures(), Result(item, 0.1, "deepfake", "", "video", 1, faces), WEIGHTS)
     figure.savefig(tmp_path / "x.png")
     legend = figure.subfigs[0].axes[0].get_legend()
     assert legend.get_title().get_text() == "the lowest 8 of 1999 people"

@@ -34,9 +34,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     images = [image for image in pipeline.find_images([real]) if image.dataset]
     if not images:
         return fail(2, f"{real}: must hold faces named <dataset>-<video>-<frame>")
+    if forged.exists() and not forged.is_dir():
+        return fail(2, f"{forged}: must be a folder")
     found: list[tuple[Item, np.ndarray]] = []
+    damaged = 0
     for image in tqdm(images, unit="face", disable=None, leave=False):
-        points = find_landmarks(read_face(image))
+        try:
+            points = find_landmarks(read_face(image))
+        except (OSError, ValueError, MemoryError) as error:
+            damaged += 1
+            print(
+                f"skipped {pipeline.printable(image.path)}: {pipeline.describe_error(error)}", file=sys.stderr
+            )
+            continue
         if points is not None:
             found.append((image, points))
     try:
@@ -46,10 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             blended = blend_face(found, index, arguments.seed)
             write = functools.partial(pipeline.write_crop, blended, zoom=pipeline.read_zoom(image.path))
             pipeline.write_atomically(forged / name_blend(image), write)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return fail(1, error)
-    print(f"wrote {len(found)} blended faces to {forged}; no landmarks in {len(images) - len(found)}")
-    return 0
+    missing = len(images) - len(found) - damaged
+    print(f"wrote {len(found)} blended faces to {forged}; no landmarks in {missing}")
+    return 1 if damaged else 0
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -56,7 +56,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--data", type=Path, default=None, metavar="FOLDER", help="holds training/ and validation/, each with df/ and real/ (default: data)")
     add("--split-by-video", type=read_number, default=0, metavar="SHARE", help="without validation/: hold out this share of training's videos for validation")
     add("--resample", choices=pipeline.RESAMPLING, help="filter that brings faces to 256x256 (default: nearest, or that of --weights or --imitate)")
-    add("--zoom", type=read_number, metavar="X", help=f"look at a square X times as wide as the face, in crops that extract_faces.py cut, {pipeline.CROP_ZOOM} times as wide (default: that, or that of --weights or --imitate)")
+    add("--zoom", type=read_number, metavar="X", help=f"width of the square to look at, in widths of the face; only in crops by extract_faces.py, which are {pipeline.CROP_ZOOM} wide (default: {pipeline.CROP_ZOOM}, or as --weights or --imitate)")
     add("--balance", action="store_true", help="draw data sets evenly, in a set its classes, in a class its kinds of forgery, in a kind its videos")
     add("--pairs", action="store_true", help="the same, and with a forged face <set>-<kind>_<video>... its original <set>-<video>..., in one batch and changed alike")
     add("--degrade", type=read_number, metavar="STRENGTH", help="scale, blur, add noise, compress and crop at random; 0.3 helped us, 1 is too strong for networks so small (default: 0, none)")
@@ -123,7 +123,7 @@ def find_fault(arguments: Namespace) -> str:
         ),
         (
             0.5 <= given["zoom"] <= pipeline.CROP_ZOOM,
-            f"--zoom must be from 0.5 to {pipeline.CROP_ZOOM}, not {given['zoom']:g}",
+            f"--zoom must be from 0.5 to {pipeline.CROP_ZOOM}, not {given['zoom']}",
         ),
         (given["patience"] >= 0, f"--patience must be at least 0, not {given['patience']}"),
         (0 <= given["average"] < 1, f"--average must be a share below 1, not {given['average']:g}"),

@@ -37,6 +37,11 @@ def evaluate(arguments: Namespace) -> None:
     output.mkdir(parents=True, exist_ok=True)
     resample = getattr(arguments, "resample", weights.resampling)
     zoom = getattr(arguments, "zoom", weights.zoom)
+    if arguments.calibrate and (resample, zoom) != (weights.resampling, weights.zoom):
+        raise ValueError(
+            f"--calibrate: {weights.path} needs {weights.resampling} resizing and zoom {weights.zoom}, "
+            f"not {resample} and {zoom}"
+        )
     face_set = load_data(images, resample, zoom, output, "validation")
     predict = load_predictor(weights)
     parts = [predict(face_set.faces[i : i + BATCH]) for i in range(0, len(face_set.faces), BATCH)]
@@ -44,7 +49,7 @@ def evaluate(arguments: Namespace) -> None:
     if arguments.calibrate:
         rule = calibrate(weights.path, face_set, scores, predict)
     figure = name_figure(output, weights.path)
-    report(label_scores(face_set.images, scores, rule.threshold), rule, figure)
+    report(label_scores(face_set.images, scores, rule.threshold), rule, zoom, figure)
     print(f"wrote {figure}")
 
 
@@ -54,6 +59,10 @@ def load_data(images: Sequence[Item], resample: str, zoom: float, scratch: Path,
     face_set, failed = data.load_faces(images, resample, scratch, watch, zoom)
     for path, reason in failed:
         warn(f"skipped {path}: {reason}")
+    for label in pipeline.LABELS if zoom < pipeline.CROP_ZOOM else ():
+        own = [image for image in face_set.images if image.label == label]
+        whole = sum(pipeline.read_zoom(image.path) is None for image in own)
+        print(f"{name}: {whole} of {len(own)} {label} faces do not say how wide they were cut: taken whole")
     for label in pipeline.LABELS:
         if not any(image.label == label for image in face_set.images):
             raise ValueError(f"{name}: no image of class {label} can be read")
@@ -140,7 +149,7 @@ def find_faults(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:
     return [f"AUC {auc:.3f} is below 0.5, worse than chance", *faults] if auc < 0.5 else faults
 
 
-def report(scores: Sequence[Result], rule: Rule, figure: Path) -> None:
+def report(scores: Sequence[Result], rule: Rule, zoom: float, figure: Path) -> None:
     """Print the figures per dataset, image and video level, and draw them."""
     from training import figures
 
@@ -151,7 +160,7 @@ def report(scores: Sequence[Result], rule: Rule, figure: Path) -> None:
         for level, found in levels.items():
             print(format_row(dataset, level, found, width))
     print(f"A score says how real a face looks: 1 = real, 0 = df; below {rule.threshold:g} is called df.")
-    figures.draw_evaluation(scores, rule.threshold, figure)
+    figures.draw_evaluation(scores, rule.threshold, zoom, figure)
 
 
 def format_row(dataset: str, level: str, found: dict[str, Any], width: int) -> str:

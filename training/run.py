@@ -78,6 +78,9 @@ def make_plan(arguments: Namespace, command: str) -> Plan:
         return kept._replace(data=os.path.abspath(arguments.data)) if arguments.data else kept
     given.setdefault("resample", origins[0].resampling if origins else "nearest")
     given.setdefault("zoom", origins[0].zoom if origins else pipeline.CROP_ZOOM)
+    for origin in origins[-1:] if "imitate" in given else ():
+        if origin.zoom != given["zoom"]:
+            raise ValueError(f"--imitate {origin.path}: needs zoom {origin.zoom}, not {given['zoom']}")
     given.setdefault("name", given.get("model", Recipe().model))
     folder = os.path.abspath(arguments.data or "data")
     return Plan(Recipe(**given), folder, arguments.split_by_video, command)
@@ -216,7 +219,7 @@ def finish(run: "trainer.Trainer", validation: data.FaceSet, stem: Path) -> None
     scores = run.scorer.predict(validation.faces, 75)[:, 0]
     card = cards.write_litert(run.scorer, stem)
     judged = label_scores(validation.images, scores, card["threshold"])
-    evaluation.report(judged, read_rule(card), stem.with_name("evaluation.png"))
+    evaluation.report(judged, read_rule(card), run.recipe.zoom, stem.with_name("evaluation.png"))
     print(f"wrote {stem}.tflite, .weights.h5 and .json, history.csv, curves.png and evaluation.png")
 
 

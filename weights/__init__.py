@@ -83,8 +83,8 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
         raise FileNotFoundError(f"{path}: its card {card_path.name} is missing: copy it along")
     try:
         card = json.loads(card_path.read_bytes())
-        weights = Weights(path, str(card["network"]), str(card["resampling"]), read_rule(card), card=card)
-        weights = weights._replace(zoom=float(card.get("zoom", CROP_ZOOM)))
+        network, resampling, zoom = card["network"], card["resampling"], card.get("zoom", CROP_ZOOM)
+        weights = Weights(path, str(network), str(resampling), read_rule(card), card=card, zoom=float(zoom))
         digest = card["sha256"][path.name]
         if maps := card.get("maps"):
             np.array(maps["normal"], float).reshape(15, 15)
@@ -94,7 +94,7 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
     if weights.resampling not in RESAMPLING:
         raise ValueError(f"{card_path}: resampling {weights.resampling!r}, must be one of {[*RESAMPLING]}")
     if not 0.5 <= weights.zoom <= CROP_ZOOM:
-        raise ValueError(f"{card_path}: zoom {weights.zoom:g}, must be from 0.5 to {CROP_ZOOM}")
+        raise ValueError(f"{card_path}: zoom {weights.zoom}, must be from 0.5 to {CROP_ZOOM}")
     for threshold in list_thresholds(weights.rule):
         if not 0 <= threshold <= 1:
             raise ValueError(f"{card_path}: threshold {threshold:g}, must be from 0 to 1")
@@ -120,8 +120,8 @@ def join_weights(several: Sequence[Weights]) -> Weights:
             )
         if other.zoom != first.zoom:
             raise ValueError(
-                f"{first.path.name} looks at {first.zoom:g} widths of a face, {other.path.name} at "
-                f"{other.zoom:g}: weights scored together must look at the same"
+                f"{first.path} needs zoom {first.zoom}, {other.path} {other.zoom}: "
+                "weights scored together must need the same"
             )
     joined = Weights(Path(), "", first.resampling, joined=tuple(several), zoom=first.zoom)
     if len(set(joined.names)) < len(several):

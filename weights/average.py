@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if first.resampling != second.resampling:
             raise ValueError(f"{second.path}: resampling must be {first.resampling}, not {second.resampling}")
         if first.zoom != second.zoom:
-            raise ValueError(f"{second.path}: zoom must be {first.zoom:g}, not {second.zoom:g}")
+            raise ValueError(f"{second.path}: zoom must be {first.zoom}, not {second.zoom}")
         if arguments.name.with_name(arguments.name.name + ".json").exists():
             raise ValueError(f"{arguments.name}.json: is there already: --name another")
         with pipeline.silence_native_stderr():

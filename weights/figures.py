@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import LABELS, printable, write_atomically
+from weights import Weights
 from weights.metrics import collect_labelled, compute_auc, compute_roc
 from weights.scores import Result, load_scored_face
 from weights.verdicts import VERDICT_COLORS, Rule, judge_face, list_people
@@ -21,7 +22,7 @@ MOST_FACES, MOST_VIDEOS = 32, 6  # in a figure
 MOST_PEOPLE = 8  # in a timeline
 
 
-def plot_results(results: Iterable[Result], rule: Rule, path: Path) -> None:
+def plot_results(results: Iterable[Result], weights: Weights, path: Path) -> None:
     """Draw what was scored: overview, histogram and, where both labels occur, ROC curve; faces; timelines.
 
     Up to 32 faces are shown, evenly spaced in the order of scores, of videos and photographs the lowest
@@ -30,6 +31,7 @@ def plot_results(results: Iterable[Result], rule: Rule, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
+    rule = weights.rule
     ranked = sorted((r for r in results if r.score is not None), key=attrgetter("score"))
     if not ranked:
         raise ValueError("no score to draw")
@@ -45,7 +47,7 @@ def plot_results(results: Iterable[Result], rule: Rule, path: Path) -> None:
     if shown:
         few = "" if len(shown) == len(ranked) else f" ({len(shown)} of {len(ranked)})"
         parts[0].suptitle(f"From forged (0) to real (1){few}", fontsize=11)
-        draw_faces(list(parts[0].subplots(rows, columns, squeeze=False).flat), shown)
+        draw_faces(list(parts[0].subplots(rows, columns, squeeze=False).flat), shown, weights.zoom)
         labelled = {r.item.label for r in ranked} >= set(LABELS)
         panels = parts[1].subplots(1, 3 if labelled else 2, squeeze=False)[0]
         draw_overview(panels[0], ranked, rule)
@@ -53,7 +55,7 @@ def plot_results(results: Iterable[Result], rule: Rule, path: Path) -> None:
         if labelled:
             draw_roc(panels[2], ranked)
     for part, result in zip(parts[2 * bool(shown) :], videos, strict=True):
-        draw_video(part, result, rule)
+        draw_video(part, result, weights)
     write_atomically(path, lambda part: figure.savefig(part, dpi=100))
 
 
@@ -76,7 +78,7 @@ def draw_overview(panel: "Axes", ranked: Sequence[Result], rule: Rule) -> None:
     panel.legend(fontsize=8)
 
 
-def draw_faces(cells: Sequence["Axes"], results: Sequence[Result]) -> None:
+def draw_faces(cells: Sequence["Axes"], results: Sequence[Result], zoom: float) -> None:
     """Draw each Result's face crop, or lowest face, with its score and verdict, one per axes.
 
     The remaining axes are switched off.
@@ -85,7 +87,7 @@ def draw_faces(cells: Sequence["Axes"], results: Sequence[Result]) -> None:
         cell.axis("off")
     for cell, result in zip(cells, results, strict=False):
         lowest = min(result.faces, key=attrgetter("score"), default=None)
-        draw_face(cell, result, load_scored_face(result, lowest, "bilinear"))
+        draw_face(cell, result, load_scored_face(result, lowest, "bilinear", zoom))
 
 
 def draw_face(cell: "Axes", result: Result, face: np.ndarray | None) -> None:
@@ -132,14 +134,14 @@ def draw_roc(panel: "Axes", results: Iterable[Result]) -> None:
 # --- scores over time -----------------------------------------------------------------------------
 
 
-def draw_video(figure: "SubFigure", result: Result, rule: Rule) -> None:
+def draw_video(figure: "SubFigure", result: Result, weights: Weights) -> None:
     """Draw a video's scores over time, with its lowest and highest face."""
     panel, *cells = figure.subplots(1, 3, width_ratios=(4, 1, 1))
-    draw_timeline(panel, result, rule)
+    draw_timeline(panel, result, weights.rule)
     for cell, choose, name in zip(cells, (min, max), ("lowest", "highest"), strict=True):
         face = choose(result.faces, key=attrgetter("score"))
-        one = result._replace(score=face.score, verdict=judge_face(face, rule))
-        draw_face(cell, one, load_scored_face(result, face, "bilinear"))
+        one = result._replace(score=face.score, verdict=judge_face(face, weights.rule))
+        draw_face(cell, one, load_scored_face(result, face, "bilinear", weights.zoom))
         cell.set_xlabel(f"{name}, at {face.time:.2f} s", fontsize=8)
 
 

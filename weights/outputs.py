@@ -5,16 +5,16 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline import check_writable
+from pipeline import find_obstacle
 
 FIGURE_SUFFIXES = (".png", ".jpg", ".pdf", ".svg")
-# how a file begins that may be replaced, white space apart
-TABLE, JSON, PAGE = b"path,score", b'{"summary":', b"<!DOCTYPEhtml>"
+BEGINNING = 4096  # bytes, in which a file of ours shows what it is
+CSV, JSON, PAGE = b"path,score,verdict,label", b'"average_score":', b"<title>MesoNet report"
 
 
 def read_csv_target(text: str) -> Path:
     """Return the path of a CSV file to write."""
-    return read_target(text, TABLE, "a table of scores as --csv writes it")
+    return read_target(text, CSV, "a table of scores as --csv writes it")
 
 
 def read_json_target(text: str) -> Path:
@@ -26,20 +26,20 @@ def read_page_target(text: str) -> Path:
     """Return the path of a report to write."""
     if not text.lower().endswith((".html", ".htm")):
         raise ArgumentTypeError(f"{text} must end in .html")
-    return read_target(text, PAGE, "a page")
+    return read_target(text, PAGE, "a report as --report writes it")
 
 
 def read_figure_target(text: str) -> Path:
-    """Return the path of a picture to write."""
+    """Return the path of a picture to write. Any picture of that name is replaced."""
     if not text.lower().endswith(FIGURE_SUFFIXES):
         raise ArgumentTypeError(f"{text} must end in {', '.join(FIGURE_SUFFIXES)}")
-    return read_target(text, b"", "a picture")
+    return read_target(text)
 
 
-def read_target(text: str, start: bytes, kind: str) -> Path:
-    """Return the path of a file to write. Raises argparse's error if something of another kind is there.
+def read_target(text: str, mark: bytes = b"", kind: str = "a picture") -> Path:
+    """Return the path of a file to write. Raises argparse's error if something else is there.
 
-    `start` is how files of this kind begin, white space apart; `kind` names it.
+    `mark` is what files of this kind have near their beginning; an empty file may be replaced too.
     """
     path = Path(text)
     if os.path.isdir(path):
@@ -50,19 +50,18 @@ def read_target(text: str, start: bytes, kind: str) -> Path:
         raise ArgumentTypeError(f"{text} must be a regular file")
     try:
         with open(path, "rb") as file:
-            begins = b"".join(file.read(100).split())
+            beginning = file.read(BEGINNING)
     except OSError as error:
         raise ArgumentTypeError(f"{text}: {error.strerror}") from error
-    if begins and not begins.startswith(start):
+    if beginning and mark not in beginning:
         raise ArgumentTypeError(f"{text} exists and is not {kind}: name another file")
     return path
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise ValueError if an output would overwrite, or lie below, an input or another output; OSError if a
-    folder cannot be written to."""
+    """Raise ValueError if a file cannot be written, or would harm an input or another output."""
+    outputs = list(outputs)
     taken = {os.path.realpath(path): "an input" for path in inputs}
-    folders = {}
     for output in outputs:
         real = os.path.realpath(output)
         if real in taken:
@@ -70,10 +69,11 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
         if os.path.isdir(real):
             raise ValueError(f"{output} is a folder, and a file is to be written there: name another")
         taken[real] = "another output"
-        folders[os.path.dirname(real)] = output
-    for folder, output in folders.items():
-        if blocked := next(
-            (above for above in (folder, *map(str, Path(folder).parents)) if above in taken), ""
-        ):
-            raise ValueError(f"{output} would lie below {blocked}, {taken[blocked]}: name another folder")
-        check_writable(output)
+    for output in outputs:
+        for above in Path(os.path.realpath(output)).parents:
+            if str(above) in taken:
+                raise ValueError(
+                    f"{output} would lie below {above}, {taken[str(above)]}: name another folder"
+                )
+        if obstacle := find_obstacle(output):
+            raise ValueError(f"{output}: {obstacle}")

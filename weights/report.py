@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline import FaceOptions, compute_sha256, printable
+from pipeline import CROP_ZOOM, FaceOptions, compute_sha256, printable
 from weights import Weights
 from weights.metrics import evaluate_results
 from weights.scores import Result, group_by_folder, summarize
@@ -23,6 +23,7 @@ def describe_settings(weights: Weights, options: FaceOptions, align: bool) -> st
             f"{part} (threshold {one.rule.threshold:g})" for part, one in zip(parts, several, strict=True)
         ]
     parts += [f"resizing: {weights.resampling}"]
+    parts += [f"zoom {weights.zoom}"] if weights.zoom != CROP_ZOOM else []
     parts += [f"one frame in {options.every}" if options.every else f"{options.frames} frames a video"]
     if options.start or options.end is not None:
         end = "the end" if options.end is None else f"{options.end:.15g} s"
@@ -42,6 +43,7 @@ def describe_outcome(results: Sequence[Result], weights: Weights, settings: str)
         "threshold": rule.threshold,
         "weights": ", ".join(str(one.path) for one in weights.joined or (weights,)),
         "resampling": weights.resampling,
+        "zoom": weights.zoom,
         "settings": settings,
     }
     images = [r for r in results if r.kind == "image"]

@@ -7,11 +7,20 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from pipeline import Face, Item, Pose, describe_error, write_atomically
+from pipeline import (
+    LARGEST_IMAGE,
+    SMALLEST_IMAGE,
+    Face,
+    Item,
+    Pose,
+    describe_error,
+    printable,
+    write_atomically,
+)
 from weights.scores import Result
 from weights.verdicts import VERDICT_COLORS, Rule, describe_face
 
-LARGEST = 100_000  # pixels: a place in a picture
+LARGEST = LARGEST_IMAGE // SMALLEST_IMAGE  # pixels: of a side of a picture
 BOX = ("left", "top", "right", "bottom")
 # and, of several weights, "score NAME" for each
 COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "frame", "time", "person",
@@ -88,6 +97,8 @@ def read_json(path: Path) -> tuple[dict[str, Result], str]:
         for name, result in results.items():
             if result.kind != "image" and (result.score is None) != (not faces[name]):
                 raise ValueError(f"{name}: a score must come with faces, and faces with a score")
+            if len({face.frame for face in faces[name]}) > max(1, result.frames):
+                raise ValueError(f"{name}: faces in more than {result.frames} frames")
             results[name] = result._replace(faces=tuple(faces[name]))
         return results, content["summary"]["settings"]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
@@ -101,8 +112,8 @@ def _read_result(row: dict[str, Any]) -> Result:
     verdict, kind = row["verdict"], row["kind"]
     if kind not in ("image", "video", "photo") or verdict not in VERDICT_COLORS:
         raise ValueError(f"kind {kind!r}, verdict {verdict!r}")
-    if (score is None) != (verdict in ("no face", "error")):
-        raise ValueError(f"{row['path']}: score {score}, verdict {verdict!r}")
+    if (score is None) != (verdict in ("no face", "error")) or (verdict == "error" and not row["error"]):
+        raise ValueError(f"{row['path']}: score {score}, verdict {verdict!r}, error {row['error']!r}")
     parts = tuple(
         (key.removeprefix("score "), _read_number(value, 0, 1))
         for key, value in row.items()
@@ -112,7 +123,7 @@ def _read_result(row: dict[str, Any]) -> Result:
     item = Item(Path(str(row["path"])), str(row["label"]), "", "")
     # warnings are made anew, see weights.verdicts.decide
     return Result(
-        item, score, verdict, str(row["error"]), kind, frames, (), parts, "", str(row.get("note", ""))
+        item, score, verdict, str(row["error"]), kind, frames, (), parts, "", printable(row.get("note", ""))
     )
 
 
