@@ -48,7 +48,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("file", type=Path, metavar="FILE", help="Keras weights, .weights.h5, .h5 or .hdf5")
     add("--output", type=Path, metavar="FOLDER", help="where to write (default: where the file is)")
     add("--resample", choices=pipeline.RESAMPLING, default="nearest", help=f"filter trained with {default}")
-    add("--zoom", type=pipeline.read_number, default=CROP_ZOOM, metavar="X", help=f"zoom trained with {default}")
+    add("--zoom", type=pipeline.read_number, default=CROP_ZOOM, metavar="X", help=f"trained with {default}")
     add("--threshold", type=float, default=0.5, metavar="P", help=f"a score below it is a deepfake {default}")
     # fmt: on
     arguments = pipeline.parse(parser, argv)
