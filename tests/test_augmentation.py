@@ -206,8 +206,11 @@ def test_blends_are_made_of_real_faces_and_find_their_originals(tmp_path):
             face, blended = (pipeline.read_image(i.path).astype(int) for i in (original, image))
             assert face.shape == blended.shape
             assert 0.2 < np.abs(face - blended).mean() < 40
+            assert pipeline.read_zoom(image.path) == pipeline.read_zoom(original.path) == 1.3
     before = {path: path.read_bytes() for path in (tmp_path / "df").iterdir()}
-    run_main(blend_faces.main, tmp_path)
+    (tmp_path / "real/set-broken-2.png").write_text("no image")
+    done = run_main(blend_faces.main, tmp_path, status=1)
+    assert done.stderr.endswith("real/set-broken-2.png: not an image\n")
     assert before == {path: path.read_bytes() for path in (tmp_path / "df").iterdir()}
     assert "must hold faces named" in run_main(blend_faces.main, tmp_path / "df", status=2).stderr
 

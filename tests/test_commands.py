@@ -14,7 +14,7 @@ from pathlib import Path
 import clips
 import numpy as np
 import pytest
-from conftest import ROOT, make_bad_images, read_rows, run_script
+from conftest import ROOT, load_script, make_bad_images, read_rows, run_script
 from PIL import Image
 
 import pipeline
@@ -377,6 +377,19 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, photo):
     assert (tmp_path / "s.csv").read_text() == ",".join(COLUMNS)
     left = {path.name for path in tmp_path.rglob("*")}
     assert left == {"x.png", "s.csv", "a"}
+
+
+def test_a_table_that_fails_does_not_cost_the_other(tmp_path, photo, monkeypatch):
+    def fail(*_):
+        raise OSError("s.csv: full")
+
+    photo.save(tmp_path / "x.png")
+    monkeypatch.setitem(load_script("deepfakes_images.py").__globals__, "write_csv", fail)
+    done = run_script(
+        "deepfakes_images.py", "x.png", "--csv", "s.csv", "--json", "s.json", cwd=tmp_path, status=1
+    )
+    assert done.stderr.endswith("deepfakes_images.py: s.csv: full\n")
+    assert len(json.loads((tmp_path / "s.json").read_text())["items"]) == 1
 
 
 def test_a_full_disk_while_faces_are_extracted(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 
 import av
 import clips
@@ -30,6 +31,19 @@ def test_scores_are_of_the_faces_extracted(films, tmp_path):
     crops = json.loads((tmp_path / "faces.json").read_text())["items"]
     assert [face["score"] for face in faces] == pytest.approx([crop["score"] for crop in crops], abs=2e-6)
     assert video["score"] == pytest.approx(np.mean([face["score"] for face in faces]), abs=2e-6)
+
+
+def test_crops_that_lost_their_note_are_told(films, tmp_path):
+    extract_video(films / "real/collins.mp4", tmp_path / "faces", pipeline.FaceOptions(frames=3))
+    first, *_ = sorted((tmp_path / "faces").glob("collins-*.png"))
+    noted = run_script("deepfakes_images.py", tmp_path / "faces")
+    assert noted.stderr == ""
+    Image.open(first).save(first)  # Pillow drops comments
+    done = run_script("deepfakes_images.py", tmp_path / "faces")
+    assert done.stderr.startswith("hint: 1 of 3 images are named as extract_faces.py names faces, but do not")
+    assert done.stdout != noted.stdout
+    shutil.copy(first, tmp_path / "photo.png")  # of unknown origin: nothing is missing
+    assert run_script("deepfakes_images.py", tmp_path / "photo.png").stderr == ""
 
 
 def test_the_worst_person_decides(films, tmp_path):

@@ -91,6 +91,7 @@ SCORE = "the score"
         (('"kind": "image"', '"kind": "video"'), "a score must come with faces"),
         (('"kind": "image"', '"kind": ""'), "kind ''"),
         (("bilinear", "nearest"), "was scored with"),
+        (("zoom 0.936", "zoom 0.9"), "was scored with"),
         (('"path"', '"points"'), "not a table of scores"),
     ],
 )

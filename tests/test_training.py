@@ -498,6 +498,13 @@ def test_what_is_wrong_with_the_data_is_told(tmp_path, monkeypatch):
         "--epochs", "1", "--batch-size", "4", "--name", "mine", "--model", "MesoInception4", "--zoom", "0.9"
     )
     assert find_weights("trained/mine").zoom == 0.9
+    assert "training: 4 of 4 real faces do not say how wide they were cut: taken whole" in done.stdout
+    for arguments in (
+        ("--evaluate", "--calibrate", "--weights", "trained/mine"),
+        ("--imitate", "trained/mine"),
+    ):
+        refused = train(*arguments, "--zoom", "1.2", "--output", "other", status=2)
+        assert re.search(r"trained/mine\S*:? needs .*zoom 0\.9, not ", refused.stderr)
     assert "folder fake is taken for df" in done.stdout
     assert re.search(r"warning: 2 videos are in both .*: set1-df1, set1-real1\n", done.stderr)
     assert re.search(r"warning: skipped .*fake/broken\.png: not an image\n", done.stderr)
