@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -47,6 +48,13 @@ Results = dict[str, Result]  # by path
 DEFAULT = "Meso4_DF_F2F"  # weights
 SEARCH = ("frames", "every", "start", "end", "everyone", "min_size")  # arguments that are FaceOptions
 SAVE_EVERY = 10  # seconds
+NOT_SQUARE = "not square: the score of a whole photograph means nothing, see --align"
+LOST_NOTE = "does not say how wide it was cut: seen whole, which shifts the score"
+HINTS = {
+    NOT_SQUARE: "are not square, so they are hardly face crops: --align finds the faces in photographs",
+    LOST_NOTE: "are named as extract_faces.py names faces, but lack its comment on how wide they were cut; other "
+    "programs drop it. They were seen whole, which shifts their scores: extract them again, with --force",
+}
 TARGETS = ("report", "csv", "json", "plot")  # arguments that are files to write
 BAR: dict[str, Any] = {"disable": None, "leave": False, "delay": 1}
 
@@ -134,7 +142,7 @@ def read_known(arguments: Namespace, weights: Weights, settings: str, files: Fil
             arguments.annotate and kind != "image" and not name_copy(arguments.annotate, item, name).exists()
         )
         if result.kind == kind and not missing_copy:
-            known[str(item.path)] = judge_anew(result, weights.rule)._replace(item=item)
+            known[str(item.path)] = judge_anew(result, weights)._replace(item=item)
     return known
 
 
@@ -143,13 +151,14 @@ def is_newer(path: Path, table: Path) -> bool:
     return not path.exists() or path.stat().st_mtime > table.stat().st_mtime
 
 
-def judge_anew(result: Result, rule: Rule) -> Result:
+def judge_anew(result: Result, weights: Weights) -> Result:
     """Return a Result of an earlier run with the verdict that the weights' card gives now."""
     if result.score is None:
         return result
     if result.kind == "image":
-        return warn_of_photograph(result._replace(verdict=verdict_of(result.score, rule.threshold)))
-    score, verdict, warning = decide(result.faces, result.kind, rule)
+        verdict = verdict_of(result.score, weights.rule.threshold)
+        return warn_of_crop(result._replace(verdict=verdict), weights.zoom)
+    score, verdict, warning = decide(result.faces, result.kind, weights.rule)
     return result._replace(score=score, verdict=verdict, warning=warning)
 
 
@@ -183,28 +192,22 @@ def score_images(
         todo, predict, weights.resampling, weights.rule.threshold, names=weights.names, zoom=weights.zoom
     )
     for result in tqdm(found, total=len(todo), unit="image", **BAR):
-        results[str(result.item.path)] = warn_of_photograph(result)
+        results[str(result.item.path)] = warn_of_crop(result, weights.zoom)
         save()
-    if unnoted := pipeline.count_unnoted(todo) if weights.zoom < pipeline.CROP_ZOOM else 0:
-        print(
-            f"hint: {unnoted} of {len(todo)} images are named as extract_faces.py names faces, but do not say "
-            "how wide they were cut, and were taken whole: extract them again, or keep their comments",
-            file=sys.stderr,
-        )
-    odd = sum(bool(results[str(item.path)].warning) for item in todo)
-    if odd:
-        print(
-            f"hint: {odd} of {len(todo)} images are not square, so they are hardly face crops: "
-            "--align finds the faces in photographs",
-            file=sys.stderr,
-        )
+    warned = Counter(results[str(item.path)].warning for item in crops)
+    for warning, hint in HINTS.items():
+        if warned[warning]:
+            print(f"hint: {warned[warning]} of {len(crops)} images {hint}", file=sys.stderr)
 
 
-def warn_of_photograph(result: Result) -> Result:
-    """Return the Result of a face crop with a warning if it can hardly be one."""
-    if result.score is None or pipeline.is_square(result.item.path):
+def warn_of_crop(result: Result, zoom: float) -> Result:
+    """Return the Result of a face crop with a warning if it can hardly be one, or was not seen as meant."""
+    if result.score is None:
         return result
-    return result._replace(warning="not square: the score of a whole photograph means nothing, see --align")
+    if not pipeline.is_square(result.item.path):
+        return result._replace(warning=NOT_SQUARE)
+    lost = zoom < pipeline.CROP_ZOOM and pipeline.has_lost_note(result.item.path)
+    return result._replace(warning=LOST_NOTE if lost else "")
 
 
 def score_videos(
@@ -311,7 +314,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     # fmt: off
     add = parser.add_argument
     add("paths", nargs="*", default=["test_images"], metavar="PATH", help="images, videos and folders of them (default: test_images)")
-    add("--weights", action="append", metavar="FILE", help=f"a name in weights/, or a .tflite, .weights.h5, .h5 or .hdf5 file; of several, each given so, the lowest score counts, and nothing is uncertain (default: {DEFAULT})")
+    add("--weights", action="append", metavar="FILE", help=f"a name in weights/, or a .tflite, .weights.h5, .h5 or .hdf5 file; of several that look at the same part of a crop, each given so, the lowest score counts, and nothing is uncertain (default: {DEFAULT})")
     add("--threshold", type=read_fraction, metavar="P", help="scores below it are called deepfake, all others real; nothing is uncertain (default: as the weights' card says)")
     group = parser.add_argument_group("faces in videos, and in photographs with --align")
     add = group.add_argument

@@ -443,8 +443,8 @@ def resize_face(image: np.ndarray, resampling: str, side: int = IMAGE_SIZE, shar
 def load_face(path: Path, resampling: str, zoom: float = CROP_ZOOM) -> np.ndarray:
     """Return the face crop in a file as uint8 (256, 256, 3) RGB: what is scored and trained on.
 
-    Of a crop that `write_crop` wrote, the network looks at a square `zoom` times as wide as the face. How
-    others were cut nobody knows: they are taken whole.
+    Of a crop that `write_crop` wrote, the network looks at a square `zoom` times as wide as the face. Nobody
+    knows how others were cut: they are taken whole.
     """
     with _open_image(path) as image:
         cut = _parse_zoom(image)
@@ -480,14 +480,12 @@ def write_crop(crop: np.ndarray, path: Path, jpeg: int | None = None, zoom: floa
     Image.fromarray(crop).save(path, "JPEG" if jpeg else "PNG", **options)
 
 
-def count_unnoted(items: Iterable[Item]) -> int:
-    """Return how many images are named as extract_faces.py names faces, but lack the note of `write_crop`."""
-    count = 0
-    for item in items:
-        if EXTRACTED_NAME.fullmatch(item.path.stem):
-            with contextlib.suppress(OSError, ValueError, MemoryError):
-                count += read_zoom(item.path) is None
-    return count
+def has_lost_note(path: Path) -> bool:
+    """Return whether an image is named as extract_faces.py names faces, but lacks `write_crop`'s note."""
+    try:
+        return bool(EXTRACTED_NAME.fullmatch(path.stem)) and read_zoom(path) is None
+    except (OSError, ValueError, MemoryError):
+        return False
 
 
 def load_faces(

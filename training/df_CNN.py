@@ -82,7 +82,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--name", help="of the weights files (default: the model's)")
     add("--resume", action="store_true", default=False, help="go on with the training in --output, by its own recipe")
     add("--evaluate", action="store_true", default=False, help="do not train: evaluate --weights on data/validation, or on what their training held out")
-    add("--calibrate", action="store_true", default=False, help="with --evaluate: store the threshold that does best in the weights' card")
+    add("--calibrate", action="store_true", default=False, help="with --evaluate: find the threshold that does best and, given enough videos, the bounds of 'uncertain', and store them in the weights' card")
     add("--tensorboard", action="store_true", default=False, help="also write logs for TensorBoard")
     # fmt: on
     arguments = pipeline.parse(parser, argv)

@@ -103,8 +103,9 @@ def print_report(results: list[Result], summary: dict[str, Any], weights: Weight
             print(describe_errors(weights.card, "video" if kind == "videos" else "face"), end="")
     names = " and ".join(printable(one.path.name) for one in weights.joined or (weights,))
     lowest = "; the lowest of several scores counts, shifted to this threshold" if weights.joined else ""
+    meant = "{:g} is called a deepfake" if images else "{:g} counts as deepfake in the percentage"
     print(
-        f"{MEANING} Below {summary['threshold']:g} is called a deepfake "
+        f"{MEANING} Below {meant.format(summary['threshold'])} "
         f"({names}, resizing: {weights.resampling}{lowest}).",
         flush=True,
     )

@@ -5,8 +5,8 @@
 For each data set (the first part of names `<dataset>-<video>-<frame>.jpg`) and each kind of forgery in it,
 per image and, where videos have several images, per video, four numbers: the share of forged (df) and of real
 faces told right, their mean (balanced accuracy), and the area under the ROC curve; in brackets the share that
-is uncertain, if the weights' card says what is. "mean" is over the data sets. Filter and thresholds are those
-that belong to the weights.
+is uncertain, if the weights' card says what is. "mean" is over the data sets. Filter, zoom and thresholds are
+those that belong to the weights.
 """
 
 import argparse
