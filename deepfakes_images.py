@@ -38,7 +38,7 @@ from weights.outputs import (
     read_page_target,
 )
 from weights.report import describe_outcome, describe_settings, format_video, name_parts, print_report
-from weights.scores import Result, load_scored_face, score_crops
+from weights.scores import LOST_NOTE, NOT_SQUARE, Result, load_scored_face, score_crops, warn_of_crop
 from weights.table import read_json, write_csv, write_json
 from weights.verdicts import Rule, decide, judge_face, verdict_of
 
@@ -48,9 +48,7 @@ Results = dict[str, Result]  # by path
 DEFAULT = "Meso4_DF_F2F"  # weights
 SEARCH = ("frames", "every", "start", "end", "everyone", "min_size")  # arguments that are FaceOptions
 SAVE_EVERY = 10  # seconds
-NOT_SQUARE = "not square: the score of a whole photograph means nothing, see --align"
-LOST_NOTE = "does not say how wide it was cut: seen whole, which shifts the score"
-HINTS = {
+HINTS = {  # for the warnings of face crops
     NOT_SQUARE: "are not square, so they are hardly face crops: --align finds the faces in photographs",
     LOST_NOTE: "are named as extract_faces.py names faces, but lack its comment on how wide they were cut; other "
     "programs drop it. They were seen whole, which shifts their scores: extract them again, with --force",
@@ -198,16 +196,6 @@ def score_images(
     for warning, hint in HINTS.items():
         if warned[warning]:
             print(f"hint: {warned[warning]} of {len(crops)} images {hint}", file=sys.stderr)
-
-
-def warn_of_crop(result: Result, zoom: float) -> Result:
-    """Return the Result of a face crop with a warning if it can hardly be one, or was not seen as meant."""
-    if result.score is None:
-        return result
-    if not pipeline.is_square(result.item.path):
-        return result._replace(warning=NOT_SQUARE)
-    lost = zoom < pipeline.CROP_ZOOM and pipeline.has_lost_note(result.item.path)
-    return result._replace(warning=LOST_NOTE if lost else "")
 
 
 def score_videos(

@@ -49,6 +49,7 @@ LABEL_ALIASES = {
 }
 IMAGE_SIZE = 256  # pixels, both ways: what the networks take
 CROP_ZOOM = 1.3  # side of a crop / size of its face, as published
+SMALLEST_ZOOM = 0.5  # that weights may look at
 
 
 # --- finding files --------------------------------------------------------------------------------
@@ -1591,10 +1592,8 @@ def _open_part(path: str | Path) -> Iterator[tuple[Path, Path]]:
 
 
 def find_obstacle(path: str | Path) -> str:
-    """Return why no file of this name can be written, or "". Nothing is left of the trial."""
+    """Return why no file of this name can be written, or "". The trial leaves nothing behind."""
     target = Path(os.path.realpath(path))
-    if os.path.islink(target):
-        return "a link to itself"
     folder = next(above for above in target.parents if os.path.lexists(above))
     if not os.path.isdir(folder):
         return f"{folder} is not a folder"

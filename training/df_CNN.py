@@ -122,8 +122,8 @@ def find_fault(arguments: Namespace) -> str:
             f"--split-by-video must be a share below 1, not {arguments.split_by_video:g}",
         ),
         (
-            0.5 <= given["zoom"] <= pipeline.CROP_ZOOM,
-            f"--zoom must be from 0.5 to {pipeline.CROP_ZOOM}, not {given['zoom']}",
+            pipeline.SMALLEST_ZOOM <= given["zoom"] <= pipeline.CROP_ZOOM,
+            f"--zoom must be from {pipeline.SMALLEST_ZOOM} to {pipeline.CROP_ZOOM}, not {given['zoom']}",
         ),
         (given["patience"] >= 0, f"--patience must be at least 0, not {given['patience']}"),
         (0 <= given["average"] < 1, f"--average must be a share below 1, not {given['average']:g}"),

@@ -78,9 +78,9 @@ def make_plan(arguments: Namespace, command: str) -> Plan:
         return kept._replace(data=os.path.abspath(arguments.data)) if arguments.data else kept
     given.setdefault("resample", origins[0].resampling if origins else "nearest")
     given.setdefault("zoom", origins[0].zoom if origins else pipeline.CROP_ZOOM)
-    for origin in origins[-1:] if "imitate" in given else ():
-        if origin.zoom != given["zoom"]:
-            raise ValueError(f"--imitate {origin.path}: needs zoom {origin.zoom}, not {given['zoom']}")
+    teacher = origins[-1] if "imitate" in given else None
+    if teacher and teacher.zoom != given["zoom"]:
+        raise ValueError(f"--imitate {teacher.path}: needs zoom {teacher.zoom}, not {given['zoom']}")
     given.setdefault("name", given.get("model", Recipe().model))
     folder = os.path.abspath(arguments.data or "data")
     return Plan(Recipe(**given), folder, arguments.split_by_video, command)

@@ -21,6 +21,7 @@ from pipeline import (
     IMAGE_SIZE,
     LABELS,
     RESAMPLING,
+    SMALLEST_ZOOM,
     compute_sha256,
     describe_error,
     silence_native_stderr,
@@ -93,8 +94,8 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
         raise ValueError(f"{card_path}: not a card of {path.name} ({error!r}): get both again") from error
     if weights.resampling not in RESAMPLING:
         raise ValueError(f"{card_path}: resampling {weights.resampling!r}, must be one of {[*RESAMPLING]}")
-    if not 0.5 <= weights.zoom <= CROP_ZOOM:
-        raise ValueError(f"{card_path}: zoom {weights.zoom}, must be from 0.5 to {CROP_ZOOM}")
+    if not SMALLEST_ZOOM <= weights.zoom <= CROP_ZOOM:
+        raise ValueError(f"{card_path}: zoom {weights.zoom}, must be from {SMALLEST_ZOOM} to {CROP_ZOOM}")
     for threshold in list_thresholds(weights.rule):
         if not 0 <= threshold <= 1:
             raise ValueError(f"{card_path}: threshold {threshold:g}, must be from 0 to 1")

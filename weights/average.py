@@ -24,10 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     try:
         first, second = (find_weights(name, (".weights.h5",)) for name in arguments.weights)
-        if first.resampling != second.resampling:
-            raise ValueError(f"{second.path}: resampling must be {first.resampling}, not {second.resampling}")
-        if first.zoom != second.zoom:
-            raise ValueError(f"{second.path}: zoom must be {first.zoom}, not {second.zoom}")
+        for name in ("resampling", "zoom"):
+            wanted, found = getattr(first, name), getattr(second, name)
+            if found != wanted:
+                raise ValueError(f"{second.path}: {name} must be {wanted}, not {found}")
         if arguments.name.with_name(arguments.name.name + ".json").exists():
             raise ValueError(f"{arguments.name}.json: is there already: --name another")
         with pipeline.silence_native_stderr():

@@ -60,20 +60,23 @@ def read_target(text: str, mark: bytes = b"", kind: str = "a picture") -> Path:
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise ValueError if a file cannot be written, or would harm an input or another output."""
-    outputs = list(outputs)
     taken = {os.path.realpath(path): "an input" for path in inputs}
+    longest: dict[str, tuple[str, Path]] = {}  # of each folder, the (real path, output) of the longest name
     for output in outputs:
         real = os.path.realpath(output)
         if real in taken:
             raise ValueError(f"{output} would overwrite {taken[real]}: name another file or folder")
         if os.path.isdir(real):
             raise ValueError(f"{output} is a folder, and a file is to be written there: name another")
+        if os.path.islink(real):
+            raise ValueError(f"{output}: a link to itself")
         taken[real] = "another output"
-    for output in outputs:
-        for above in Path(os.path.realpath(output)).parents:
-            if str(above) in taken:
-                raise ValueError(
-                    f"{output} would lie below {above}, {taken[str(above)]}: name another folder"
-                )
+        folder = os.path.dirname(real)
+        if folder not in longest or len(os.fsencode(real)) > len(os.fsencode(longest[folder][0])):
+            longest[folder] = real, output
+    for real, output in longest.values():  # a trial of every output takes seconds where there are thousands
+        for above in map(str, Path(real).parents):
+            if above in taken:
+                raise ValueError(f"{output} would lie below {above}, {taken[above]}: name another folder")
         if obstacle := find_obstacle(output):
             raise ValueError(f"{output}: {obstacle}")

@@ -103,12 +103,11 @@ def print_report(results: list[Result], summary: dict[str, Any], weights: Weight
             print(describe_errors(weights.card, "video" if kind == "videos" else "face"), end="")
     names = " and ".join(printable(one.path.name) for one in weights.joined or (weights,))
     lowest = "; the lowest of several scores counts, shifted to this threshold" if weights.joined else ""
-    meant = "{:g} is called a deepfake" if images else "{:g} counts as deepfake in the percentage"
-    print(
-        f"{MEANING} Below {meant.format(summary['threshold'])} "
-        f"({names}, resizing: {weights.resampling}{lowest}).",
-        flush=True,
-    )
+    threshold = f"{summary['threshold']:g}"
+    called = f"Below {threshold} is called a deepfake"
+    # verdicts on videos and photographs have bounds of their own
+    meant = called if images else f"Scores below {threshold} count as deepfake in the percentage"
+    print(f"{MEANING} {meant} ({names}, resizing: {weights.resampling}{lowest}).", flush=True)
 
 
 def print_summary(found: dict[str, Any], noun: str) -> None:

@@ -20,6 +20,8 @@ from pipeline import (
     Item,
     align_face,
     describe_error,
+    has_lost_note,
+    is_square,
     load_face,
     load_faces,
     read_frames,
@@ -32,6 +34,8 @@ from weights.verdicts import Rule, classify, verdict_of
 
 LARGEST_PHOTO = 50_000_000  # pixels: larger photographs are reduced before faces are searched
 BATCH_SIZE = 32  # faces that the network sees at once
+NOT_SQUARE = "not square: the score of a whole photograph means nothing, see --align"
+LOST_NOTE = "does not say how wide it was cut: seen whole, which shifts the score"
 
 
 class Result(NamedTuple):
@@ -91,6 +95,16 @@ def score_crops(
         if len(faces) == batch_size:
             yield from score_waiting()
     yield from score_waiting()
+
+
+def warn_of_crop(result: Result, zoom: float) -> Result:
+    """Return the Result of a face crop with a warning if it can hardly be one, or was not seen as meant."""
+    if result.score is None:
+        return result
+    if not is_square(result.item.path):
+        return result._replace(warning=NOT_SQUARE)
+    lost = zoom < CROP_ZOOM and has_lost_note(result.item.path)
+    return result._replace(warning=LOST_NOTE if lost else "")
 
 
 def score_faces(
@@ -186,7 +200,7 @@ def load_scored_faces(
                 image = next(read_frames(result.item.path, 1, *near, timeline=timeline)).image
             except (OSError, ValueError):
                 image = None
-        # a face much larger than its picture is an error of a table that was resumed
+        # a face so much larger than its picture comes from a damaged table that was resumed
         if face is None or image is None or face.pose.size > 2 * max(image.shape):
             found.append(None)
         else:
