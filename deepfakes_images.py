@@ -155,7 +155,7 @@ def judge_anew(result: Result, weights: Weights) -> Result:
         return result
     if result.kind == "image":
         verdict = verdict_of(result.score, weights.rule.threshold)
-        return warn_of_crop(result._replace(verdict=verdict), weights.zoom)
+        return warn_of_crop(result._replace(verdict=verdict), weights.view)
     score, verdict, warning = decide(result.faces, result.kind, weights.rule)
     return result._replace(score=score, verdict=verdict, warning=warning)
 
@@ -186,11 +186,9 @@ def score_images(
     crops: list[Item], weights: Weights, predict: Predict, results: Results, save: Callable[[], None]
 ) -> None:
     todo = [item for item in crops if str(item.path) not in results]
-    found = score_crops(
-        todo, predict, weights.resampling, weights.rule.threshold, names=weights.names, zoom=weights.zoom
-    )
+    found = score_crops(todo, predict, weights.view, weights.rule.threshold, names=weights.names)
     for result in tqdm(found, total=len(todo), unit="image", **BAR):
-        results[str(result.item.path)] = warn_of_crop(result, weights.zoom)
+        results[str(result.item.path)] = warn_of_crop(result, weights.view)
         save()
     warned = Counter(results[str(item.path)].warning for item in crops)
     for warning, hint in HINTS.items():
@@ -263,7 +261,7 @@ def explain(folder: Path, files: Files, results: Results, weights: Weights, pred
         if result.score is None:
             continue
         lowest = min(result.faces, key=attrgetter("score"), default=None)
-        face = load_scored_face(result, lowest, weights.resampling, weights.zoom)
+        face = load_scored_face(result, lowest, weights.view)
         if face is None:  # the file is gone
             continue
         score = lowest.score if lowest else result.score

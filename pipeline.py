@@ -428,6 +428,16 @@ def check_size(width: int, height: int) -> None:
         raise ValueError(f"{width}x{height} pixels: must be at most {LARGEST_IMAGE:,} in all")
 
 
+class View(NamedTuple):
+    """How a network looks at a face."""
+
+    resampling: str = "nearest"  # key of RESAMPLING: what brings the face to 256x256
+    zoom: float = CROP_ZOOM  # how wide a square it looks at, in widths of the face
+
+    def __str__(self) -> str:
+        return f"{self.resampling} resizing and zoom {self.zoom}"
+
+
 def resize_face(image: np.ndarray, resampling: str, side: int = IMAGE_SIZE, share: float = 1.0) -> np.ndarray:
     """Return the middle of `image`, `share` of its sides, as uint8 (side, side, 3).
 
@@ -441,15 +451,21 @@ def resize_face(image: np.ndarray, resampling: str, side: int = IMAGE_SIZE, shar
     return np.asarray(Image.fromarray(image).resize((side, side), RESAMPLING[resampling], box))
 
 
-def load_face(path: Path, resampling: str, zoom: float = CROP_ZOOM) -> np.ndarray:
-    """Return the face crop in a file as uint8 (256, 256, 3) RGB: what is scored and trained on.
+def view_face(crop: np.ndarray, view: View, cut: float | None = CROP_ZOOM) -> np.ndarray:
+    """Return what a network sees of a crop: uint8 (256, 256, 3) RGB, the middle of it.
 
-    Of a crop that `write_crop` wrote, the network looks at a square `zoom` times as wide as the face. Nobody
-    knows how others were cut: they are taken whole.
+    `cut` is how wide the crop is, in widths of the face. If nobody knows (None), it is taken whole.
+    """
+    return resize_face(crop, view.resampling, share=min(1, view.zoom / cut) if cut else 1)
+
+
+def load_face(path: Path, view: View) -> np.ndarray:
+    """Return what a network sees of the face crop in a file: what is scored and trained on.
+
+    As `view_face` does; only crops that `write_crop` wrote say how wide they are.
     """
     with _open_image(path) as image:
-        cut = _parse_zoom(image)
-        return resize_face(_decode_image(image, path), resampling, share=min(1, zoom / cut) if cut else 1)
+        return view_face(_decode_image(image, path), view, _parse_zoom(image))
 
 
 def read_zoom(path: Path) -> float | None:
@@ -489,9 +505,7 @@ def has_lost_note(path: Path) -> bool:
         return False
 
 
-def load_faces(
-    items: Iterable[Item], resampling: str, ahead: int = 64, zoom: float = CROP_ZOOM
-) -> Iterator[np.ndarray | Exception]:
+def load_faces(items: Iterable[Item], view: View, ahead: int = 64) -> Iterator[np.ndarray | Exception]:
     """Yield for each Item, in order, its face (see `load_face`) or the error that reading it raised.
 
     Files are decoded in threads, at most `ahead` files ahead.
@@ -499,7 +513,7 @@ def load_faces(
 
     def load(item: Item) -> np.ndarray | Exception:
         try:
-            return load_face(item.path, resampling, zoom)
+            return load_face(item.path, view)
         except (OSError, ValueError, MemoryError) as error:
             return error
 

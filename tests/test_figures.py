@@ -16,6 +16,7 @@ from weights.figures import draw_video
 from weights.scores import Result
 
 WEIGHTS = find_weights("Meso4_DF")
+VIEW = pipeline.View("bilinear")
 
 
 def test_plot_of_videos(films, tmp_path):
@@ -65,7 +66,7 @@ def test_logits_are_those_of_the_network(noise):
 def test_the_map_finds_a_planted_artefact(name, half):
     """Half of a real face is forged: there, not in the other half, more speaks for forged than before."""
     face, forged = (
-        pipeline.load_face(ROOT / f"test_images/{label}/{name}.png", "bilinear") for label in ("real", "df")
+        pipeline.load_face(ROOT / f"test_images/{label}/{name}.png", VIEW) for label in ("real", "df")
     )
     where = {"left": np.s_[:, :128], "right": np.s_[:, 128:], "upper": np.s_[:128], "lower": np.s_[128:]}[
         half
@@ -82,7 +83,7 @@ def test_the_map_finds_a_planted_artefact(name, half):
 
 def test_maps_say_what_is_unusual():
     images = pipeline.find_images([ROOT / "test_images"])
-    faces = {label: np.stack(list(pipeline.load_faces([i for i in images if i.label == label], "bilinear")))
+    faces = {label: np.stack(list(pipeline.load_faces([i for i in images if i.label == label], VIEW)))
              for label in pipeline.LABELS}  # fmt: skip
     predict = load_predictor(WEIGHTS)
     found = measure_normal(faces["real"], predict)

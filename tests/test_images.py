@@ -90,7 +90,7 @@ def test_every_kind_of_image_is_read_as_upright_rgb(tmp_path, photo):
     photo.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
     assert np.abs(pipeline.read_image(tmp_path / "cmyk.jpg") - rgb.astype(int)).mean() < 6
     Image.fromarray(np.zeros((20, 20_000, 3), np.uint8)).save(tmp_path / "wide.png")
-    assert pipeline.load_face(tmp_path / "wide.png", "nearest").shape == (256, 256, 3)
+    assert pipeline.load_face(tmp_path / "wide.png", pipeline.View()).shape == (256, 256, 3)
 
 
 def test_bad_images_raise_one_line(tmp_path, photo):
@@ -123,10 +123,11 @@ def test_a_crop_says_how_wide_it_was_cut(tmp_path, photo, jpeg):
     pixels = pipeline.read_image(tmp_path / "crop")
     assert jpeg or (pixels == crop).all()
     middle = Image.fromarray(pixels).resize((256, 256), Image.Resampling.BILINEAR, (50, 50, 150, 150))
-    whole = pipeline.load_face(tmp_path / "unknown", "bilinear", 0.65)
-    np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop", "bilinear", 0.65), middle)
-    np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop", "bilinear"), whole)
-    np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop", "bilinear", 2), whole)
+    near, wide, wider = (pipeline.View("bilinear", zoom) for zoom in (0.65, 1.3, 2))
+    whole = pipeline.load_face(tmp_path / "unknown", near)
+    np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop", near), middle)
+    np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop", wide), whole)
+    np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop", wider), whole)
 
 
 @pytest.mark.parametrize("zoom", ["9.0", "0.1", "1e9", "1.3 ", "nan", ""])
@@ -140,7 +141,7 @@ def test_loading_ahead_is_bounded_and_in_order(tmp_path, photo):
         photo.resize((20 + i, 20)).save(tmp_path / f"{i:02}.png")
     images = pipeline.find_images([tmp_path])
     taken = []
-    faces = pipeline.load_faces((taken.append(i) or i for i in images), "nearest", ahead=5)
+    faces = pipeline.load_faces((taken.append(i) or i for i in images), pipeline.View(), ahead=5)
     next(faces)
     assert len(taken) == 6
     assert len(list(faces)) == 39

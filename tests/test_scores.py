@@ -18,7 +18,7 @@ def test_scores_do_not_depend_on_batch_size():
     weights = find_weights("Meso4_DF")
     predict = load_predictor(weights)
     by_size = [
-        [s.score for s in score_crops(images, predict, weights.resampling, 0.5, size)] for size in (1, 3, 32)
+        [s.score for s in score_crops(images, predict, weights.view, 0.5, size)] for size in (1, 3, 32)
     ]
     np.testing.assert_allclose(by_size[0], by_size[1], atol=1e-6)
     np.testing.assert_allclose(by_size[0], by_size[2], atol=1e-6)
@@ -39,7 +39,7 @@ def test_judge_and_summarize():
 
 def test_a_score_that_is_no_number_is_an_error():
     images = pipeline.find_images([ROOT / "test_images/real"])
-    scores = list(score_crops(images, lambda x: np.full(len(x), np.nan), "nearest", 0.5))
+    scores = list(score_crops(images, lambda x: np.full(len(x), np.nan), pipeline.View(), 0.5))
     assert {(s.score, s.verdict) for s in scores} == {(None, "error")}
     assert "they gave the score nan" in scores[0].error
 
@@ -61,7 +61,7 @@ def test_a_file_that_vanishes_while_others_are_scored(tmp_path, photo):
     images = pipeline.find_images([tmp_path])
     (tmp_path / "1.png").unlink()
     (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:2000])
-    found = list(score_crops(images, lambda faces: np.ones(len(faces)), "bilinear", 0.5))
+    found = list(score_crops(images, lambda faces: np.ones(len(faces)), pipeline.View("bilinear"), 0.5))
     assert [score.verdict for score in found] == ["real", "error", "error"]
     assert [Path(score.item.path).name for score in found] == ["0.png", "1.png", "2.png"]
 
@@ -71,5 +71,6 @@ def test_a_pose_larger_than_its_picture_is_not_cut_out():
     item = pipeline.Item(ROOT / "test_images/real/obama.png", "", "", "")
     face = pipeline.Face(0, 0.0, (0, 0, 90, 90), pipeline.Pose(128, 128, 100, 0), 0, 9.0, score=0.5)
     result = Result(item, 0.5, "real", "", "photo", 1, (face,))
-    assert load_scored_face(result, face, "bilinear").shape == (256, 256, 3)
-    assert load_scored_face(result, face._replace(pose=pipeline.Pose(0, 0, 100_000, 0)), "bilinear") is None
+    assert load_scored_face(result, face, pipeline.View()).shape == (256, 256, 3)
+    huge = face._replace(pose=pipeline.Pose(0, 0, 100_000, 0))
+    assert load_scored_face(result, huge, pipeline.View()) is None

@@ -196,11 +196,11 @@ def test_training_sees_the_pixels_that_scoring_sees(face_folder):
     """One file through both ways to the network, bit for bit."""
     images, _ = data.list_images(face_folder / "training")
     pipeline.write_crop(pipeline.read_image(images[0].path), images[0].path)
-    for resample, zoom in (("nearest", 1.3), ("bilinear", 1.3), ("bilinear", 0.9)):
-        face_set, failed = data.load_faces(images, resample, face_folder, zoom=zoom)
+    for view in (pipeline.View(), pipeline.View("bilinear"), pipeline.View("bilinear", 0.9)):
+        face_set, failed = data.load_faces(images, view, face_folder)
         assert not failed
         seen = []
-        list(score_crops(images, lambda x: seen.append(x) or np.zeros(len(x)), resample, 0.5, 10, zoom=zoom))  # noqa: B023
+        list(score_crops(images, lambda x: seen.append(x) or np.zeros(len(x)), view, 0.5, 10))  # noqa: B023
         np.testing.assert_array_equal(face_set.faces, np.concatenate(seen))
         order = np.arange(36).reshape(3, 12)
         batches = data.make_batches(face_set, order, np.zeros((3, 12, 8), np.float32))
@@ -211,9 +211,9 @@ def test_training_sees_the_pixels_that_scoring_sees(face_folder):
 
 def test_faces_that_exceed_memory_lie_on_disk(face_folder, monkeypatch, tmp_path):
     images, _ = data.list_images(face_folder / "training")
-    in_memory, _ = data.load_faces(images, "nearest", tmp_path)
+    in_memory, _ = data.load_faces(images, pipeline.View(), tmp_path)
     monkeypatch.setattr(data, "IN_MEMORY", 0)
-    on_disk, _ = data.load_faces(images, "nearest", tmp_path)
+    on_disk, _ = data.load_faces(images, pipeline.View(), tmp_path)
     assert isinstance(on_disk.faces, np.memmap)
     np.testing.assert_array_equal(in_memory.faces, on_disk.faces)
     assert list(tmp_path.iterdir()) == []  # nothing a kill could leave behind
@@ -254,7 +254,7 @@ def test_defaults_are_the_papers():
 @pytest.mark.parametrize(("name", "kept"), [("Meso4", 224 + 16 + 1608 + 16), ("MesoInception4", None)])
 def test_frozen_blocks_keep_their_weights(face_folder, name, kept):
     images, _ = data.list_images(face_folder / "training")
-    face_set, _ = data.load_faces(images, "nearest", face_folder)
+    face_set, _ = data.load_faces(images, pipeline.View(), face_folder)
     network = trainer.Trainer(Recipe(model=name, steps=3, batch_size=8, freeze=2), trainer.choose_strategy())
     total = sum(np.prod(w.shape) for w in network.scorer.model.trainable_weights)
     trainable = sum(np.prod(w.shape) for w in network.model.trainable_weights)
@@ -282,7 +282,7 @@ def test_persons_of_a_video_are_one_video(tmp_path):
 def test_blocks_are_imitated_and_the_head_is_taken_over():
     teacher = load_classifier(ROOT / "weights/Meso4_DF")
     images = pipeline.find_images([ROOT / "test_images"])
-    face_set, _ = data.load_faces(images * 16, "bilinear", ".")
+    face_set, _ = data.load_faces(images * 16, pipeline.View("bilinear"), ".")
     recipe = Recipe("MesoInception4", steps=200, batch_size=8, learning_rate=3e-3,
                             imitate=str(ROOT / "weights/Meso4_DF.weights.h5"))  # fmt: skip
     network = trainer.Trainer(recipe, trainer.choose_strategy())
@@ -367,8 +367,10 @@ def test_evaluate_alone_repeats_the_cards_figures(face_folder, trained, tmp_path
 
 def test_it_learns(face_folder):
     images, _ = data.list_images(face_folder / "training")
-    face_set, _ = data.load_faces(images, "nearest", face_folder)
-    validation, _ = data.load_faces(data.list_images(face_folder / "validation")[0], "nearest", face_folder)
+    face_set, _ = data.load_faces(images, pipeline.View(), face_folder)
+    validation, _ = data.load_faces(
+        data.list_images(face_folder / "validation")[0], pipeline.View(), face_folder
+    )
     network = trainer.Trainer(Recipe(steps=40, batch_size=8, schedule="cosine"), trainer.choose_strategy())
     losses = [network.train_epoch(face_set, epoch)[0] for epoch in range(8)]
     assert losses[-1] < losses[0] / 2
@@ -439,7 +441,7 @@ def test_a_damaged_last_checkpoint_costs_an_epoch(trained, tmp_path):
 
 
 def test_the_average_is_of_all_weights_and_begins_quickly(face_folder):
-    face_set, _ = data.load_faces(data.list_images(face_folder / "training")[0], "nearest", face_folder)
+    face_set, _ = data.load_faces(data.list_images(face_folder / "training")[0], pipeline.View(), face_folder)
     networks = [trainer.Trainer(Recipe(steps=n, batch_size=8, average=share), trainer.choose_strategy())
                 for n, share in ((1, 0.999), (2, 0.999), (2, 0.15))]  # fmt: skip
     start = networks[0].model.get_weights()
@@ -497,7 +499,7 @@ def test_what_is_wrong_with_the_data_is_told(tmp_path, monkeypatch):
     done = train(
         "--epochs", "1", "--batch-size", "4", "--name", "mine", "--model", "MesoInception4", "--zoom", "0.9"
     )
-    assert find_weights("trained/mine").zoom == 0.9
+    assert find_weights("trained/mine").view.zoom == 0.9
     assert "training: 4 of 4 real faces do not say how wide they were cut: taken whole" in done.stdout
     for arguments in (
         ("--evaluate", "--calibrate", "--weights", "trained/mine"),
@@ -562,6 +564,8 @@ def test_usage_errors_are_one_line(face_folder, tmp_path):
                                "validation/df and validation/real"),
         (("--data", face_folder, "--output", tmp_path / "file" / "x"), "Not a directory"),
         (("--data", face_folder, "--output", tmp_path / "new", "--weights", "none"), "none: no such weights"),
+        (("--data", face_folder, "--output", tmp_path / "new", "--pairs", "--shares", "x=2"),
+         "--shares x: no such data set in training; there are: "),
     ):  # fmt: skip
         done = train(*arguments, status=2)
         assert re.search(reason, done.stderr)
@@ -570,7 +574,7 @@ def test_usage_errors_are_one_line(face_folder, tmp_path):
         "--evaluate", "--evaluate --weights Meso4_DF --split-by-video 0.1", "--steps 0", "--learning-rate -1",
         "--split-by-video 1", "--average 1", "--degrade -1", "--freeze 5", "--name a/b", "--seed -1",
         "--calibrate", "--patience -1", "--evaluate --weights Meso4_DF --resume",
-        f"--output {ROOT}/README.md",
+        f"--output {ROOT}/README.md", "--shares set0=2", "--pairs --shares set0", "--pairs --shares set0=-1",
     ):  # fmt: skip
         train(*wrong.split(), status=2)
     assert not (tmp_path / "new").exists()
@@ -720,7 +724,7 @@ def test_tensorboard_logs(face_folder, tmp_path):
 # In float64, where the order of sums does not show, without dropout, whose draws differ.
 COMPARE = """
 import sys; sys.path.insert(0, {root!r})
-import classifiers, numpy as np, keras
+import classifiers, numpy as np, keras, pipeline
 keras.config.set_floatx("float64")
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
@@ -728,7 +732,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from training import data, trainer
 keras.layers.Dropout.call = lambda self, x, training=False: x
 images, _ = data.list_images({folder!r})
-face_set, _ = data.load_faces(images, "nearest", ".")
+face_set, _ = data.load_faces(images, pipeline.View(), ".")
 recipe = trainer.Recipe(batch_size=4, steps=2)
 imitating = recipe._replace(model="MesoInception4", imitate={teacher!r})
 strategies = trainer.choose_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

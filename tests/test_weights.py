@@ -34,7 +34,7 @@ def test_shipped_weights_give_their_golden_scores(name):
     weights = find_weights(name)
     images = pipeline.find_images([ROOT / "test_images"])
     predict = load_predictor(weights)
-    scores = list(score_crops(images, predict, weights.resampling, weights.rule.threshold, zoom=weights.zoom))
+    scores = list(score_crops(images, predict, weights.view, weights.rule.threshold))
     assert [s.score for s in scores] == pytest.approx(GOLDEN[name], abs=1e-4)
     if name == "Meso4_DF_F2F":  # the default
         assert all((s.verdict == "real") == (s.item.label == "real") for s in scores)
@@ -64,14 +64,14 @@ def fresh(tmp_path_factory):
 def test_card_goes_with_its_files(fresh):
     for name in ("net", "net.tflite", "net.weights.h5"):
         weights = find_weights(fresh / name)
-        assert weights[1:4] == ("Meso4", "bilinear", Rule(0.25, 0.25))
+        assert weights[1:4] == ("Meso4", pipeline.View("bilinear"), Rule(0.25, 0.25))
     assert find_weights(fresh / "net").path.name == "net.tflite"
 
 
 def test_without_card_only_keras_weights_are_used_as_published(tmp_path, fresh):
     for name, as_name in (("net.weights.h5", "mine.weights.h5"), ("net.weights.h5", "mine.h5")):
         (tmp_path / as_name).write_bytes((fresh / name).read_bytes())
-        assert find_weights(tmp_path / as_name)[1:] == ("", "nearest", Rule(), (), {}, 1.3)
+        assert find_weights(tmp_path / as_name)[1:] == ("", pipeline.View("nearest", 1.3), Rule(), (), {})
     (tmp_path / "lite.tflite").write_bytes((fresh / "net.tflite").read_bytes())
     with pytest.raises(FileNotFoundError, match=r"lite\.tflite: its card lite\.json is missing"):
         find_weights(tmp_path / "lite")
@@ -112,8 +112,7 @@ def test_convert(shared, tmp_path):
     names = ["MesoInception_F2F.json", "MesoInception_F2F.tflite", "MesoInception_F2F.weights.h5"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     converted = find_weights(tmp_path / "MesoInception_F2F")
-    assert converted[1:4] == ("MesoInception4", "nearest", Rule(0.4, 0.4))
-    assert converted.zoom == 0.9
+    assert converted[1:4] == ("MesoInception4", pipeline.View("nearest", 0.9), Rule(0.4, 0.4))
 
 
 def test_convert_overwrites_no_card(fresh):
@@ -254,7 +253,7 @@ def test_joined_weights_give_a_score_each(noise):
         alone = shift_scores(load_predictor(one)(noise), one.rule.threshold)
         np.testing.assert_allclose(found[:, column], alone, atol=1e-6)
     assert join_weights(several[:1]) is several[0]
-    with pytest.raises(ValueError, match=r"needs bilinear resizing, .* nearest: .* must need the same"):
-        join_weights([several[0], several[1]._replace(resampling="nearest")])
-    with pytest.raises(ValueError, match=r"needs zoom 1\.3, .* 0\.9: .* must need the same"):
-        join_weights([several[0], several[1]._replace(zoom=0.9)])
+    for view in (pipeline.View("nearest"), pipeline.View("bilinear", 0.9)):
+        reason = rf"needs bilinear resizing and zoom 1\.3, .* {view}: .* must need the same"
+        with pytest.raises(ValueError, match=reason):
+            join_weights([several[0], several[1]._replace(view=view)])

@@ -25,8 +25,7 @@ def make_card(plan: Plan, training: data.FaceSet, validation: data.FaceSet) -> d
     recipe = recipe._replace(weights=shorten_path(recipe.weights), imitate=shorten_path(recipe.imitate))
     return {
         **start_card(recipe.model),
-        "resampling": recipe.resample,
-        "zoom": recipe.zoom,
+        **recipe.view._asdict(),
         "threshold": 0.5,
         "trained_on": data.count_faces(training.images),
         "validated_on": data.count_faces(validation.images),

@@ -128,11 +128,7 @@ def split_by_video(images: Sequence[Item], fraction: float, seed: int) -> tuple[
 
 
 def load_faces(
-    images: Sequence[Item],
-    resampling: str,
-    scratch: str | Path,
-    watch: pipeline.Watch[Item] = iter,
-    zoom: float = pipeline.CROP_ZOOM,
+    images: Sequence[Item], view: pipeline.View, scratch: str | Path, watch: pipeline.Watch[Item] = iter
 ) -> tuple[FaceSet, list[tuple[Path, str]]]:
     """Return (FaceSet of the images that can be read, [(path, reason)] of the others).
 
@@ -146,9 +142,7 @@ def load_faces(
     kept: list[Item] = []
     failed: list[tuple[Path, str]] = []
     with tempfile.TemporaryFile(dir=scratch) if on_disk else contextlib.nullcontext() as file:
-        for image, face in zip(
-            watch(images), pipeline.load_faces(images, resampling, zoom=zoom), strict=True
-        ):
+        for image, face in zip(watch(images), pipeline.load_faces(images, view), strict=True):
             if isinstance(face, Exception):
                 failed.append((image.path, pipeline.describe_error(face)))
                 continue

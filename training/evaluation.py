@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 import pipeline
-from pipeline import Item
+from pipeline import Item, View
 from training import calibration, data
 from weights import WEIGHTS_FOLDER, Predict, find_weights, load_predictor, name_card
 from weights.evidence import measure_normal
@@ -35,31 +35,29 @@ def evaluate(arguments: Namespace) -> None:
     if output is None:  # beside the weights; but the program's own folder is not for results
         output = Path("trained") if beside.resolve() == WEIGHTS_FOLDER.resolve() else beside
     output.mkdir(parents=True, exist_ok=True)
-    resample = getattr(arguments, "resample", weights.resampling)
-    zoom = getattr(arguments, "zoom", weights.zoom)
-    if arguments.calibrate and (resample, zoom) != (weights.resampling, weights.zoom):
-        raise ValueError(
-            f"--calibrate: {weights.path} needs {weights.resampling} resizing and zoom {weights.zoom}, "
-            f"not {resample} and {zoom}"
-        )
-    face_set = load_data(images, resample, zoom, output, "validation")
+    view = View(
+        getattr(arguments, "resample", weights.view.resampling), getattr(arguments, "zoom", weights.view.zoom)
+    )
+    if arguments.calibrate and view != weights.view:
+        raise ValueError(f"--calibrate: {weights.path} needs {weights.view}, not {view}")
+    face_set = load_data(images, view, output, "validation")
     predict = load_predictor(weights)
     parts = [predict(face_set.faces[i : i + BATCH]) for i in range(0, len(face_set.faces), BATCH)]
     scores, rule = np.concatenate(parts), weights.rule
     if arguments.calibrate:
         rule = calibrate(weights.path, face_set, scores, predict)
     figure = name_figure(output, weights.path)
-    report(label_scores(face_set.images, scores, rule.threshold), rule, zoom, figure)
+    report(label_scores(face_set.images, scores, rule.threshold), rule, view, figure)
     print(f"wrote {figure}")
 
 
-def load_data(images: Sequence[Item], resample: str, zoom: float, scratch: Path, name: str) -> data.FaceSet:
+def load_data(images: Sequence[Item], view: View, scratch: Path, name: str) -> data.FaceSet:
     """Return the FaceSet of the images that can be read; report the others, and count."""
     watch = functools.partial(tqdm, desc=f"reading {name}", unit="image", disable=None, delay=1, leave=False)
-    face_set, failed = data.load_faces(images, resample, scratch, watch, zoom)
+    face_set, failed = data.load_faces(images, view, scratch, watch)
     for path, reason in failed:
         warn(f"skipped {path}: {reason}")
-    for label in pipeline.LABELS if zoom < pipeline.CROP_ZOOM else ():
+    for label in pipeline.LABELS if view.zoom < pipeline.CROP_ZOOM else ():
         own = [image for image in face_set.images if image.label == label]
         whole = sum(pipeline.read_zoom(image.path) is None for image in own)
         print(f"{name}: {whole} of {len(own)} {label} faces do not say how wide they were cut: taken whole")
@@ -149,7 +147,7 @@ def find_faults(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:
     return [f"AUC {auc:.3f} is below 0.5, worse than chance", *faults] if auc < 0.5 else faults
 
 
-def report(scores: Sequence[Result], rule: Rule, zoom: float, figure: Path) -> None:
+def report(scores: Sequence[Result], rule: Rule, view: View, figure: Path) -> None:
     """Print the figures per dataset, image and video level, and draw them."""
     from training import figures
 
@@ -160,7 +158,7 @@ def report(scores: Sequence[Result], rule: Rule, zoom: float, figure: Path) -> N
         for level, found in levels.items():
             print(format_row(dataset, level, found, width))
     print(f"A score says how real a face looks: 1 = real, 0 = df; below {rule.threshold:g} is called df.")
-    figures.draw_evaluation(scores, rule.threshold, zoom, figure)
+    figures.draw_evaluation(scores, rule.threshold, view, figure)
 
 
 def format_row(dataset: str, level: str, found: dict[str, Any], width: int) -> str:

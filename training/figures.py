@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import pipeline
-from pipeline import printable
+from pipeline import View, printable
 from weights.figures import draw_faces, draw_histogram, draw_roc
 from weights.metrics import collect_labelled
 from weights.scores import Result
@@ -48,7 +48,7 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     pipeline.write_atomically(path, lambda part: figure.savefig(part, dpi=110))
 
 
-def draw_evaluation(scores: Sequence[Result], threshold: float, zoom: float, path: Path) -> None:
+def draw_evaluation(scores: Sequence[Result], threshold: float, view: View, path: Path) -> None:
     """Draw labelled Results: ROC, histogram, confusion per image and per video, worst faces."""
     figure = Figure(figsize=(12, 9.5), layout="constrained")
     upper, lower = figure.subfigures(2, squeeze=False, height_ratios=(4, 5)).flat
@@ -61,7 +61,7 @@ def draw_evaluation(scores: Sequence[Result], threshold: float, zoom: float, pat
     worst = pick_worst(scores, threshold)
     lower.suptitle("Most wrongly classified" if worst else "None wrongly classified", fontsize=11)
     cells = list(lower.subplots(2, WORST // 2).flat)
-    draw_faces(cells, worst, zoom)
+    draw_faces(cells, worst, view)
     for cell, result in zip(cells, worst, strict=False):  # where to find it
         shown = printable("/".join(result.item.path.parts[-2:]))
         cell.set_xlabel(f"{result.item.label}: {shown}", fontsize=6, wrap=True)

@@ -1,5 +1,6 @@
 """The recipe of a training: from flags, and in the output folder. TensorFlow is not imported."""
 
+import argparse
 import json
 import os
 import shlex
@@ -25,6 +26,8 @@ class Recipe(NamedTuple):
     loss: str = "mse"
     balance: bool = False
     pairs: bool = False  # forged faces together with their originals
+    # {data set: how often it is drawn, where the others are drawn once}; never changed
+    shares: dict[str, float] = {}  # noqa: RUF012
     degrade: float = 0.0  # strength of augmentation.degrade
     average: float = 0.0  # share that the moving average of the weights keeps at a step; 0 = no average
     seed: int = 0
@@ -36,6 +39,10 @@ class Recipe(NamedTuple):
     imitate: str = ""  # weights of the other network, to give what its first blocks give
     name: str = "Meso4"  # of the weights files
     faces: str = ""  # fingerprint of the list of faces, so that a training is resumed on its own
+
+    @property
+    def view(self) -> pipeline.View:
+        return pipeline.View(self.resample, self.zoom)
 
 
 class Plan(NamedTuple):
@@ -75,6 +82,17 @@ def check_agreement(recipe: Recipe, given: dict[str, Any], where: Path) -> None:
                 f"{where}: was trained with {name} {found}, not {value}: "
                 "resume without that flag, or train in another folder"
             )
+
+
+def read_shares(text: str) -> dict[str, float]:
+    """Return {data set: share} from `dfdc=0.5,ffpp=2`. Raises argparse's error if it is anything else."""
+    shares = {}
+    for word in text.split(","):
+        dataset, _, number = word.partition("=")
+        shares[dataset] = pipeline.read_number(number)
+        if not dataset or shares[dataset] < 0:
+            raise argparse.ArgumentTypeError(f"must be SET=SHARE, dfdc=0.5 say, not {word}")
+    return shares
 
 
 def collect_given(arguments: Namespace) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pipeline import (
     LABELS,
     RESAMPLING,
     SMALLEST_ZOOM,
+    View,
     compute_sha256,
     describe_error,
     silence_native_stderr,
@@ -39,11 +40,10 @@ class Weights(NamedTuple):
 
     path: Path
     network: str  # "Meso4", "MesoInception4", or "" where no card tells
-    resampling: str  # key of RESAMPLING
+    view: View  # how it looks at a face
     rule: Rule = Rule()  # how scores become verdicts
     joined: tuple["Weights", ...] = ()  # see `join_weights`
     card: dict[str, Any] = {}  # noqa: RUF012  (all that the card holds, {} without one; never changed)
-    zoom: float = CROP_ZOOM  # how wide a square the network looks at, in widths of the face
 
     @property
     def names(self) -> list[str]:
@@ -79,23 +79,23 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
     card_path = name_card(path)
     plain = not path.name.endswith((".tflite", ".weights.h5"))
     if plain or (path.suffix == ".h5" and not card_path.is_file()):
-        return Weights(path, "", "nearest")
+        return Weights(path, "", View())
     if not card_path.is_file():
         raise FileNotFoundError(f"{path}: its card {card_path.name} is missing: copy it along")
     try:
         card = json.loads(card_path.read_bytes())
-        network, resampling, zoom = card["network"], card["resampling"], card.get("zoom", CROP_ZOOM)
-        weights = Weights(path, str(network), str(resampling), read_rule(card), card=card, zoom=float(zoom))
+        view = View(str(card["resampling"]), float(card.get("zoom", CROP_ZOOM)))
+        weights = Weights(path, str(card["network"]), view, read_rule(card), card=card)
         digest = card["sha256"][path.name]
         if maps := card.get("maps"):
             np.array(maps["normal"], float).reshape(15, 15)
             float(maps["limit"]), float(maps["usual"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{card_path}: not a card of {path.name} ({error!r}): get both again") from error
-    if weights.resampling not in RESAMPLING:
-        raise ValueError(f"{card_path}: resampling {weights.resampling!r}, must be one of {[*RESAMPLING]}")
-    if not SMALLEST_ZOOM <= weights.zoom <= CROP_ZOOM:
-        raise ValueError(f"{card_path}: zoom {weights.zoom}, must be from {SMALLEST_ZOOM} to {CROP_ZOOM}")
+    if view.resampling not in RESAMPLING:
+        raise ValueError(f"{card_path}: resampling {view.resampling!r}, must be one of {[*RESAMPLING]}")
+    if not SMALLEST_ZOOM <= view.zoom <= CROP_ZOOM:
+        raise ValueError(f"{card_path}: zoom {view.zoom}, must be from {SMALLEST_ZOOM} to {CROP_ZOOM}")
     for threshold in list_thresholds(weights.rule):
         if not 0 <= threshold <= 1:
             raise ValueError(f"{card_path}: threshold {threshold:g}, must be from 0 to 1")
@@ -114,17 +114,12 @@ def join_weights(several: Sequence[Weights]) -> Weights:
     if len(several) == 1:
         return first
     for other in several:
-        if other.resampling != first.resampling:
+        if other.view != first.view:
             raise ValueError(
-                f"{first.path.name} needs {first.resampling} resizing, {other.path.name} {other.resampling}: "
+                f"{first.path.name} needs {first.view}, {other.path.name} {other.view}: "
                 "weights scored together must need the same"
             )
-        if other.zoom != first.zoom:
-            raise ValueError(
-                f"{first.path} needs zoom {first.zoom}, {other.path} {other.zoom}: "
-                "weights scored together must need the same"
-            )
-    joined = Weights(Path(), "", first.resampling, joined=tuple(several), zoom=first.zoom)
+    joined = Weights(Path(), "", first.view, joined=tuple(several))
     if len(set(joined.names)) < len(several):
         raise ValueError(f"weights scored together must have different names, not {', '.join(joined.names)}")
     return joined

@@ -24,10 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     try:
         first, second = (find_weights(name, (".weights.h5",)) for name in arguments.weights)
-        for name in ("resampling", "zoom"):
-            wanted, found = getattr(first, name), getattr(second, name)
-            if found != wanted:
-                raise ValueError(f"{second.path}: {name} must be {wanted}, not {found}")
+        if second.view != first.view:
+            raise ValueError(f"{second.path}: must need {first.view}, not {second.view}")
         if arguments.name.with_name(arguments.name.name + ".json").exists():
             raise ValueError(f"{arguments.name}.json: is there already: --name another")
         with pipeline.silence_native_stderr():
@@ -42,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         average.model.set_weights([(1 - share) * one + share * two for one, two in pairs])
         cards = [json.loads(name_card(weights.path).read_bytes()) for weights in (first, second)]
         card = {
-            "resampling": first.resampling,
-            "zoom": first.zoom,
+            **first.view._asdict(),
             "threshold": 0.5,
             "trained_on": cards[1].get("trained_on"),
             "average_of": [

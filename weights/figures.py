@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import LABELS, printable, write_atomically
+from pipeline import LABELS, View, printable, write_atomically
 from weights import Weights
 from weights.metrics import collect_labelled, compute_auc, compute_roc
 from weights.scores import Result, load_scored_face
@@ -47,7 +47,7 @@ def plot_results(results: Iterable[Result], weights: Weights, path: Path) -> Non
     if shown:
         few = "" if len(shown) == len(ranked) else f" ({len(shown)} of {len(ranked)})"
         parts[0].suptitle(f"From forged (0) to real (1){few}", fontsize=11)
-        draw_faces(list(parts[0].subplots(rows, columns, squeeze=False).flat), shown, weights.zoom)
+        draw_faces(list(parts[0].subplots(rows, columns, squeeze=False).flat), shown, weights.view)
         labelled = {r.item.label for r in ranked} >= set(LABELS)
         panels = parts[1].subplots(1, 3 if labelled else 2, squeeze=False)[0]
         draw_overview(panels[0], ranked, rule)
@@ -78,7 +78,7 @@ def draw_overview(panel: "Axes", ranked: Sequence[Result], rule: Rule) -> None:
     panel.legend(fontsize=8)
 
 
-def draw_faces(cells: Sequence["Axes"], results: Sequence[Result], zoom: float) -> None:
+def draw_faces(cells: Sequence["Axes"], results: Sequence[Result], view: View) -> None:
     """Draw each Result's face crop, or lowest face, with its score and verdict, one per axes.
 
     The remaining axes are switched off.
@@ -87,7 +87,7 @@ def draw_faces(cells: Sequence["Axes"], results: Sequence[Result], zoom: float) 
         cell.axis("off")
     for cell, result in zip(cells, results, strict=False):
         lowest = min(result.faces, key=attrgetter("score"), default=None)
-        draw_face(cell, result, load_scored_face(result, lowest, "bilinear", zoom))
+        draw_face(cell, result, load_scored_face(result, lowest, view))
 
 
 def draw_face(cell: "Axes", result: Result, face: np.ndarray | None) -> None:
@@ -141,7 +141,7 @@ def draw_video(figure: "SubFigure", result: Result, weights: Weights) -> None:
     for cell, choose, name in zip(cells, (min, max), ("lowest", "highest"), strict=True):
         face = choose(result.faces, key=attrgetter("score"))
         one = result._replace(score=face.score, verdict=judge_face(face, weights.rule))
-        draw_face(cell, one, load_scored_face(result, face, "bilinear", weights.zoom))
+        draw_face(cell, one, load_scored_face(result, face, weights.view))
         cell.set_xlabel(f"{name}, at {face.time:.2f} s", fontsize=8)
 
 

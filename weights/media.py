@@ -64,7 +64,7 @@ def score_file(
             found = find_faces(sample_frames(item.path, options, threads, timeline), options)
         else:
             found = find_faces_in_photo(item.path, options)
-        sampled, faces = score_faces(watch(found), predict, weights.resampling, weights.zoom)
+        sampled, faces = score_faces(watch(found), predict, weights.view)
         faces, scores, (score, verdict, warning) = decide_by_lowest(faces, kind, weights.rule)
         parts = tuple(zip(weights.names, scores, strict=False))
         result = Result(item, score, verdict, "", kind, len(sampled), faces, parts, warning, others)

@@ -122,7 +122,7 @@ def picture_faces(result: Result, weights: Weights) -> Iterator[tuple[str, np.nd
     if len(faces) > 1:
         names[len(faces) - 1] = "highest"
     chosen = [faces[place] for place in names]
-    loaded = load_scored_faces(result, chosen, weights.resampling, weights.zoom)
+    loaded = load_scored_faces(result, chosen, weights.view)
     for name, face, image in zip(names.values(), chosen, loaded, strict=False):
         caption = f"{face.score:.3f}" if face else ""
         if len(chosen) > 1:

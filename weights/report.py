@@ -22,8 +22,8 @@ def describe_settings(weights: Weights, options: FaceOptions, align: bool) -> st
         parts = [
             f"{part} (threshold {one.rule.threshold:g})" for part, one in zip(parts, several, strict=True)
         ]
-    parts += [f"resizing: {weights.resampling}"]
-    parts += [f"zoom {weights.zoom}"] if weights.zoom != CROP_ZOOM else []
+    parts += [f"resizing: {weights.view.resampling}"]
+    parts += [f"zoom {weights.view.zoom}"] if weights.view.zoom != CROP_ZOOM else []
     parts += [f"one frame in {options.every}" if options.every else f"{options.frames} frames a video"]
     if options.start or options.end is not None:
         end = "the end" if options.end is None else f"{options.end:.15g} s"
@@ -42,8 +42,7 @@ def describe_outcome(results: Sequence[Result], weights: Weights, settings: str)
     summary = summarize(results, rule) | {
         "threshold": rule.threshold,
         "weights": ", ".join(str(one.path) for one in weights.joined or (weights,)),
-        "resampling": weights.resampling,
-        "zoom": weights.zoom,
+        **weights.view._asdict(),
         "settings": settings,
     }
     images = [r for r in results if r.kind == "image"]
@@ -107,7 +106,7 @@ def print_report(results: list[Result], summary: dict[str, Any], weights: Weight
     called = f"Below {threshold} is called a deepfake"
     # verdicts on videos and photographs have bounds of their own
     meant = called if images else f"Scores below {threshold} count as deepfake in the percentage"
-    print(f"{MEANING} {meant} ({names}, resizing: {weights.resampling}{lowest}).", flush=True)
+    print(f"{MEANING} {meant} ({names}, resizing: {weights.view.resampling}{lowest}).", flush=True)
 
 
 def print_summary(found: dict[str, Any], noun: str) -> None:

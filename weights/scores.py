@@ -18,6 +18,7 @@ from pipeline import (
     Face,
     FoundFaces,
     Item,
+    View,
     align_face,
     describe_error,
     has_lost_note,
@@ -27,7 +28,7 @@ from pipeline import (
     read_frames,
     read_image,
     read_timeline,
-    resize_face,
+    view_face,
 )
 from weights import Predict
 from weights.verdicts import Rule, classify, verdict_of
@@ -60,11 +61,10 @@ class Result(NamedTuple):
 def score_crops(
     items: Sequence[Item],
     predict: Predict,
-    resampling: str,
+    view: View,
     threshold: float,
     batch_size: int = BATCH_SIZE,
     names: Sequence[str] = (),
-    zoom: float = CROP_ZOOM,
 ) -> Iterator[Result]:
     """Yield the Result of each face crop, in order. Images are decoded in threads meanwhile.
 
@@ -86,7 +86,7 @@ def score_crops(
         waiting.clear()
         faces.clear()
 
-    for item, face in zip(items, load_faces(items, resampling, 2 * batch_size, zoom), strict=True):
+    for item, face in zip(items, load_faces(items, view, 2 * batch_size), strict=True):
         if isinstance(face, Exception):
             waiting.append((item, describe_error(face)))
         else:
@@ -97,18 +97,18 @@ def score_crops(
     yield from score_waiting()
 
 
-def warn_of_crop(result: Result, zoom: float) -> Result:
+def warn_of_crop(result: Result, view: View) -> Result:
     """Return the Result of a face crop with a warning if it can hardly be one, or was not seen as meant."""
     if result.score is None:
         return result
     if not is_square(result.item.path):
         return result._replace(warning=NOT_SQUARE)
-    lost = zoom < CROP_ZOOM and has_lost_note(result.item.path)
+    lost = view.zoom < CROP_ZOOM and has_lost_note(result.item.path)
     return result._replace(warning=LOST_NOTE if lost else "")
 
 
 def score_faces(
-    found: Iterable[FoundFaces], predict: Predict, resampling: str, zoom: float = CROP_ZOOM
+    found: Iterable[FoundFaces], predict: Predict, view: View
 ) -> tuple[list[int], tuple[Face, ...]]:
     """Return (indices of the frames, scored Faces) of what `pipeline.find_faces` yields.
 
@@ -121,8 +121,7 @@ def score_faces(
 
     def score_batch() -> None:
         batch = waiting[:BATCH_SIZE]
-        seen = [resize_face(face.crop, resampling, share=zoom / CROP_ZOOM) for face in batch]
-        scores = predict(np.stack(seen))
+        scores = predict(np.stack([view_face(face.crop, view) for face in batch]))
         if not np.isfinite(scores).all():
             raise ValueError("the weights are unusable: they gave a score that is not a number")
         scored.extend(
@@ -178,16 +177,14 @@ def read_photo(path: Path) -> np.ndarray:
     return image if factor == 1 else np.asarray(Image.fromarray(image).reduce(factor))
 
 
-def load_scored_faces(
-    result: Result, faces: Sequence[Face | None], resampling: str, zoom: float = CROP_ZOOM
-) -> list[np.ndarray | None]:
+def load_scored_faces(result: Result, faces: Sequence[Face | None], view: View) -> list[np.ndarray | None]:
     """Return the pixels that the network saw, uint8 (256, 256, 3), or None where they cannot be read again.
 
     `faces` says which faces of a video or photograph; for a face crop it is [None].
     """
     try:
         if result.kind == "image":
-            return [load_face(result.item.path, resampling, zoom)]
+            return [load_face(result.item.path, view)]
         timeline = read_timeline(result.item.path) if result.kind == "video" else None
         image = None if timeline else read_photo(result.item.path)
     except (OSError, ValueError):
@@ -204,12 +201,10 @@ def load_scored_faces(
         if face is None or image is None or face.pose.size > 2 * max(image.shape):
             found.append(None)
         else:
-            found.append(resize_face(align_face(image, face.pose), resampling, share=zoom / CROP_ZOOM))
+            found.append(view_face(align_face(image, face.pose), view))
     return found
 
 
-def load_scored_face(
-    result: Result, face: Face | None, resampling: str, zoom: float = CROP_ZOOM
-) -> np.ndarray | None:
+def load_scored_face(result: Result, face: Face | None, view: View) -> np.ndarray | None:
     """Return the pixels of one face, see `load_scored_faces`."""
-    return load_scored_faces(result, [face], resampling, zoom)[0]
+    return load_scored_faces(result, [face], view)[0]

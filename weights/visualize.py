@@ -70,7 +70,7 @@ def load_labelled(paths: Sequence[str], weights: Weights) -> dict[str, np.ndarra
     if not images:
         raise ValueError(f"{', '.join(paths)}: must hold images in folders named df or real")
     faces: dict[str, list[np.ndarray]] = defaultdict(list)
-    loaded = pipeline.load_faces(images, weights.resampling, zoom=weights.zoom)
+    loaded = pipeline.load_faces(images, weights.view)
     for image, face in zip(images, loaded, strict=True):
         if isinstance(face, Exception):
             raise ValueError(f"{image.path}: {pipeline.describe_error(face)}")

@@ -62,7 +62,7 @@ def load_pairs(folder, weights):
         video = pipeline.split_video(image)[1] or image.video.replace("/df/", "/real/")
         origin = real.get((video, image.path.stem.rpartition("-")[2]), real.get((video, "")))
         if image.label == "df" and origin:
-            yield tuple(pipeline.load_faces([origin, image], weights.resampling, zoom=weights.zoom))
+            yield tuple(pipeline.load_faces([origin, image], weights.view))
 
 
 def find_difference(real, forged):

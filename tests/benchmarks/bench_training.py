@@ -40,7 +40,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         write_faces(Path(folder))
         images, _ = data.list_images(folder)
-        face_set, _ = data.load_faces(images, "nearest", folder)
+        face_set, _ = data.load_faces(images, pipeline.View(), folder)
         run = trainer.Trainer(trainer.Recipe(model=name, steps=10**6), trainer.choose_strategy())
         plain = build_plain(name)
         generator = make_generator(folder)

@@ -55,7 +55,7 @@ def evaluate_sources(images, name):
     """Return {dataset: {"image": figures, "video": figures}}, with "mean" over the datasets."""
     weights = find_weights(name)
     predict = load_predictor(weights)
-    scores = list(score_crops(images, predict, weights.resampling, weights.rule.threshold, zoom=weights.zoom))
+    scores = list(score_crops(images, predict, weights.view, weights.rule.threshold))
     found = evaluate_by_dataset(scores, weights.rule)
     everything, mean = found.pop("all"), found.pop("mean")
     datasets = {score.item.dataset for score in scores} & set(found)
