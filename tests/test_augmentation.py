@@ -17,7 +17,7 @@ from training import augmentation, blend_faces, blending, data, draws
 
 @pytest.fixture(scope="module")
 def face():
-    return pipeline.load_face(ROOT / "test_images/real/hopper.png", "bilinear")
+    return pipeline.load_face(ROOT / "test_images/real/hopper.png", pipeline.View("bilinear"))
 
 
 def augment(face, **values):
@@ -133,6 +133,16 @@ def test_draws_are_even_over_sets_classes_kinds_and_videos():
     np.testing.assert_allclose(draws.weigh_faces(images), expected)
 
 
+def test_shares_say_how_often_a_data_set_is_drawn():
+    images = name_faces("real/a-1-1", "df/a-x_1-1", "real/b-1-1", "df/b-x_1-1", "real/c-1-1")
+    np.testing.assert_allclose(
+        draws.weigh_faces(images, {"a": 0.5, "b": 2.0}), np.array([0.25, 0.25, 1, 1, 1]) / 3.5
+    )
+    order, _ = draws.draw_pairs(images, 500, 4, np.random.default_rng(0), {"c": 0.0, "b": 3.0})
+    drawn = np.bincount(order.ravel(), minlength=5) / order.size
+    np.testing.assert_allclose(drawn, [1 / 8, 1 / 8, 3 / 8, 3 / 8, 0], atol=0.02)
+
+
 def test_a_forged_face_finds_its_original_or_the_nearest_frame_of_it():
     images = name_faces(
         "real/a-1-f7",
@@ -219,7 +229,7 @@ def test_landmarks_are_dlibs_68():
     import face_recognition
     from dlib import rectangle
 
-    face = pipeline.load_face(ROOT / "test_images/real/hopper.png", "bilinear")
+    face = pipeline.load_face(ROOT / "test_images/real/hopper.png", pipeline.View("bilinear"))
     points = blend_faces.find_landmarks(face)
     padded = np.pad(face, ((40, 40), (40, 40), (0, 0)), mode="edge")
     left, top, right, bottom = pipeline.detect_faces(padded)[0]

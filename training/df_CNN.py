@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's
 import pipeline
 from pipeline import fail, read_count, read_number
 from training import evaluation, run
-from training.recipe import Recipe, format_command
+from training.recipe import Recipe, format_command, read_shares
 
 PAPER = Recipe()
 
@@ -59,6 +59,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--zoom", type=read_number, metavar="X", help=f"width of the square to look at, in widths of the face; only in crops by extract_faces.py, which are {pipeline.CROP_ZOOM} wide (default: {pipeline.CROP_ZOOM}, or as --weights or --imitate)")
     add("--balance", action="store_true", help="draw data sets evenly, in a set its classes, in a class its kinds of forgery, in a kind its videos")
     add("--pairs", action="store_true", help="the same, and with a forged face <set>-<kind>_<video>... its original <set>-<video>..., in one batch and changed alike")
+    add("--shares", type=read_shares, metavar="SET=X,...", help="with --balance or --pairs: draw these data sets X times as often as the others, dfdc=0.25,ffpp=2 say")
     add("--degrade", type=read_number, metavar="STRENGTH", help="scale, blur, add noise, compress and crop at random; 0.3 helped us, 1 is too strong for networks so small (default: 0, none)")
     add = parser.add_argument_group("network").add_argument
     add("--model", choices=("Meso4", "MesoInception4"), help=f"network to train (default: {PAPER.model})")
@@ -124,6 +125,10 @@ def find_fault(arguments: Namespace) -> str:
         (
             pipeline.SMALLEST_ZOOM <= given["zoom"] <= pipeline.CROP_ZOOM,
             f"--zoom must be from {pipeline.SMALLEST_ZOOM} to {pipeline.CROP_ZOOM}, not {given['zoom']}",
+        ),
+        (
+            not given["shares"] or given["balance"] or given["pairs"],
+            "--shares: must come with --balance or --pairs",
         ),
         (given["patience"] >= 0, f"--patience must be at least 0, not {given['patience']}"),
         (0 <= given["average"] < 1, f"--average must be a share below 1, not {given['average']:g}"),

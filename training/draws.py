@@ -2,12 +2,14 @@
 
 import collections
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pipeline import Item, split_video
 from training import augmentation
+
+NO_SHARES: Mapping[str, float] = {}
 
 
 def draw_epoch(
@@ -18,21 +20,23 @@ def draw_epoch(
     epoch: int,
     pairs: bool = False,
     degraded: bool = False,
+    shares: Mapping[str, float] = NO_SHARES,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (which faces, int (steps, batch_size); how to change them, float32 (steps, batch_size, 8)).
 
     Without `balance` every face once, a few twice to fill the last batch; with it, as many draws by
-    `weigh_faces`; with `pairs`, by `draw_pairs`. The eight numbers are uniform in [-1, 1];
-    see `augmentation.augment`. For faces to be `degraded`, `augmentation.NUMBERS` follow them.
+    `weigh_faces`, which takes the `shares`; with `pairs`, by `draw_pairs`. The eight numbers are
+    uniform in [-1, 1]; see `augmentation.augment`. For faces to be `degraded`, `augmentation.NUMBERS`
+    follow them.
     """
     random = np.random.default_rng((seed, epoch))
     steps = -(-len(images) // batch_size)
     size = steps * batch_size
     places = None
     if pairs:
-        order, places = draw_pairs(images, steps, batch_size, random)
+        order, places = draw_pairs(images, steps, batch_size, random, shares)
     elif balance:
-        order = random.choice(len(images), size, p=weigh_faces(images))
+        order = random.choice(len(images), size, p=weigh_faces(images, shares))
     else:
         order = np.resize(random.permutation(len(images)), size)
     numbers = augmentation.CHANGES + augmentation.NUMBERS * degraded
@@ -42,11 +46,12 @@ def draw_epoch(
     return order.reshape(steps, batch_size), changes
 
 
-def weigh_faces(images: Sequence[Item]) -> np.ndarray:
+def weigh_faces(images: Sequence[Item], shares: Mapping[str, float] = NO_SHARES) -> np.ndarray:
     """Return each image's chance to be drawn, float64 (N,), summing to 1.
 
     Even over the data sets, in a data set over the two classes, in a class over the kinds of
-    forgery, in a kind over its videos. So a data set tells nothing of the class.
+    forgery, in a kind over its videos. So a data set tells nothing of the class. `shares`:
+    {data set: how often it is drawn, where the others are drawn once}.
     """
     keys = [(i.dataset, i.label, split_video(i)[0], i.video) for i in images]
     chances = np.ones(len(images))
@@ -55,7 +60,9 @@ def weigh_faces(images: Sequence[Item]) -> np.ndarray:
         # of each prefix of the keys, how many different next parts there are
         parts = collections.Counter(key[:depth] for key in {key[: depth + 1] for key in keys})
         chances /= [parts[key[:depth]] for key in keys]
-    chances /= [members[key] for key in keys]
+    chances *= [
+        shares.get(image.dataset, 1.0) / members[key] for image, key in zip(images, keys, strict=True)
+    ]
     return chances / chances.sum()
 
 
@@ -90,7 +97,11 @@ def rate_frames(one: tuple[str, int], other: tuple[str, int]) -> tuple[bool, int
 
 
 def draw_pairs(
-    images: Sequence[Item], steps: int, batch_size: int, random: np.random.Generator
+    images: Sequence[Item],
+    steps: int,
+    batch_size: int,
+    random: np.random.Generator,
+    shares: Mapping[str, float] = NO_SHARES,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (which faces, whose numbers), both int (steps, batch_size).
 
@@ -98,7 +109,7 @@ def draw_pairs(
     batch. The second tells at which place of the batch stand the random numbers that change a face:
     its own, or its partner's.
     """
-    chances, partners = weigh_faces(images), pair_faces(images)
+    chances, partners = weigh_faces(images, shares), pair_faces(images)
     # where all forged faces of a data set have an original, real faces come by their partners alone
     labels = np.array([image.label for image in images])
     datasets = np.array([image.dataset for image in images])

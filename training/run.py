@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ def train(arguments: Namespace, command: str) -> None:
     output = arguments.output
     plan = make_plan(arguments, command)
     images = find_data(plan, output if arguments.resume else None)
+    check_shares(plan.recipe.shares, images[0])
     with hold_lock(output / ".lock"):
         found = checkpoints.find_checkpoints(output)
         if found and not arguments.resume:
@@ -39,7 +40,7 @@ def train(arguments: Namespace, command: str) -> None:
         for unfinished in output.glob(".writing-*"):  # by a process that was killed
             shutil.rmtree(unfinished, ignore_errors=True)
         training, validation = (
-            evaluation.load_data(items, plan.recipe.resample, plan.recipe.zoom, output, name)
+            evaluation.load_data(items, plan.recipe.view, output, name)
             for items, name in zip(images, ("training", "validation"), strict=True)
         )
         plan = complete_plan(plan, arguments, training)
@@ -76,11 +77,11 @@ def make_plan(arguments: Namespace, command: str) -> Plan:
         if arguments.split_by_video not in (0, kept.split_by_video):
             raise ValueError(f"{arguments.output}: was trained with --split-by-video {kept.split_by_video:g}")
         return kept._replace(data=os.path.abspath(arguments.data)) if arguments.data else kept
-    given.setdefault("resample", origins[0].resampling if origins else "nearest")
-    given.setdefault("zoom", origins[0].zoom if origins else pipeline.CROP_ZOOM)
+    given.setdefault("resample", origins[0].view.resampling if origins else "nearest")
+    given.setdefault("zoom", origins[0].view.zoom if origins else pipeline.CROP_ZOOM)
     teacher = origins[-1] if "imitate" in given else None
-    if teacher and teacher.zoom != given["zoom"]:
-        raise ValueError(f"--imitate {teacher.path}: needs zoom {teacher.zoom}, not {given['zoom']}")
+    if teacher and teacher.view.zoom != given["zoom"]:
+        raise ValueError(f"--imitate {teacher.path}: needs zoom {teacher.view.zoom}, not {given['zoom']}")
     given.setdefault("name", given.get("model", Recipe().model))
     folder = os.path.abspath(arguments.data or "data")
     return Plan(Recipe(**given), folder, arguments.split_by_video, command)
@@ -142,6 +143,17 @@ def find_data(plan: Plan, resumed: Path | None) -> tuple[list[Item], list[Item]]
         print(f"folder {name} is taken for {label}")
     report_doubts(plan, training, validation)
     return training, validation
+
+
+def check_shares(shares: Mapping[str, float], images: Sequence[Item]) -> None:
+    """Raise ValueError unless the shares name data sets among the images and leave some to draw."""
+    found = {image.dataset for image in images}
+    for dataset in shares:
+        if dataset not in found:
+            names = ", ".join(sorted(found - {""})) or "none"
+            raise ValueError(f"--shares {dataset}: no such data set in training; there are: {names}")
+    if not any(shares.get(dataset, 1.0) for dataset in found):
+        raise ValueError("--shares: must leave a data set to draw")
 
 
 def report_doubts(plan: Plan, training: Sequence[Item], validation: Sequence[Item]) -> None:
@@ -219,7 +231,7 @@ def finish(run: "trainer.Trainer", validation: data.FaceSet, stem: Path) -> None
     scores = run.scorer.predict(validation.faces, 75)[:, 0]
     card = cards.write_litert(run.scorer, stem)
     judged = label_scores(validation.images, scores, card["threshold"])
-    evaluation.report(judged, read_rule(card), run.recipe.zoom, stem.with_name("evaluation.png"))
+    evaluation.report(judged, read_rule(card), run.recipe.view, stem.with_name("evaluation.png"))
     print(f"wrote {stem}.tflite, .weights.h5 and .json, history.csv, curves.png and evaluation.png")
 
 

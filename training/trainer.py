@@ -92,7 +92,7 @@ class Trainer:
         recipe = self.recipe
         order, changes = draws.draw_epoch(
             face_set.images, recipe.batch_size, recipe.balance, recipe.seed, epoch, recipe.pairs,
-            recipe.degrade > 0,
+            recipe.degrade > 0, recipe.shares,
         )  # fmt: skip
         left = recipe.steps - self.steps_done
         order, changes = order[:left], changes[:left]
