@@ -11,6 +11,7 @@ Exit status: 0 all were scored, 1 some were not (unreadable, or no face), 2 noth
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if passed_over:
         print(pipeline.describe_passed_over(passed_over), file=sys.stderr)
     if not any(os.path.lexists(item.path) for item, _ in files):
-        return fail(2, f"nothing to score: {pipeline.explain_nothing(arguments.paths, 'image or video')}")
+        return fail(2, f"nothing to score: {pipeline.describe_missing(arguments.paths, 'image or video')}")
     searched = [(item, name) for item, name in files if arguments.align or item.is_video]
     crops = [] if arguments.align else [item for item, _ in files if not item.is_video]
     try:
@@ -94,11 +95,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             explain(arguments.explain, files, results, weights, score_lowest(predict))
         if arguments.plot:
             plot_results([results[path] for path in order], weights, arguments.plot)
-    except (OSError, ValueError, ImportError, MemoryError) as error:
+    except BaseException as error:
+        expected = isinstance(error, (OSError, ValueError, ImportError, MemoryError))
+        if not expected or isinstance(error, BrokenPipeError):  # interrupted, or nobody reads on
+            with contextlib.suppress(OSError):
+                save(now=True)  # what is done
+            raise
         status = fail(1, pipeline.describe_error(error))
-    except BaseException:  # interrupted: keep what is done
-        save(now=True)
-        raise
     done = [results[path] for path in order if path in results]
     summary = describe_outcome(done, weights, settings)
     try:
@@ -246,7 +249,12 @@ def annotate_images(folder: Path, files: Files, results: Results, rule: Rule) ->
         result = results[str(item.path)]
         if result.kind == "image" and result.score is not None:
             error = try_annotating(result, name_copy(folder, item, name), rule)
-            results[str(item.path)] = result._replace(error=error)
+            results[str(item.path)] = add_error(result, error)
+
+
+def add_error(result: Result, error: str) -> Result:
+    """Return a Result with what went wrong beside the score, and what had gone wrong before."""
+    return result._replace(error=", ".join(filter(None, (result.error, error))))
 
 
 def score_lowest(predict: Predict) -> Predict:
@@ -272,7 +280,7 @@ def explain(folder: Path, files: Files, results: Results, weights: Weights, pred
         try:
             plot_evidence(face, patches, weights.card, title, folder / f"{name}.png")
         except OSError as error:
-            results[str(item.path)] = result._replace(error=f"no map: {error}")
+            results[str(item.path)] = add_error(result, f"no map: {error}")
 
 
 def try_reporting(path: Path, done: list[Result], weights: Weights, predict: Predict, settings: str) -> int:
@@ -300,7 +308,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     # fmt: off
     add = parser.add_argument
     add("paths", nargs="*", default=["test_images"], metavar="PATH", help="images, videos and folders of them (default: test_images)")
-    add("--weights", action="append", metavar="FILE", help=f"a name in weights/, or a .tflite, .weights.h5, .h5 or .hdf5 file; of several that look at the same part of a crop, each given so, the lowest score counts, and nothing is uncertain (default: {DEFAULT})")
+    add("--weights", action="append", metavar="FILE", help=f"a name in weights/, or a .tflite, .weights.h5, .h5 or .hdf5 file; repeat the option to use several sets, which must look at the same part of a crop: the lowest score counts, and no verdict is uncertain (default: {DEFAULT})")
     add("--threshold", type=read_fraction, metavar="P", help="scores below it are called deepfake, all others real; nothing is uncertain (default: as the weights' card says)")
     group = parser.add_argument_group("faces in videos, and in photographs with --align")
     add = group.add_argument

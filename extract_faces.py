@@ -30,13 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if passed_over:
         print(pipeline.describe_passed_over(passed_over, "videos"), file=sys.stderr)
     if not any(os.path.exists(path) for path, _ in videos):
-        reason = pipeline.explain_nothing(arguments.videos, "video")
+        reason = pipeline.describe_missing(arguments.videos, "video")
         return fail(2, f"{reason}: put a video there, or name one: python3 extract_faces.py clip.mp4")
     single = len(videos) == 1 and videos[0][0] == arguments.videos[0]
     folders = [arguments.output if single else arguments.output / name for _, name in videos]
     # the longest name that is written beside a folder of faces
-    longest = arguments.output.with_name(f".writing-{arguments.output.name}.lock")
-    if obstacle := pipeline.find_obstacle(longest if single else arguments.output / "video"):
+    output = Path(os.path.realpath(arguments.output))
+    longest = output.parent / f".writing-{output.name}.lock"
+    if obstacle := pipeline.find_obstacle(longest if single else output / "video"):
         return fail(2, f"--output {arguments.output}: {obstacle}")
     options = {name: getattr(arguments, name) for name in ("jpeg", "drop_doubtful", "force")}
     options["options"] = FaceOptions(**{name: getattr(arguments, name) for name in FaceOptions._fields})
@@ -125,7 +126,7 @@ def read_picture(text: str) -> str:
     """Return the absolute path of a picture of one person; refuse early what is none."""
     try:
         pipeline.encode_person(Path(text))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         reason = pipeline.describe_error(error)
         raise argparse.ArgumentTypeError(reason if text in reason else f"{text}: {reason}") from error
     return os.path.abspath(text)

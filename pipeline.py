@@ -2,7 +2,7 @@
 
 What all scripts share: finding and reading files, sampling a video's frames, finding, following and
 aligning faces, telling people apart, and what every script needs (errors in one line, atomic writes,
-several jobs). Faces travel as uint8 RGB. Nothing here knows of networks, weights or scores.
+several jobs). Faces travel as uint8 RGB. Nothing here runs a network or judges a score.
 """
 
 import argparse
@@ -71,7 +71,7 @@ SHEET_NAME, DOUBTFUL_NAME = "contact_sheet.png", "doubtful"
 PERSON_NAME = re.compile(r"person\d+")
 # What a face's file name says of its video: `<video>-000123.png`, as extract_faces.py writes it, or
 # `<dataset>-<video>-<frame>.jpg`, as in the face sets that the networks are trained on.
-EXTRACTED_NAME = re.compile(r"(?P<video>.+)(?<!\d\d-\d\d)-\d{6}")  # not `Screenshot-2024-07-27-101010`
+EXTRACTED_NAME = re.compile(r"(?P<video>.+)(?<!\d\d-\d\d)-\d{6,}")  # not `Screenshot-2024-07-27-101010`
 DATASET_NAME = re.compile(r"(?P<dataset>[^-]+)-(?P<video>.+)-(?P<frame>[^-]+)")
 KIND = re.compile(r"(?P<kind>[^_]+)_(?P<origin>[^_]+)(_.*)?", re.DOTALL)
 WINDOWS_CHARACTERS = re.compile(r'[<>:"|?*\\\x00-\x1f]')
@@ -98,10 +98,12 @@ class FoundFile(NamedTuple):
 def find_media(arguments: Iterable[str | Path]) -> tuple[list[tuple[Item, str]], Counter[str]]:
     """Return ([(Item, name of its outputs)], {suffix: number of files passed over}). See `find_files`."""
     files, passed_over = find_files(arguments)
-    items = [
-        parse_labels(file.path, (file.top, *file.below))._replace(is_video=is_video(file.path, not file.top))
-        for file in files
-    ]
+    items = []
+    for file in files:
+        item = parse_labels(file.path, (file.top, *file.below))
+        if is_video(file.path, not file.top):
+            item = item._replace(is_video=True, video=str(file.path))
+        items.append(item)
     return list(zip(drop_false_datasets(items), name_outputs(files), strict=True)), passed_over
 
 
@@ -168,7 +170,7 @@ def describe_passed_over(passed_over: Counter[str], wanted: str = "images or vid
     return f"passed over, since they are not {wanted}: {listed}"
 
 
-def explain_nothing(arguments: Iterable[str | Path], wanted: str) -> str:
+def describe_missing(arguments: Iterable[str | Path], wanted: str) -> str:
     """Return why no file was found: what does not exist, or holds nothing wanted."""
     missing = [printable(path) for path in arguments if not os.path.lexists(path)]
     empty = [printable(path) for path in arguments if os.path.lexists(path)]
@@ -251,11 +253,15 @@ def drop_false_datasets(items: Sequence[Item]) -> list[Item]:
     return [
         item
         if item.dataset in true
-        else item._replace(
-            dataset="", video=str(item.path) if item.video.startswith(f"{item.dataset}-") else item.video
-        )
+        else item._replace(dataset="", video=str(item.path) if _is_in_name(item) else item.video)
         for item in items
     ]
+
+
+def _is_in_name(item: Item) -> bool:
+    """Return whether an Item's video is what its file name says, not the name of its folder."""
+    name = DATASET_NAME.fullmatch(item.path.stem)
+    return name is not None and item.video == f"{name['dataset']}-{name['video']}"
 
 
 def name_outputs(files: Sequence[FoundFile]) -> list[str]:
@@ -297,6 +303,7 @@ def _is_part_of_extraction(name: str) -> bool:
 
 # Formats that only hold pixels: EPS, say, would start Ghostscript.
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")
+ANIMATED_FORMATS = ("PNG", "GIF", "WEBP", "AVIF")  # other files of several images hold previews or pages
 HEIF_BRANDS = [b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")]
 SMALLEST_IMAGE = 16  # pixels: in less there is no face to score
 LARGEST_IMAGE = 250_000_000  # pixels: 750 MB once decoded
@@ -346,8 +353,9 @@ def _register_heif() -> str:
 
 
 def _count_images(path: Path) -> int:
+    """Return how many frames an animated image has; 1 for a picture, with which others may be stored."""
     with _open_image(path) as image:
-        return getattr(image, "n_frames", 1)
+        return getattr(image, "n_frames", 1) if image.format in ANIMATED_FORMATS else 1
 
 
 def is_square(path: Path) -> bool:
@@ -764,7 +772,7 @@ def _seek_and_decode(
     """Yield (index, frame) of the frames `wanted`, skipping to the last key frame before each.
 
     The frames are those that decoding from the start gives. Where a seek leads past the wanted frame
-    (damage, or a key frame that is none), decoding begins again at the start, without seeking.
+    (damage, or a packet wrongly marked as a key frame), decoding begins again at the start, without seeking.
     """
     stamps, keys = timeline.stamps, timeline.keys
     frames, frame, position = _decode(stream, _demux(container, stream)), None, -1
@@ -863,13 +871,13 @@ DOUBLED = (1, 1)  # a Scale
 ZONE, ZONE_FACE = 280, 112  # pixels: side of the zone searched around a known face, and the face in it
 COARSE = 640  # pixels: long side of the smallest reduced picture that is searched
 TILE = 3000  # pixels: side of the parts in which pictures of more pixels are searched, to bound the memory
-LARGER = 1.15  # times as wide: when another face counts as larger than the one that is followed
-SHRUNK = 1.7  # times as small: when the face near the one followed must be another
+LARGER = 1.15  # another face must be so many times as wide to be followed instead
+SHRUNK = 1.7  # a face found near the one followed, but so many times smaller, is another
 LOOK_AROUND = 10  # frames, at most, from one search for larger faces to the next
 CHEAP = 20_000  # pixels: pictures so small are searched in every frame; twice as large ones in every second
 CUT = 0.5  # correlation of two frames below which they are different scenes
-BACKGROUND = 8  # times smaller than the largest face: such faces are not searched
-PROBED = 8  # frames without a face of which the slow search tries one; the first two are both tried
+BACKGROUND = 8  # faces so many times smaller than the largest are not searched for
+PROBED = 8  # the slow search tries one in so many frames without a face, and each of the first two
 SAME_PERSON = 0.6  # distance of encodings: face_recognition's own limit
 SAME_LOOK = 0.75  # correlation of crops
 
@@ -1308,12 +1316,12 @@ def measure_pose(landmarks: Mapping[str, np.ndarray | list[tuple[int, int]]]) ->
     return Pose(float(x), float(y), float(size), float(np.degrees(np.arctan2(down[0], down[1]))))
 
 
-def align_face(frame: np.ndarray, pose: Pose, zoom: float = CROP_ZOOM) -> np.ndarray:
-    """Cut the face out upright: uint8 (side, side, 3) RGB, side = zoom x size, mirrored beyond the frame.
+def align_face(frame: np.ndarray, pose: Pose) -> np.ndarray:
+    """Cut the face out upright: uint8 (side, side, 3) RGB, side = 1.3 x size, mirrored beyond the frame.
 
     At native resolution, in one bicubic resampling.
     """
-    return cut_square(frame, pose, max(1, round(zoom * pose.size)))
+    return cut_square(frame, pose, max(1, round(CROP_ZOOM * pose.size)))
 
 
 def cut_square(frame: np.ndarray, pose: Pose, side: int, scale: float = 1.0) -> np.ndarray:
@@ -1358,7 +1366,7 @@ def _mirror(first: int, last: int, length: int) -> slice | np.ndarray:
 # --- many at once -----------------------------------------------------------------------------------
 
 
-PROCESS_DIED = "the process that worked on it died, again: out of memory, or damaged so as to crash it"
+PROCESS_DIED = "its worker process crashed twice (out of memory, or a damaged file)"
 
 
 def run_jobs(
@@ -1370,11 +1378,10 @@ def run_jobs(
 ) -> Iterator[T | None]:
     """Yield function(*call, **options) for each of `calls`, in order, as they get ready.
 
-    In `jobs` processes of this machine, the cores shared out as their option `threads`, or on the Dask
-    cluster whose scheduler is at the address `dask` (its workers see the same folders, this one
-    included). None stands for a call whose process died, by memory or a library's fault, even when it was
-    alone. Raises OSError when the cluster cannot be reached or loses too many workers,
-    ImportError without Dask.
+    Runs in `jobs` processes and passes each its share of the cores as `threads`; or, given `dask`, on the
+    cluster whose scheduler has that address. Its workers must see the same folders, the project's included.
+    Yields None for a call whose process crashed twice, the second time running alone. Raises OSError when
+    the cluster cannot be reached or loses too many workers, ImportError without Dask.
     """
     if dask:
         yield from _run_on_cluster(function, calls, options, dask)
@@ -1412,7 +1419,7 @@ def _run_on_cluster(
         from distributed import Client, WorkerPlugin
         from distributed.scheduler import KilledWorker
     except ImportError as error:
-        raise ImportError("--dask needs a package more: pip install distributed") from error
+        raise ImportError("--dask needs another package: pip install distributed") from error
     project = os.path.dirname(os.path.abspath(__file__))
 
     class ImportProject(WorkerPlugin):  # local, so that it is pickled whole, without this module
@@ -1544,7 +1551,7 @@ def add_sampling_options(group: argparse._ArgumentGroup) -> None:
     either.add_argument(
         "--frames",
         type=read_count,
-        default="30",  # as text: argparse takes the number 30, where it is given, for not given
+        default="30",  # a string: argparse takes a given 30 for the default, and lets --every stand beside it
         metavar="N",
         help="frames to sample per video, evenly spread (default: %(default)s)",
     )

@@ -230,7 +230,7 @@ def test_landmarks_are_dlibs_68():
     from dlib import rectangle
 
     face = pipeline.load_face(ROOT / "test_images/real/hopper.png", pipeline.View("bilinear"))
-    points = blend_faces.find_landmarks(face)
+    points = blend_faces.locate_landmarks(face)
     padded = np.pad(face, ((40, 40), (40, 40), (0, 0)), mode="edge")
     left, top, right, bottom = pipeline.detect_faces(padded)[0]
     shape = face_recognition.api.pose_predictor_68_point(padded, rectangle(left, top, right, bottom))

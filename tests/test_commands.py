@@ -142,6 +142,15 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert done.stderr == b""
 
 
+def test_a_reader_of_videos_that_leaves_early_is_no_error(tmp_path):
+    for i in range(3):
+        clips.write_clip(tmp_path / f"{i}.mp4", [np.zeros((64, 64, 3), np.uint8)] * 2)
+    command = f"{sys.executable} {ROOT}/deepfakes_images.py *.mp4 --min-size 80 --csv s.csv | head -1"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, timeout=60, check=True)
+    assert done.stderr == b""
+    assert read_rows(tmp_path / "s.csv")
+
+
 def test_first_scores_come_at_once():
     started = time.monotonic()
     run_script("deepfakes_images.py", "test_images/real/hopper.png")
@@ -284,7 +293,7 @@ def test_inputs_are_never_overwritten(films, tmp_path):
     for option in ("--annotate", "--explain"):
         run_script("deepfakes_images.py", tmp_path, option, tmp_path / "a.mp4/x", status=2)
     done = run_script("extract_faces.py", tmp_path / "a.mp4", "--output", tmp_path, "--force", status=1)
-    assert "which is no face: name another --output" in done.stderr
+    assert "holds no extraction.json, so it is not ours: name another --output" in done.stderr
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -457,6 +466,7 @@ def test_a_read_only_output(tmp_path):
         (("deepfakes_images.py", "--min-size", "nan"), "must be a number, not nan"),
         (("extract_faces.py", "--start", "inf"), "must be a number, not inf"),
         (("extract_faces.py", "--output", "README.md"), "README.md must be a folder"),
+        (("extract_faces.py", "gone.mp4", "--output", "."), "gone.mp4 does not exist"),
         (("deepfakes_images.py", "--annotate", "{0}", "--explain", "{0}"), "would overwrite another output"),
         (("training/df_CNN.py", "--name", "../x"), "must be a file name"),
         (("training/df_CNN.py", "--seed", "-1"), "--seed must be 0 to"),

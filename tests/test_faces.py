@@ -17,7 +17,7 @@ from conftest import ROOT, run_script
 from PIL import Image, ImageFilter
 
 import pipeline
-from training.extraction import check_replaceable, extract_video
+from training.extraction import check_replaceable, choose_shown, extract_video
 from training.lock import hold_lock
 from weights import scores
 from weights.media import find_faces_in_photo
@@ -228,6 +228,8 @@ def test_other_files_are_not_touched(clip, tmp_path):
     done = run_script("extract_faces.py", clip, "--output", tmp_path, status=1)
     assert "holds something else" in done.stderr
     assert os.listdir(tmp_path) == ["holiday.png"]
+    done = run_script("extract_faces.py", clip, "--output", ".", cwd=tmp_path, status=1)
+    assert "holds something else" in done.stderr
 
 
 def test_force_replaces_an_extraction_and_nothing_else(tmp_path):
@@ -240,6 +242,22 @@ def test_force_replaces_an_extraction_and_nothing_else(tmp_path):
         with pytest.raises(FileExistsError, match=f"holds {name}"):
             check_replaceable(tmp_path)
         (tmp_path / name).unlink()
+    (tmp_path / "person2/thesis.docx").touch()
+    with pytest.raises(FileExistsError, match=r"holds person2/thesis\.docx, which extract_faces\.py did not"):
+        check_replaceable(tmp_path)
+    (tmp_path / "extraction.json").unlink()
+    with pytest.raises(FileExistsError, match=r"holds no extraction\.json, so it is not ours"):
+        check_replaceable(tmp_path)
+
+
+def test_a_contact_sheet_shows_so_many_faces():
+    assert choose_shown([""] * 3) == [0, 1, 2]
+    doubts = ["", "blurred", *[""] * 5000]
+    shown = choose_shown(doubts)
+    assert len(shown) == 1000
+    assert {0, 1, 5001} <= set(shown)
+    assert max(np.diff(shown)) <= 6
+    assert len(choose_shown(["small"] * 3000)) == 1000
 
 
 def test_two_runs_do_not_write_to_one_folder(clip, tmp_path):

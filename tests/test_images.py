@@ -41,6 +41,7 @@ def test_find_images_sorted_each_once_hidden_and_foreign_passed_over(tmp_path, m
         (("people",), "1.png", ("", "", "people/1.png")),
         ((), "dfdc-abc-0.jpg", ("", "dfdc", "dfdc-abc")),
         (("real",), "my-clip-000012.png", ("real", "", "my-clip")),
+        (("real",), "my-clip-1000012.png", ("real", "", "my-clip")),
     ],
 )
 def test_label_source_and_video_from_names(tmp_path, monkeypatch, folders, name, expected):
@@ -218,6 +219,21 @@ def test_names_are_data_sets_only_where_they_look_like_it(tmp_path, names, found
     else:
         assert {item.video for item in items} == found
         assert len({item.dataset for item in items}) == 1
+
+
+def test_a_folder_is_no_data_set(tmp_path):
+    for name in ("a-1", "a-2"):
+        (tmp_path / f"clip-faces/df/v1/clip-{name}.jpg").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"clip-faces/df/v1/clip-{name}.jpg").touch()
+    assert {Path(item.video).name for item in pipeline.find_images([tmp_path / "clip-faces"])} == {"v1"}
+
+
+def test_videos_of_a_folder_are_videos_each(tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / "df/set1").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "df/set1" / name).touch()
+    items = [item for item, _ in pipeline.find_media([tmp_path / "df"])[0]]
+    assert [Path(item.video).name for item in items] == ["a.mp4", "b.mp4"]
 
 
 def test_a_tree_deeper_than_python_calls(tmp_path, photo, monkeypatch):

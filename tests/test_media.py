@@ -148,6 +148,15 @@ def test_annotated_video(portrait, tmp_path, name, codec):
         assert changed[-30:, :].mean() < 0.1
 
 
+@pytest.mark.parametrize("suffix", ["webp", "png"])
+def test_an_animated_image_is_annotated(tmp_path, suffix):
+    frames = [Image.fromarray(np.full((64, 64, 3), 80 * i, np.uint8)) for i in range(3)]
+    frames[0].save(tmp_path / f"x.{suffix}", save_all=True, append_images=frames[1:], duration=200)
+    done = run_script("deepfakes_images.py", f"x.{suffix}", "--annotate", "out", cwd=tmp_path, status=1)
+    assert "no annotated copy" not in done.stderr  # but no face either
+    assert len(list(pipeline.read_frames(tmp_path / "out/x.mp4", every=1))) == 3
+
+
 def test_annotated_image(tmp_path):
     run_script("deepfakes_images.py", "test_images", "--annotate", tmp_path)
     names = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("*/*.png"))
@@ -165,8 +174,8 @@ def test_boxes_vanish_where_no_face_was_found():
         return pipeline.Face(frame, 0, (left, 0, left + 10, 10), pipeline.Pose(0, 0, 10, 0), 1, score=0.5)
 
     faces = {0: [face(0, 0)], 10: [face(10, 10)], 20: [], 30: [], 40: [face(40, 40)]}
-    boxes = [interpolate_faces(faces, list(faces), i) for i in range(50)]
-    expected = [*range(10), *[10] * 10, *[None] * 20, *[40] * 10]
+    boxes = [interpolate_faces(faces, list(faces), i) for i in range(60)]
+    expected = [*range(10), *[10] * 10, *[None] * 20, *[40] * 10, *[None] * 10]
     assert [b[0].box[0] if b else None for b in boxes] == expected
 
 

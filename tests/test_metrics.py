@@ -50,4 +50,9 @@ def test_kinds_of_forgery_and_the_share_that_is_uncertain():
     assert found["set f2f"]["image"]["auc"] == pytest.approx(2 / 3)  # one of three above the real ones
     assert found["set f2f"]["video"]["accuracy_df"] == 1  # the mean is 0.75, below the video's threshold
     assert found["all"]["image"]["uncertain"] == pytest.approx(1 / 15)
+    other = Result(pipeline.Item(Path("x"), "df", "set", "set-7"), 0.9, "", "")
+    alone = Result(pipeline.Item(Path("x"), "real", "b", "b-1"), 0.9, "", "")
+    named = evaluate_by_dataset([*scores, other, alone], rule)
+    assert named["set other"]["image"]["accuracy_df"] == 0
+    assert named["set"]["image"]["count"] == 16  # all of them
     assert found["all"]["video"]["uncertain"] == pytest.approx(1 / 5)

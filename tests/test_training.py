@@ -26,7 +26,7 @@ from training.lock import hold_lock
 from training.recipe import Recipe, format_command, shorten_path
 from weights import find_weights
 from weights.metrics import choose_threshold, evaluate_by_dataset, label_scores
-from weights.scores import score_crops
+from weights.scores import Result, score_crops
 from weights.verdicts import Rule
 
 SCRIPT = "training/df_CNN.py"
@@ -151,6 +151,38 @@ def test_leaks_are_videos_not_file_names(tmp_path):
             (tmp_path / split / name).touch()
     splits = [data.list_images(tmp_path / split)[0] for split in ("training", "validation")]
     assert data.find_leaks(*splits) == ["clip", "s-v"]
+
+
+def name_forgeries(*names):
+    return [pipeline.Item(Path(f"{n}-1.png"), n.partition("/")[0], "s", n.partition("/")[2]) for n in names]
+
+
+def test_a_forgery_and_what_it_was_made_of_are_of_one_part():
+    people = [(2 * i, 2 * i + 1) for i in range(10)]
+    images = [image for a, b in people for image in name_forgeries(
+        f"real/s-{a}", f"real/s-{b}", f"df/s-swap_{a}_{b}", f"df/s-swap_{b}_{a}", f"df/s-f2f_{b}"
+    )]  # fmt: skip
+    training, validation = data.split_by_video(images, 0.3, seed=1)
+    assert len(validation) == 15
+    assert not data.find_leaks(training, validation)
+    moved = [image for image in images if image.video == "s-swap_1_0"]
+    rest = [image for image in images if image.video != "s-swap_1_0"]
+    assert data.find_leaks(rest, moved) == ["s-0", "s-1"]
+
+
+def test_faces_that_moved_are_the_same(tmp_path):
+    for folder in ("one", "two"):
+        for label in ("df", "real"):
+            (tmp_path / folder / label).mkdir(parents=True)
+            (tmp_path / folder / label / "1.png").touch()
+    one, two = (data.fingerprint(data.list_images(tmp_path / name)[0]) for name in ("one", "two"))
+    assert one == two
+
+
+def test_file_names_are_no_formulas(tmp_path):
+    item = pipeline.Item(tmp_path / "a$_$b.png", "df", "", "v")
+    figures.draw_evaluation([Result(item, 0.9, "real", "")], 0.5, pipeline.View(), tmp_path / "x.png")
+    assert (tmp_path / "x.png").is_file()
 
 
 def test_split_by_video_takes_whole_videos_of_every_source(face_folder):
@@ -508,7 +540,7 @@ def test_what_is_wrong_with_the_data_is_told(tmp_path, monkeypatch):
         refused = train(*arguments, "--zoom", "1.2", "--output", "other", status=2)
         assert re.search(r"trained/mine\S*:? needs .*zoom 0\.9, not ", refused.stderr)
     assert "folder fake is taken for df" in done.stdout
-    assert re.search(r"warning: 2 videos are in both .*: set1-df1, set1-real1\n", done.stderr)
+    assert re.search(r"warning: 2 videos, or .* are in both .*: set1-df1, set1-real1\n", done.stderr)
     assert re.search(r"warning: skipped .*fake/broken\.png: not an image\n", done.stderr)
     assert (tmp_path / "trained/mine.tflite").is_file()
 

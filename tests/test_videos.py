@@ -351,6 +351,16 @@ def test_animated_images_are_videos(tmp_path, suffix):
     assert not pipeline.find_media([tmp_path / f"still.{suffix}"])[0][0][0].is_video
 
 
+@pytest.mark.parametrize("name", ["camera.jpg", "scan.tiff"])
+def test_a_picture_with_a_preview_or_more_pages_is_no_video(tmp_path, name):
+    pages = [Image.fromarray(np.full((64, 64, 3), 80 * i, np.uint8)) for i in range(3)]
+    form = {"camera.jpg": "MPO", "scan.tiff": "TIFF"}[name]
+    pages[0].save(tmp_path / name, form, save_all=True, append_images=pages[1:])
+    ((item, _),), _ = pipeline.find_media([tmp_path / name])
+    assert not item.is_video
+    assert not pipeline.read_image(item.path).any()  # the first
+
+
 def test_one_list_of_names_for_both_scripts(tmp_path, portrait):
     """In folders by suffix, named as such by content; what else a folder holds is counted."""
     pose = locate(portrait)

@@ -118,7 +118,7 @@ def test_convert(shared, tmp_path):
 def test_convert_overwrites_no_card(fresh):
     before = {path.name: path.read_bytes() for path in fresh.iterdir()}
     done = run_script("weights/convert.py", fresh / "net.weights.h5", status=2)
-    assert "net.json: is there already" in done.stderr
+    assert "net.json already exists" in done.stderr
     assert before == {path.name: path.read_bytes() for path in fresh.iterdir()}
 
 
@@ -134,7 +134,7 @@ def test_average(tmp_path):
     assert [part["share"] for part in card["average_of"]] == [0.75, 0.25]
     assert card["resampling"] == "bilinear"
     for arguments, reason in (
-        ((*names, "--name", tmp_path / "x"), "is there already"),
+        ((*names, "--name", tmp_path / "x"), "already exists: choose another name"),
         (
             ("Meso4_DF", "MesoInception_DF", "--name", tmp_path / "y"),
             "must be weights of Meso4, not MesoInception4",

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     damaged = 0
     for image in tqdm(images, unit="face", disable=None, leave=False):
         try:
-            points = find_landmarks(read_face(image))
+            points = locate_landmarks(read_face(image))
         except (OSError, ValueError, MemoryError) as error:
             damaged += 1
             print(
@@ -73,8 +73,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def name_blend(image: Item) -> str:
-    video = image.video.removeprefix(f"{image.dataset}-")
-    return f"{image.dataset}-blended_{video}-{image.path.stem.rpartition('-')[2]}.png"
+    dataset, _, rest = image.path.stem.partition("-")
+    return f"{dataset}-blended_{rest}.png"
 
 
 def blend_face(found: Sequence[tuple[Item, np.ndarray]], index: int, seed: int) -> np.ndarray:
@@ -95,7 +95,7 @@ def read_face(image: Item) -> np.ndarray:
     return pipeline.read_image(image.path)
 
 
-def find_landmarks(face: np.ndarray) -> np.ndarray | None:
+def locate_landmarks(face: np.ndarray) -> np.ndarray | None:
     """Return the 68 landmarks of the largest face in a crop, float (68, 2) as (x, y); None without a face."""
     scale = pipeline.IMAGE_SIZE / max(face.shape[:2])
     small = Image.fromarray(face).resize([round(length * scale) for length in face.shape[1::-1]])

@@ -1,8 +1,8 @@
 """Forgeries made of real faces, to train on: a face blended with itself, or with another's.
 
 After "Detecting Deepfakes with Self-Blended Images" (Shiohara and Yamasaki, CVPR 2022), written anew.
-A forged face that differs from a real one by a seam, by colours and by resolutions that do not match,
-and by nothing else: what a network learns of it carries over to forgeries that it has not seen.
+Such a face differs from a real one only by a seam, and by colours and resolutions that do not match, so
+what a network learns from it carries over to forgeries that it has not seen.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter
 SHIFT, STRETCH = 0.03, 0.05  # of one copy against the other
 OPACITIES = (0.25, 0.5, 0.75, 1.0, 1.0, 1.0)
 ELASTIC = 0.04  # of the side: how far the mask's outline is bent
-BROWS, EYES = slice(17, 27), slice(36, 48)  # of the 68 landmarks
+BROWS = slice(17, 27)  # of the 68 landmarks
 
 
 def blend_self(face: np.ndarray, landmarks: np.ndarray, random: np.random.Generator) -> np.ndarray:

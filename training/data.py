@@ -91,36 +91,64 @@ def suggest_balance(images: Sequence[Item]) -> str:
     return f"{count[many]} faces of class {many}, {count[few]} of {few}: --balance draws them evenly"
 
 
+def list_sources(image: Item) -> set[str]:
+    """Return the names of the videos that a face was cut from or, as a forged one's name tells, made of.
+
+    ffpp-face2face_055_147-12.png was made of the videos ffpp-055 and ffpp-147.
+    """
+    kind, origin = pipeline.split_video(image)
+    other = image.video.rpartition("_")[2]
+    return {image.video, origin, f"{image.dataset}-{other}"} if kind else {image.video}
+
+
 def find_leaks(training: Iterable[Item], validation: Iterable[Item]) -> list[str]:
-    """Return the names of videos that have images in both lists, sorted."""
+    """Return the names of videos from which there are images, or forgeries, in both lists, sorted."""
 
     def named(images: Iterable[Item]) -> set[str]:
-        return {image.video for image in images if image.video != str(image.path)}
+        return set().union(*(list_sources(image) for image in images if image.video != str(image.path)))
 
     return sorted(named(training) & named(validation))
+
+
+def group_videos(images: Iterable[Item]) -> dict[str, str]:
+    """Return {video: name of its group}: a forgery is in one group with the videos it was made of."""
+    group: dict[str, str] = {}
+
+    def find(video: str) -> str:
+        while group.setdefault(video, video) != video:
+            video = group[video]
+        return video
+
+    for image in images:
+        first, *others = sorted(list_sources(image))
+        for other in others:
+            group[find(other)] = find(first)
+        find(first)
+    return {video: find(video) for video in list(group)}
 
 
 def split_by_video(images: Sequence[Item], fraction: float, seed: int) -> tuple[list[Item], list[Item]]:
     """Return (training, validation): whole videos, about `fraction` of each dataset's into the second.
 
-    Videos of one name stay together, whatever their class. Raises ValueError when a class of either
-    would be empty.
+    Videos of one name stay together, whatever their class, and forgeries with the videos they were made of.
+    Raises ValueError when a class of either would be empty.
     """
+    groups = group_videos(images)
     classes = collections.defaultdict(set)
     for image in images:
-        classes[image.dataset, image.video].add(image.label)
+        classes[image.dataset, groups[image.video]].add(image.label)
     strata = collections.defaultdict(list)
-    for (dataset, video), labels in sorted(classes.items()):
-        strata[dataset, tuple(sorted(labels))].append(video)
+    for (dataset, group), labels in sorted(classes.items()):
+        strata[dataset, tuple(sorted(labels))].append(group)
     chosen = set()
-    for (dataset, _), videos in sorted(strata.items()):
-        order = np.random.default_rng(seed).permutation(len(videos))
-        count = round(fraction * len(videos))
-        if len(videos) > 1:
-            count = min(max(count, 1), len(videos) - 1)
-        chosen |= {(dataset, videos[i]) for i in order[:count]}
-    validation = [image for image in images if (image.dataset, image.video) in chosen]
-    training = [image for image in images if (image.dataset, image.video) not in chosen]
+    for (dataset, _), own in sorted(strata.items()):
+        order = np.random.default_rng(seed).permutation(len(own))
+        count = round(fraction * len(own))
+        if len(own) > 1:
+            count = min(max(count, 1), len(own) - 1)
+        chosen |= {(dataset, own[i]) for i in order[:count]}
+    validation = [image for image in images if (image.dataset, groups[image.video]) in chosen]
+    training = [image for image in images if (image.dataset, groups[image.video]) not in chosen]
     for label in pipeline.LABELS:
         if not all(any(i.label == label for i in part) for part in (training, validation)):
             raise ValueError(f"class {label} has too few videos to split: make a validation folder")
@@ -175,9 +203,11 @@ def count_faces(images: Iterable[Item]) -> dict[str, dict[str, int]]:
     return {name: {"images": len(v), "videos": len(set(v))} for name, v in sorted(videos.items())}
 
 
-def fingerprint(images: Iterable[Item]) -> str:
+def fingerprint(images: Sequence[Item]) -> str:
     """Return a short digest of which faces these are: classes, videos and file names, in order."""
-    names = "\n".join(f"{i.label}/{i.video}/{i.path.name}" for i in images)
+    # a video may be called by the path of its only image: the faces may be moved
+    videos = ("" if image.video == str(image.path) else image.video for image in images)
+    names = "\n".join(f"{i.label}/{video}/{i.path.name}" for i, video in zip(images, videos, strict=True))
     return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
 
 

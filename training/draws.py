@@ -22,12 +22,11 @@ def draw_epoch(
     degraded: bool = False,
     shares: Mapping[str, float] = NO_SHARES,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (which faces, int (steps, batch_size); how to change them, float32 (steps, batch_size, 8)).
+    """Return (which faces, int (steps, batch_size); how to change them, float32 (steps, batch_size, n)).
 
     Without `balance` every face once, a few twice to fill the last batch; with it, as many draws by
-    `weigh_faces`, which takes the `shares`; with `pairs`, by `draw_pairs`. The eight numbers are
-    uniform in [-1, 1]; see `augmentation.augment`. For faces to be `degraded`, `augmentation.NUMBERS`
-    follow them.
+    `weigh_faces`, which takes the `shares`; with `pairs`, by `draw_pairs`. The n numbers are uniform in
+    [-1, 1]: `augmentation.CHANGES`, and for faces to be `degraded` `augmentation.NUMBERS` more.
     """
     random = np.random.default_rng((seed, epoch))
     steps = -(-len(images) // batch_size)
@@ -74,17 +73,17 @@ def pair_faces(images: Sequence[Item]) -> np.ndarray:
     real = collections.defaultdict(list)
     for index, image in enumerate(images):
         if image.label == "real":
-            real[image.video].append((read_frame(image), index))
+            real[image.video].append((parse_frame_name(image), index))
     partners = np.full(len(images), -1)
     for index, image in enumerate(images):
         candidates = real.get(split_video(image)[1])
         if candidates:
-            frame = read_frame(image)
+            frame = parse_frame_name(image)
             partners[index] = min(candidates, key=lambda found: rate_frames(frame, found[0]))[1]
     return partners
 
 
-def read_frame(image: Item) -> tuple[str, int]:
+def parse_frame_name(image: Item) -> tuple[str, int]:
     """Return what the name says of the frame, as text and as its first number (0 without)."""
     frame = image.path.stem.rpartition("-")[2]
     number = re.search(r"\d+", frame)
@@ -106,8 +105,8 @@ def draw_pairs(
     """Return (which faces, whose numbers), both int (steps, batch_size).
 
     Faces are drawn by `weigh_faces`, but a forged face with an original comes with it, the two in one
-    batch. The second tells at which place of the batch stand the random numbers that change a face:
-    its own, or its partner's.
+    batch. The second says whose random numbers in the batch change a face: its own, or its
+    partner's.
     """
     chances, partners = weigh_faces(images, shares), pair_faces(images)
     # where all forged faces of a data set have an original, real faces come by their partners alone

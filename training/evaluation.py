@@ -15,14 +15,13 @@ from tqdm import tqdm
 import pipeline
 from pipeline import Item, View
 from training import calibration, data
-from weights import WEIGHTS_FOLDER, Predict, find_weights, load_predictor, name_card
+from weights import WEIGHTS_FOLDER, Predict, find_weights, load_predictor, name_card, name_stem
 from weights.evidence import measure_normal
 from weights.metrics import choose_threshold, evaluate_by_dataset, label_scores
-from weights.scores import Result
+from weights.scores import BATCH_SIZE, Result
 from weights.verdicts import Rule, read_rule
 
 COLUMNS = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc", "eer", "uncertain")
-BATCH = 32  # faces
 MAPPED = 100  # real faces whose maps of evidence show what is normal
 
 
@@ -42,7 +41,8 @@ def evaluate(arguments: Namespace) -> None:
         raise ValueError(f"--calibrate: {weights.path} needs {weights.view}, not {view}")
     face_set = load_data(images, view, output, "validation")
     predict = load_predictor(weights)
-    parts = [predict(face_set.faces[i : i + BATCH]) for i in range(0, len(face_set.faces), BATCH)]
+    starts = range(0, len(face_set.faces), BATCH_SIZE)
+    parts = [predict(face_set.faces[i : i + BATCH_SIZE]) for i in starts]
     scores, rule = np.concatenate(parts), weights.rule
     if arguments.calibrate:
         rule = calibrate(weights.path, face_set, scores, predict)
@@ -100,7 +100,7 @@ def find_validation(folder: Path, beside: Path) -> list[Item]:
 
 def name_figure(folder: Path, weights: Path) -> Path:
     """Return a path for the figure of an evaluation at which there is nothing yet."""
-    stem = f"evaluation-{weights.name.partition('.')[0]}"
+    stem = f"evaluation-{name_stem(weights)}"
     names = (f"{stem}-{i}.png" if i > 1 else f"{stem}.png" for i in itertools.count(1))
     return next(folder / name for name in names if not (folder / name).exists())
 

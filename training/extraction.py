@@ -28,6 +28,7 @@ from pipeline import (
     describe_error,
     find_faces,
     make_portable,
+    read_image,
     read_timeline,
     resize_face,
     sample_frames,
@@ -85,8 +86,8 @@ def extract_video(
         record = {"video": path.name, "digest": compute_digest(path), "settings": settings}
         if force:
             check_replaceable(folder)
-        elif found := check_extraction(folder, record):
-            return Extraction(path, folder, **found, before=True)
+        elif before := check_extraction(path, folder, record):
+            return before
         timeline = read_timeline(path)
         frames = sample_frames(path, options, threads, timeline)
         # beside the folder: Windows does not rename a folder in which a file is open
@@ -128,20 +129,20 @@ def _clear(folder: Path) -> Iterator[None]:
         raise
 
 
-def check_extraction(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Return what an extraction by these settings found in this video before, {} if there was none.
+def check_extraction(path: Path, folder: Path, record: dict[str, Any]) -> Extraction | None:
+    """Return the Extraction by these settings that was made of this video before, None if there was none.
 
     Raises FileExistsError if the folder holds anything else.
     """
     if not folder.is_dir() or not any(folder.iterdir()):
-        return {}
+        return None
     try:
         found = json.loads((folder / RECORD_NAME).read_bytes())
         differing = [name for name in ("video", "digest") if found[name] != record[name]]
         settings = found["settings"]
         differing += [name for name, value in record["settings"].items() if settings.get(name) != value]
         if not differing:
-            return found["found"]
+            return Extraction(path, folder, **found["found"], before=True)
         reason = f"faces of another video or by other settings ({', '.join(differing)})"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         reason = "something else"
@@ -150,15 +151,19 @@ def check_extraction(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 def check_replaceable(folder: Path) -> None:
     """Raise FileExistsError unless the folder is empty, missing, or holds an extraction and nothing else."""
-    entries = list(folder.iterdir()) if folder.is_dir() else []
-    recorded = any(entry.name == RECORD_NAME for entry in entries)
+    entries = list(folder.rglob("*")) if folder.is_dir() else []
+    if entries and folder / RECORD_NAME not in entries:
+        raise FileExistsError(f"{folder} holds no {RECORD_NAME}, so it is not ours: name another --output")
     for entry in entries:
         if entry.is_dir():
             own = entry.name == DOUBTFUL_NAME or PERSON_NAME.fullmatch(entry.name)
         else:
             own = entry.name in (RECORD_NAME, SHEET_NAME, TABLE_NAME) or FACE_NAME.fullmatch(entry.name)
-        if not (recorded and own):
-            raise FileExistsError(f"{folder} holds {entry.name}, which is no face: name another --output")
+        if not own:
+            name = entry.relative_to(folder)
+            raise FileExistsError(
+                f"{folder} holds {name}, which extract_faces.py did not write: name another --output"
+            )
 
 
 def _write_faces(
@@ -176,8 +181,7 @@ def _write_faces(
             file = folder / name_face(path, face, options.everyone, jpeg)
             file.parent.mkdir(exist_ok=True)
             write_crop(face.crop, file, jpeg)
-            # the sheet needs no more than a thumbnail; large crops would fill the memory
-            faces.append(face._replace(crop=resize_face(face.crop, "bilinear", THUMBNAIL)))
+            faces.append(face._replace(crop=None))  # crops would fill the memory
         frames += 1
         empty += not kept and not skipped
         refused += skipped
@@ -190,7 +194,11 @@ def _write_faces(
             files[i] = name
     write_table(folder / TABLE_NAME, faces, doubts, files)
     if faces:
-        iio.imwrite(folder / SHEET_NAME, np.asarray(draw_contact_sheet(faces, doubts)))
+        shown = choose_shown(doubts)
+        crops = (resize_face(read_image(folder / files[i]), "bilinear", THUMBNAIL) for i in shown)
+        thumbnails = [faces[i]._replace(crop=crop) for i, crop in zip(shown, crops, strict=True)]
+        sheet = draw_contact_sheet(thumbnails, [doubts[i] for i in shown])
+        iio.imwrite(folder / SHEET_NAME, np.asarray(sheet))
     people = len({face.person for face in faces})
     doubtful = sum(map(bool, doubts))
     return {"frames": frames, "faces": len(faces), "empty": empty, "refused": refused,
@@ -244,6 +252,17 @@ def flag_outliers(faces: Sequence[Face], everyone: bool = False) -> list[str]:
 
 
 THUMBNAIL = 112  # pixels
+MOST_SHOWN = 1000  # faces on a contact sheet
+
+
+def choose_shown(doubts: Sequence[str]) -> list[int]:
+    """Return which faces a contact sheet shows: all, or of very many the doubtful ones first, evenly."""
+    chosen: list[int] = []
+    for doubtful in (True, False):
+        those = [i for i, doubt in enumerate(doubts) if bool(doubt) == doubtful]
+        places = np.linspace(0, len(those) - 1, min(len(those), MOST_SHOWN - len(chosen)))
+        chosen += [those[place] for place in places.round().astype(int)]
+    return sorted(chosen)
 
 
 def draw_contact_sheet(faces: Sequence[Face], doubts: Sequence[str]) -> Image.Image:

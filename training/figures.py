@@ -64,7 +64,7 @@ def draw_evaluation(scores: Sequence[Result], threshold: float, view: View, path
     draw_faces(cells, worst, view)
     for cell, result in zip(cells, worst, strict=False):  # where to find it
         shown = printable("/".join(result.item.path.parts[-2:]))
-        cell.set_xlabel(f"{result.item.label}: {shown}", fontsize=6, wrap=True)
+        cell.set_xlabel(f"{result.item.label}: {shown}", fontsize=6, wrap=True, parse_math=False)
     pipeline.write_atomically(path, lambda part: figure.savefig(part, dpi=110))
 
 

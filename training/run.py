@@ -68,7 +68,7 @@ def train(arguments: Namespace, command: str) -> None:
 def make_plan(arguments: Namespace, command: str) -> Plan:
     """Return the Plan that flags describe, or that of the training to resume, with which flags must agree."""
     given = collect_given(arguments)
-    origins = [find_h5(given[name]) for name in ("weights", "imitate") if name in given]
+    origins = [find_keras_weights(given[name]) for name in ("weights", "imitate") if name in given]
     for name, origin in zip((n for n in ("weights", "imitate") if n in given), origins, strict=True):
         given[name] = os.path.abspath(origin.path)
     kept = find_plan(arguments.output) if arguments.resume else None
@@ -99,7 +99,10 @@ def find_plan(output: Path) -> Plan | None:
 
 
 def complete_plan(plan: Plan, arguments: Namespace, training: data.FaceSet) -> Plan:
-    """Return the Plan with the faces' fingerprint and the steps. Raises ValueError if they differ."""
+    """Return the Plan with the faces' fingerprint and the steps.
+
+    Raises ValueError if a training to resume had other faces or another number of steps.
+    """
     found: dict[str, Any] = {"faces": data.fingerprint(training.images)}
     if arguments.epochs:
         found["steps"] = arguments.epochs * -(-len(training.images) // plan.recipe.batch_size)
@@ -131,7 +134,8 @@ def find_data(plan: Plan, resumed: Path | None) -> tuple[list[Item], list[Item]]
         validation, more = data.list_images(folder / "validation")
         aliases |= more
     elif held_out:
-        training, validation = [image for image in training if image not in set(held_out)], held_out
+        known = set(held_out)
+        training, validation = [image for image in training if image not in known], held_out
     elif plan.split_by_video:
         training, validation = data.split_by_video(training, plan.split_by_video, plan.recipe.seed)
     else:
@@ -170,10 +174,13 @@ def report_doubts(plan: Plan, training: Sequence[Item], validation: Sequence[Ite
     leaks = data.find_leaks(training, validation)
     if leaks:
         names = ", ".join(leaks[:5]) + (", ..." if len(leaks) > 5 else "")
-        evaluation.warn(f"{len(leaks)} videos are in both training and validation, which flatters: {names}")
+        evaluation.warn(
+            f"{len(leaks)} videos, or forgeries of them, are in both training and validation, "
+            f"which flatters: {names}"
+        )
 
 
-def find_h5(name: str) -> Weights:
+def find_keras_weights(name: str) -> Weights:
     return find_weights(name, (".weights.h5", ".h5"))
 
 

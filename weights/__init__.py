@@ -223,6 +223,13 @@ def start_card(network: str) -> dict[str, Any]:
     }
 
 
+def check_free(stem: Path) -> None:
+    """Raise FileExistsError if `write_weights` would overwrite something at `stem`."""
+    for path in (Path(f"{stem}{ending}") for ending in (".json", ".weights.h5", ".tflite")):
+        if path.exists():
+            raise FileExistsError(f"{path} already exists: choose another name")
+
+
 def name_stem(path: Path) -> str:
     """Return the name of a weights file without its suffix: what files made from it are called."""
     return re.sub(r"\.(tflite|weights\.h5|h5|hdf5)$", "", path.name)

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's
 
 import pipeline
 from pipeline import fail
-from weights import find_weights, name_card, write_weights
+from weights import check_free, find_weights, name_card, write_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,8 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         first, second = (find_weights(name, (".weights.h5",)) for name in arguments.weights)
         if second.view != first.view:
             raise ValueError(f"{second.path}: must need {first.view}, not {second.view}")
-        if arguments.name.with_name(arguments.name.name + ".json").exists():
-            raise ValueError(f"{arguments.name}.json: is there already: --name another")
+        check_free(arguments.name)
         with pipeline.silence_native_stderr():
             import classifiers
         average, other = (classifiers.load_classifier(weights.path) for weights in (first, second))

@@ -14,15 +14,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's
 
 import pipeline
 from pipeline import CROP_ZOOM, SMALLEST_ZOOM, fail, read_number
-from weights import name_stem, write_weights
+from weights import check_free, name_stem, write_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     stem = arguments.output / name_stem(arguments.file)
-    for path in (Path(f"{stem}{end}") for end in (".json", ".weights.h5", ".tflite")):
-        if path.exists():
-            return fail(2, f"{path}: is there already: name another --output")
+    try:
+        check_free(stem)
+    except FileExistsError as error:
+        return fail(2, error)
     try:
         if not arguments.file.is_file():
             raise FileNotFoundError(f"{arguments.file}: no such file")

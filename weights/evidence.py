@@ -5,28 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter
 
 from pipeline import IMAGE_SIZE, write_atomically
 from weights import Predict
+from weights.scores import BATCH_SIZE
 
 PATCH, STRIDE = 32, 16  # pixels of a 256x256 face
 STARTS = range(0, IMAGE_SIZE - PATCH + 1, STRIDE)
 PATCHES = [np.s_[y : y + PATCH, x : x + PATCH] for y in STARTS for x in STARTS]
-BLUR = 12  # pixels: radius of the blur that hides a patch
 OPACITY = 0.55  # of the colours over the face
-BATCH = 32  # faces: more take memory, not less time
 LIMIT = 1.0  # logits: where the colours end, if the weights' card does not say
 
 
 def shuffle_pixels(face: np.ndarray) -> np.ndarray:
     """Return a face's pixels in random order, the same at each call."""
     return np.random.default_rng(0).permutation(face.reshape(-1, 3)).reshape(face.shape)
-
-
-def blur_pixels(face: np.ndarray) -> np.ndarray:
-    """Return a face so blurred that no trace of a forgery is left, of about the same colours."""
-    return np.asarray(Image.fromarray(face).filter(ImageFilter.GaussianBlur(BLUR)))
 
 
 def measure_evidence(
@@ -40,8 +33,8 @@ def measure_evidence(
     """
     hidden = hide(face)
     scores = []
-    for start in range(0, len(PATCHES), BATCH):
-        patches = PATCHES[start : start + BATCH]
+    for start in range(0, len(PATCHES), BATCH_SIZE):
+        patches = PATCHES[start : start + BATCH_SIZE]
         occluded = np.repeat(face[None], len(patches), axis=0)
         for image, patch in zip(occluded, patches, strict=True):
             image[patch] = hidden[patch]

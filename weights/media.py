@@ -150,11 +150,13 @@ def _annotate_video(result: Result, label: str, path: Path, rule: Rule, sampled:
         faces[face.frame].append(face)
     original, copy = result.item.path, os.path.abspath(path)
     timeline = read_timeline(original)
-    with open_video(original) as source, av.open(copy, "w", format="mp4") as target:
+    # Pillow reads an animated image, which is silent; FFmpeg does not know them all
+    opened = contextlib.nullcontext() if timeline.animated else open_video(original)
+    with opened as source, av.open(copy, "w", format="mp4") as target:
         video = target.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, TICKS)
-        sound = _add_sound(source, target)
+        sound = _add_sound(source, target) if source else None
         for number, frame in enumerate(read_frames(original, every=1, timeline=timeline)):
             height, width = (side // 2 * 2 for side in frame.image.shape[:2])  # H.264 needs even sides
             if not height or not width:
@@ -168,7 +170,7 @@ def _annotate_video(result: Result, label: str, path: Path, rule: Rule, sampled:
                 video.width, video.height = width, height
             target.mux(video.encode(picture))
         target.mux(video.encode())
-        if sound:
+        if source and sound:
             _copy_sound(source, target, sound, timeline)
 
 
@@ -214,10 +216,11 @@ def interpolate_faces(faces: dict[int, list[Face]], sampled: Sequence[int], inde
     """Return the scored Faces to draw on the frame `index`.
 
     `faces` maps the indices `sampled`, ascending, to the Faces found there. Scores are those of the last
-    sampled frame; boxes move linearly towards the same person's box in the next one.
+    sampled frame; boxes move linearly towards the same person's box in the next one. Behind the last frame
+    they stay for as long as from the one before to it.
     """
     at = bisect.bisect_right(sampled, index) - 1
-    if at < 0:
+    if at < 0 or (len(sampled) > 1 and index - sampled[-1] >= sampled[-1] - sampled[-2]):
         return []
     before, after = sampled[at], sampled[min(at + 1, len(sampled) - 1)]
     coming = {face.person: face for face in faces[after]}

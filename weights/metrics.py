@@ -101,7 +101,8 @@ def evaluate_by_dataset(results: Sequence[Result], rule: Rule) -> dict[str, dict
 
     "mean" has "auc" and "balanced_accuracy", averaged over the data sets in which both labels occur. A
     single data set is only in "all" and "mean". Of a data set with several kinds of forgery, each kind
-    follows it as "<data set> <kind>": its forged faces against all of the data set's real ones.
+    follows it as "<data set> <kind>": its forged faces against all of the data set's real ones. Those whose
+    names tell no kind are "other".
     """
     by_dataset = defaultdict(list)
     for result in results:
@@ -110,7 +111,7 @@ def evaluate_by_dataset(results: Sequence[Result], rule: Rule) -> dict[str, dict
     for dataset, own in sorted(by_dataset.items()):
         found[dataset] = evaluate_results(own, rule)
         for kind, members in split_kinds(own).items():
-            kinds[f"{dataset} {kind}".strip()] = evaluate_results(members, rule)
+            kinds[f"{dataset} {kind or 'other'}".strip()] = evaluate_results(members, rule)
     everything = evaluate_results(results, rule)
     both = [levels for levels in found.values() if "auc" in levels["image"]] or [everything]
     mean = {

@@ -81,9 +81,9 @@ def verdict_of(score: float | None, threshold: float) -> str:
 def decide(faces: Iterable[Face], kind: str, rule: Rule) -> tuple[float | None, str, str]:
     """Return (score, verdict, warnings in words) of the scored Faces of a "video" or "photo".
 
-    The score is the lowest person's mean. People decide of whom enough faces (three in a video, and half) are
-    neither smaller nor more blurred than those calibrated on; if there is nobody, all people's scores count,
-    and the verdict is uncertain.
+    The score is the mean of the lowest person who counts. A person counts if enough of their faces (at least
+    half, and in a video at least three) are as large and as sharp as those the weights were calibrated on. If
+    nobody counts, the lowest of all people's means is the score, and the verdict is uncertain.
     """
     faces = list(faces)
     people = average_people(faces)
@@ -132,7 +132,7 @@ def judge_face(face: Face, rule: Rule) -> str:
 
 
 def find_deciding(faces: Sequence[Face], kind: str, rule: Rule) -> list[int]:
-    """Return the people of whom enough faces, and at least half, are such that the weights can be trusted."""
+    """Return the people who count: see `decide`."""
     least = MIN_FACES_PER_PERSON if kind == "video" else 1
     clear = Counter(face.person for face in faces if not describe_face(face, rule))
     everything = Counter(face.person for face in faces)

@@ -20,12 +20,12 @@ import numpy as np
 import pipeline
 from pipeline import IMAGE_SIZE, fail, read_count, write_atomically
 from weights import Weights, find_weights, name_stem
+from weights.scores import BATCH_SIZE
 
 if TYPE_CHECKING:
     from classifiers import Classifier
 
 ENDINGS = (".weights.h5", ".h5")
-BATCH = 32  # faces
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +55,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     # fmt: off
     add("paths", nargs="*", default=["test_images"], metavar="PATH", help="folders that hold df/ and real/")
     add("--weights", default="Meso4_DF_F2F", metavar="NAME", help=f"Keras weights, by name or path {shown}")
-    add("--output", type=Path, default=Path("output"), metavar="FOLDER", help=f"for the two figures {shown}")
+    add("--output", type=Path, default=Path("looks"), metavar="FOLDER", help=f"for the two figures {shown}")
     add("--steps", type=read_count, default=60, metavar="N", help=f"of gradient ascent for the units {shown}")
     # fmt: on
     return pipeline.parse(parser, argv)
@@ -90,8 +90,8 @@ def average_activations(classifier: "Classifier", faces: np.ndarray) -> tuple[np
     pools = [layer for layer in classifier.model.layers if isinstance(layer, keras.layers.MaxPooling2D)]
     blocks = keras.Model(classifier.model.inputs, [pools[0].input, pools[-1].input])
     sums: list[Any] = [0.0, 0.0]
-    for i in range(0, len(faces), BATCH):
-        outputs = blocks.predict_on_batch(scale_pixels(faces[i : i + BATCH]))
+    for i in range(0, len(faces), BATCH_SIZE):
+        outputs = blocks.predict_on_batch(scale_pixels(faces[i : i + BATCH_SIZE]))
         sums = [total + output.sum(axis=0) for total, output in zip(sums, outputs, strict=True)]
     return tuple(total / len(faces) for total in sums)
 

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageFilter
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -22,8 +23,14 @@ import pipeline
 from weights import evidence, find_weights, load_predictor
 from weights.metrics import compute_auc
 
-WAYS = {"shuffled pixels": evidence.shuffle_pixels, "blurred copy": evidence.blur_pixels}
 SHARE = 0.1  # of the patches: those that differ most
+
+
+def blur_pixels(face):
+    return np.asarray(Image.fromarray(face).filter(ImageFilter.GaussianBlur(12)))
+
+
+WAYS = {"shuffled pixels": evidence.shuffle_pixels, "blurred copy": blur_pixels}
 
 
 def main():
