@@ -180,8 +180,9 @@ def test_faces_that_moved_are_the_same(tmp_path):
 
 
 def test_file_names_are_no_formulas(tmp_path):
-    item = pipeline.Item(tmp_path / "a$_$b.png", "df", "", "v")
-    figures.draw_evaluation([Result(item, 0.9, "real", "")], 0.5, pipeline.View(), tmp_path / "x.png")
+    items = [pipeline.Item(tmp_path / f"{label}$_$b.png", label, "", label) for label in pipeline.LABELS]
+    wrong = [Result(items[0], 0.9, "real", ""), Result(items[1], 0.1, "deepfake", "")]
+    figures.draw_evaluation(wrong, 0.5, pipeline.View(), tmp_path / "x.png")
     assert (tmp_path / "x.png").is_file()
 
 

@@ -63,8 +63,8 @@ def draw_evaluation(scores: Sequence[Result], threshold: float, view: View, path
     cells = list(lower.subplots(2, WORST // 2).flat)
     draw_faces(cells, worst, view)
     for cell, result in zip(cells, worst, strict=False):  # where to find it
-        shown = printable("/".join(result.item.path.parts[-2:]))
-        cell.set_xlabel(f"{result.item.label}: {shown}", fontsize=6, wrap=True, parse_math=False)
+        shown = printable("/".join(result.item.path.parts[-2:])).replace("$", r"\$")  # no formula
+        cell.set_xlabel(f"{result.item.label}: {shown}", fontsize=6, wrap=True)
     pipeline.write_atomically(path, lambda part: figure.savefig(part, dpi=110))
 
 
