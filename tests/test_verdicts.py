@@ -3,6 +3,7 @@
 import pytest
 
 import pipeline
+from weights.report import describe_threshold
 from weights.verdicts import Bounds, Rule, classify, decide, list_thresholds, lower_bound, read_rule
 
 BOUNDS = Bounds(0.4, 0.6, 0.5)
@@ -84,3 +85,10 @@ def test_rules_of_cards():
     assert list_thresholds(read_rule(card)) == [0.5, 0.55, 0.4, 0.6, 0.4, 0.6]
     with pytest.raises(KeyError):
         read_rule({"threshold": 0.5, "calibration": {"face": {}}})
+
+
+def test_the_threshold_told_is_that_of_what_was_scored():
+    rule = Rule(0.55, 0.6)
+    told = [describe_threshold(kinds, rule) for kinds in ({"video"}, {"image"}, {"photo", "video"})]
+    assert told == ["0.6", "0.55", "0.55 (videos: 0.6)"]
+    assert describe_threshold({"image", "video"}, Rule(0.5, 0.5)) == "0.5"

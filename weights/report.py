@@ -102,11 +102,19 @@ def print_report(results: list[Result], summary: dict[str, Any], weights: Weight
             print(describe_errors(weights.card, "video" if kind == "videos" else "face"), end="")
     names = " and ".join(printable(one.path.name) for one in weights.joined or (weights,))
     lowest = "; the lowest of several scores counts, shifted to this threshold" if weights.joined else ""
-    threshold = f"{summary['threshold']:g}"
+    threshold = describe_threshold({r.kind for r in results}, weights.rule)
     called = f"Below {threshold} is called a deepfake"
     # verdicts on videos and photographs have bounds of their own
     meant = called if images else f"Scores below {threshold} count as deepfake in the percentage"
     print(f"{MEANING} {meant} ({names}, resizing: {weights.view.resampling}{lowest}).", flush=True)
+
+
+def describe_threshold(kinds: set[str], rule: Rule) -> str:
+    """Return the threshold in words; a video's may differ from that of a face."""
+    face, video = f"{rule.threshold:g}", f"{rule.video_threshold:g}"
+    if kinds == {"video"} or face == video:
+        return video
+    return f"{face} (videos: {video})" if "video" in kinds else face
 
 
 def print_summary(found: dict[str, Any], noun: str) -> None:
