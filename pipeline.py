@@ -229,7 +229,8 @@ def split_video(image: Item) -> tuple[str, str]:
     ffpp-055-12.png.
     """
     name = image.video.removeprefix(f"{image.dataset}-")
-    found = KIND.fullmatch(name) if image.dataset and image.label == "df" else None
+    told = image.dataset and image.label == "df" and not image.is_video
+    found = KIND.fullmatch(name) if told else None
     return (found["kind"], f"{image.dataset}-{found['origin']}") if found else ("", "")
 
 
@@ -877,7 +878,7 @@ LOOK_AROUND = 10  # frames, at most, from one search for larger faces to the nex
 CHEAP = 20_000  # pixels: pictures so small are searched in every frame; twice as large ones in every second
 CUT = 0.5  # correlation of two frames below which they are different scenes
 BACKGROUND = 8  # faces so many times smaller than the largest are not searched for
-PROBED = 8  # the slow search tries one in so many frames without a face, and each of the first two
+PROBED = 8  # of the frames without a face, the slow search tries the first two and then every eighth
 SAME_PERSON = 0.6  # distance of encodings: face_recognition's own limit
 SAME_LOOK = 0.75  # correlation of crops
 

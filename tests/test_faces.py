@@ -242,6 +242,10 @@ def test_force_replaces_an_extraction_and_nothing_else(tmp_path):
         with pytest.raises(FileExistsError, match=f"holds {name}"):
             check_replaceable(tmp_path)
         (tmp_path / name).unlink()
+    (tmp_path / "person2/extraction.json").touch()  # of a video called person2
+    with pytest.raises(FileExistsError, match=r"holds person2/extraction\.json, which"):
+        check_replaceable(tmp_path)
+    (tmp_path / "person2/extraction.json").unlink()
     (tmp_path / "person2/thesis.docx").touch()
     with pytest.raises(FileExistsError, match=r"holds person2/thesis\.docx, which extract_faces\.py did not"):
         check_replaceable(tmp_path)

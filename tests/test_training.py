@@ -165,6 +165,11 @@ def test_a_forgery_and_what_it_was_made_of_are_of_one_part():
     training, validation = data.split_by_video(images, 0.3, seed=1)
     assert len(validation) == 15
     assert not data.find_leaks(training, validation)
+    foreign = name_forgeries("real/s-id1_0005", *(f"df/s-id0_id{i}_0000" for i in range(2, 5)))
+    assert len(set(data.group_videos(foreign).values())) == 4  # Celeb-DF's names tell of other things
+    assert not data.find_leaks(foreign[:2], foreign[2:])
+    suffixed = name_forgeries("df/s-swap_0_1_c23", "df/s-swap_2_3_c23")
+    assert len(set(data.group_videos(suffixed).values())) == 2
     moved = [image for image in images if image.video == "s-swap_1_0"]
     rest = [image for image in images if image.video != "s-swap_1_0"]
     assert data.find_leaks(rest, moved) == ["s-0", "s-1"]
@@ -182,7 +187,7 @@ def test_faces_that_moved_are_the_same(tmp_path):
 def test_file_names_are_no_formulas(tmp_path):
     items = [pipeline.Item(tmp_path / f"{label}$_$b.png", label, "", label) for label in pipeline.LABELS]
     wrong = [Result(items[0], 0.9, "real", ""), Result(items[1], 0.1, "deepfake", "")]
-    figures.draw_evaluation(wrong, 0.5, pipeline.View(), tmp_path / "x.png")
+    figures.draw_evaluation(wrong, Rule(), pipeline.View(), tmp_path / "x.png")
     assert (tmp_path / "x.png").is_file()
 
 
@@ -608,6 +613,7 @@ def test_usage_errors_are_one_line(face_folder, tmp_path):
         "--split-by-video 1", "--average 1", "--degrade -1", "--freeze 5", "--name a/b", "--seed -1",
         "--calibrate", "--patience -1", "--evaluate --weights Meso4_DF --resume",
         f"--output {ROOT}/README.md", "--shares set0=2", "--pairs --shares set0", "--pairs --shares set0=-1",
+        "--pairs --shares set0=1,set0=2",
     ):  # fmt: skip
         train(*wrong.split(), status=2)
     assert not (tmp_path / "new").exists()
@@ -707,7 +713,7 @@ def test_threshold_is_calibrated(face_folder, tmp_path):
     assert f"Meso4_DF.json: threshold {before:g} becomes {threshold:g}\n" in done.stdout
     card = json.loads((tmp_path / "Meso4_DF.json").read_text())
     assert sum(found["images"] for found in card["calibrated_on"].values()) > 0
-    assert f"below {threshold:g} is called df" in train(*arguments).stdout
+    assert f"below {threshold:g} a face is called df" in train(*arguments).stdout
     train("--calibrate", status=2)
     (tmp_path / "Meso4_DF.json").unlink()
     assert "its card" in train(*arguments, "--calibrate", status=2).stderr

@@ -87,8 +87,14 @@ def test_rules_of_cards():
         read_rule({"threshold": 0.5, "calibration": {"face": {}}})
 
 
-def test_the_threshold_told_is_that_of_what_was_scored():
-    rule = Rule(0.55, 0.6)
-    told = [describe_threshold(kinds, rule) for kinds in ({"video"}, {"image"}, {"photo", "video"})]
-    assert told == ["0.6", "0.55", "0.55 (videos: 0.6)"]
-    assert describe_threshold({"image", "video"}, Rule(0.5, 0.5)) == "0.5"
+@pytest.mark.parametrize(
+    ("kinds", "told"),
+    [
+        ({"image"}, "Below 0.55 is called a deepfake"),
+        ({"video"}, "Scores below 0.6 count as deepfake in the percentage"),
+        ({"photo"}, "Scores below 0.55 count as deepfake in the percentage"),
+        ({"image", "video"}, "Scores below 0.55, of videos below 0.6, count as deepfake in the percentage"),
+    ],
+)
+def test_the_threshold_told_is_that_of_what_was_scored(kinds, told):
+    assert describe_threshold(kinds, Rule(0.55, 0.6)) == told

@@ -97,34 +97,37 @@ def list_sources(image: Item) -> set[str]:
     ffpp-face2face_055_147-12.png was made of the videos ffpp-055 and ffpp-147.
     """
     kind, origin = pipeline.split_video(image)
-    other = image.video.rpartition("_")[2]
-    return {image.video, origin, f"{image.dataset}-{other}"} if kind else {image.video}
+    if not kind:
+        return {image.video}
+    parts = image.video.split("_")
+    other = {f"{image.dataset}-{parts[2]}"} if len(parts) == 3 else set()
+    return {image.video, origin} | other
 
 
-def find_leaks(training: Iterable[Item], validation: Iterable[Item]) -> list[str]:
+def find_leaks(training: Sequence[Item], validation: Sequence[Item]) -> list[str]:
     """Return the names of videos from which there are images, or forgeries, in both lists, sorted."""
+    known = {image.video for image in (*training, *validation)}
 
     def named(images: Iterable[Item]) -> set[str]:
         return set().union(*(list_sources(image) for image in images if image.video != str(image.path)))
 
-    return sorted(named(training) & named(validation))
+    return sorted(named(training) & named(validation) & known)
 
 
-def group_videos(images: Iterable[Item]) -> dict[str, str]:
-    """Return {video: name of its group}: a forgery is in one group with the videos it was made of."""
-    group: dict[str, str] = {}
+def group_videos(images: Sequence[Item]) -> dict[str, str]:
+    """Return {video: name of its group}: a forgery is in one group with those videos it was made of."""
+    group = {image.video: image.video for image in images}
 
     def find(video: str) -> str:
-        while group.setdefault(video, video) != video:
+        while group[video] != video:
             video = group[video]
         return video
 
     for image in images:
-        first, *others = sorted(list_sources(image))
-        for other in others:
-            group[find(other)] = find(first)
-        find(first)
-    return {video: find(video) for video in list(group)}
+        for source in list_sources(image) & group.keys():  # what is no video here joins nothing
+            first, second = sorted((find(source), find(image.video)))
+            group[second] = first
+    return {video: find(video) for video in group}
 
 
 def split_by_video(images: Sequence[Item], fraction: float, seed: int) -> tuple[list[Item], list[Item]]:

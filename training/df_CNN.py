@@ -127,7 +127,7 @@ def find_fault(arguments: Namespace) -> str:
             f"--zoom must be from {pipeline.SMALLEST_ZOOM} to {pipeline.CROP_ZOOM}, not {given['zoom']}",
         ),
         (
-            not given["shares"] or given["balance"] or given["pairs"],
+            not given["shares"] or given["balance"] or given["pairs"] or arguments.resume,
             "--shares: must come with --balance or --pairs",
         ),
         (given["patience"] >= 0, f"--patience must be at least 0, not {given['patience']}"),

@@ -157,8 +157,11 @@ def report(scores: Sequence[Result], rule: Rule, view: View, figure: Path) -> No
     for dataset, levels in by_dataset.items():
         for level, found in levels.items():
             print(format_row(dataset, level, found, width))
-    print(f"A score says how real a face looks: 1 = real, 0 = df; below {rule.threshold:g} is called df.")
-    figures.draw_evaluation(scores, rule.threshold, view, figure)
+    print(
+        "A score says how real a face looks: 1 = real, 0 = df; "
+        f"below {rule.threshold:g} a face is called df, below {rule.video_threshold:g} a video."
+    )
+    figures.draw_evaluation(scores, rule, view, figure)
 
 
 def format_row(dataset: str, level: str, found: dict[str, Any], width: int) -> str:

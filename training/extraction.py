@@ -28,7 +28,6 @@ from pipeline import (
     describe_error,
     find_faces,
     make_portable,
-    read_image,
     read_timeline,
     resize_face,
     sample_frames,
@@ -155,10 +154,12 @@ def check_replaceable(folder: Path) -> None:
     if entries and folder / RECORD_NAME not in entries:
         raise FileExistsError(f"{folder} holds no {RECORD_NAME}, so it is not ours: name another --output")
     for entry in entries:
+        own, top = None, entry.parent == folder
         if entry.is_dir():
-            own = entry.name == DOUBTFUL_NAME or PERSON_NAME.fullmatch(entry.name)
+            own = entry.name == DOUBTFUL_NAME or (top and PERSON_NAME.fullmatch(entry.name))
         else:
-            own = entry.name in (RECORD_NAME, SHEET_NAME, TABLE_NAME) or FACE_NAME.fullmatch(entry.name)
+            beside = top and entry.name in (RECORD_NAME, SHEET_NAME, TABLE_NAME)
+            own = beside or FACE_NAME.fullmatch(entry.name)
         if not own:
             name = entry.relative_to(folder)
             raise FileExistsError(
@@ -195,7 +196,7 @@ def _write_faces(
     write_table(folder / TABLE_NAME, faces, doubts, files)
     if faces:
         shown = choose_shown(doubts)
-        crops = (resize_face(read_image(folder / files[i]), "bilinear", THUMBNAIL) for i in shown)
+        crops = (resize_face(np.asarray(Image.open(folder / files[i])), "bilinear", THUMBNAIL) for i in shown)
         thumbnails = [faces[i]._replace(crop=crop) for i, crop in zip(shown, crops, strict=True)]
         sheet = draw_contact_sheet(thumbnails, [doubts[i] for i in shown])
         iio.imwrite(folder / SHEET_NAME, np.asarray(sheet))
@@ -256,7 +257,7 @@ MOST_SHOWN = 1000  # faces on a contact sheet
 
 
 def choose_shown(doubts: Sequence[str]) -> list[int]:
-    """Return which faces a contact sheet shows: all, or of very many the doubtful ones first, evenly."""
+    """Return which faces a contact sheet shows: all; of very many some, the doubtful first."""
     chosen: list[int] = []
     for doubtful in (True, False):
         those = [i for i, doubt in enumerate(doubts) if bool(doubt) == doubtful]

@@ -13,6 +13,7 @@ from pipeline import View, printable
 from weights.figures import draw_faces, draw_histogram, draw_roc
 from weights.metrics import collect_labelled
 from weights.scores import Result
+from weights.verdicts import Rule
 
 WORST = 16  # most wrongly classified faces to show
 
@@ -48,17 +49,18 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
     pipeline.write_atomically(path, lambda part: figure.savefig(part, dpi=110))
 
 
-def draw_evaluation(scores: Sequence[Result], threshold: float, view: View, path: Path) -> None:
+def draw_evaluation(scores: Sequence[Result], rule: Rule, view: View, path: Path) -> None:
     """Draw labelled Results: ROC, histogram, confusion per image and per video, worst faces."""
     figure = Figure(figsize=(12, 9.5), layout="constrained")
     upper, lower = figure.subfigures(2, squeeze=False, height_ratios=(4, 5)).flat
     roc, histogram, by_image, by_video = upper.subplots(1, 4)
     draw_roc(roc, scores)
-    draw_histogram(histogram, scores, threshold)
+    draw_histogram(histogram, scores, rule.threshold)
     levels = collect_labelled(scores)
     for panel, (level, (labels, values)) in zip((by_image, by_video), levels.items(), strict=True):
-        _draw_confusion(panel, level, labels, values, threshold)
-    worst = pick_worst(scores, threshold)
+        several = len(labels) < len(scores)  # images a video; else its threshold is that of a face
+        _draw_confusion(panel, level, labels, values, rule.threshold_of(level if several else "image"))
+    worst = pick_worst(scores, rule.threshold)
     lower.suptitle("Most wrongly classified" if worst else "None wrongly classified", fontsize=11)
     cells = list(lower.subplots(2, WORST // 2).flat)
     draw_faces(cells, worst, view)

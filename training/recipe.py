@@ -86,12 +86,14 @@ def check_agreement(recipe: Recipe, given: dict[str, Any], where: Path) -> None:
 
 def read_shares(text: str) -> dict[str, float]:
     """Return {data set: share} from `dfdc=0.5,ffpp=2`. Raises argparse's error if it is anything else."""
-    shares = {}
+    shares: dict[str, float] = {}
     for word in text.split(","):
-        dataset, _, number = word.partition("=")
+        dataset, _, number = word.strip().partition("=")
+        if not dataset or not number or dataset in shares:
+            raise argparse.ArgumentTypeError(f"must be SET=SHARE,..., each set once, not {text}")
         shares[dataset] = pipeline.read_number(number)
-        if not dataset or shares[dataset] < 0:
-            raise argparse.ArgumentTypeError(f"must be SET=SHARE, dfdc=0.5 say, not {word}")
+        if shares[dataset] < 0:
+            raise argparse.ArgumentTypeError(f"must be at least 0, not {number}")
     return shares
 
 

@@ -116,7 +116,7 @@ def join_weights(several: Sequence[Weights]) -> Weights:
     for other in several:
         if other.view != first.view:
             raise ValueError(
-                f"{first.path.name} needs {first.view}, {other.path.name} {other.view}: "
+                f"{first.path} needs {first.view}, {other.path} {other.view}: "
                 "weights scored together must need the same"
             )
     joined = Weights(Path(), "", first.view, joined=tuple(several))

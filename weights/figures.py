@@ -51,7 +51,7 @@ def plot_results(results: Iterable[Result], weights: Weights, path: Path) -> Non
         labelled = {r.item.label for r in ranked} >= set(LABELS)
         panels = parts[1].subplots(1, 3 if labelled else 2, squeeze=False)[0]
         draw_overview(panels[0], ranked, rule)
-        draw_histogram(panels[1], ranked, rule.threshold)
+        draw_histogram(panels[1], ranked, choose_line(ranked, rule))
         if labelled:
             draw_roc(panels[2], ranked)
     for part, result in zip(parts[2 * bool(shown) :], videos, strict=True):
@@ -63,6 +63,11 @@ def pick_evenly(ranked: Sequence[Result], count: int) -> list[Result]:
     return [ranked[i] for i in np.linspace(0, len(ranked) - 1, min(len(ranked), count)).astype(int)]
 
 
+def choose_line(results: Iterable[Result], rule: Rule) -> float:
+    """Return the threshold to draw among scores: that of a video if all are of videos."""
+    return rule.threshold_of("video" if all(r.kind == "video" for r in results) else "image")
+
+
 def draw_overview(panel: "Axes", ranked: Sequence[Result], rule: Rule) -> None:
     """Draw all scores in order, coloured by verdict."""
     from matplotlib.ticker import MaxNLocator
@@ -71,7 +76,7 @@ def draw_overview(panel: "Axes", ranked: Sequence[Result], rule: Rule) -> None:
         own = [(place, r.score) for place, r in enumerate(ranked, 1) if r.verdict == verdict]
         label = f"{verdict}: {len(own)}"
         panel.plot(*zip(*own, strict=True), "o", color=VERDICT_COLORS[verdict], markersize=4, label=label)
-    panel.axhline(rule.threshold, color="black", linestyle=":", linewidth=1)
+    panel.axhline(choose_line(ranked, rule), color="black", linestyle=":", linewidth=1)
     panel.set(ylim=(-0.03, 1.03), xlabel="files in order of score", title="All scores")
     panel.set_ylabel("score: 0 = deepfake/f2f, 1 = real")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))

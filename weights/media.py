@@ -216,11 +216,11 @@ def interpolate_faces(faces: dict[int, list[Face]], sampled: Sequence[int], inde
     """Return the scored Faces to draw on the frame `index`.
 
     `faces` maps the indices `sampled`, ascending, to the Faces found there. Scores are those of the last
-    sampled frame; boxes move linearly towards the same person's box in the next one. Behind the last frame
-    they stay for as long as from the one before to it.
+    sampled frame; boxes move linearly towards the same person's box in the next one. After the last sampled
+    frame they stay for the usual distance of two.
     """
     at = bisect.bisect_right(sampled, index) - 1
-    if at < 0 or (len(sampled) > 1 and index - sampled[-1] >= sampled[-1] - sampled[-2]):
+    if at < 0 or (len(sampled) > 1 and index - sampled[-1] >= np.median(np.diff(sampled))):
         return []
     before, after = sampled[at], sampled[min(at + 1, len(sampled) - 1)]
     coming = {face.person: face for face in faces[after]}

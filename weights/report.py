@@ -41,6 +41,7 @@ def describe_outcome(results: Sequence[Result], weights: Weights, settings: str)
     rule = weights.rule
     summary = summarize(results, rule) | {
         "threshold": rule.threshold,
+        "video_threshold": rule.video_threshold,
         "weights": ", ".join(str(one.path) for one in weights.joined or (weights,)),
         **weights.view._asdict(),
         "settings": settings,
@@ -102,19 +103,19 @@ def print_report(results: list[Result], summary: dict[str, Any], weights: Weight
             print(describe_errors(weights.card, "video" if kind == "videos" else "face"), end="")
     names = " and ".join(printable(one.path.name) for one in weights.joined or (weights,))
     lowest = "; the lowest of several scores counts, shifted to this threshold" if weights.joined else ""
-    threshold = describe_threshold({r.kind for r in results}, weights.rule)
-    called = f"Below {threshold} is called a deepfake"
-    # verdicts on videos and photographs have bounds of their own
-    meant = called if images else f"Scores below {threshold} count as deepfake in the percentage"
+    meant = describe_threshold({r.kind for r in results}, weights.rule)
     print(f"{MEANING} {meant} ({names}, resizing: {weights.view.resampling}{lowest}).", flush=True)
 
 
 def describe_threshold(kinds: set[str], rule: Rule) -> str:
-    """Return the threshold in words; a video's may differ from that of a face."""
+    """Return what the thresholds are for Results of these kinds: a video's may differ from that of a face."""
     face, video = f"{rule.threshold:g}", f"{rule.video_threshold:g}"
-    if kinds == {"video"} or face == video:
-        return video
-    return f"{face} (videos: {video})" if "video" in kinds else face
+    counted = {kind: video if kind == "video" else face for kind in kinds}
+    if kinds == {"image"} or ("image" in kinds and set(counted.values()) == {face}):
+        return f"Below {face} is called a deepfake"
+    if len(set(counted.values())) == 1:  # verdicts on videos and photographs have bounds of their own
+        return f"Scores below {next(iter(counted.values()))} count as deepfake in the percentage"
+    return f"Scores below {face}, of videos below {video}, count as deepfake in the percentage"
 
 
 def print_summary(found: dict[str, Any], noun: str) -> None:
