@@ -1577,6 +1577,11 @@ def check_times(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
         parser.error(f"--end {arguments.end:g} must not be before --start {arguments.start:g}")
 
 
+def pick_evenly(items: Sequence[T], count: int) -> list[T]:
+    """Return at most `count` of the items, in order: the first, the last and others, evenly spaced."""
+    return [items[place] for place in np.linspace(0, len(items) - 1, min(len(items), count)).astype(int)]
+
+
 def printable(path: str | Path) -> str:
     """Return a path on one line, whatever its name."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))

@@ -168,6 +168,8 @@ def test_a_forgery_and_what_it_was_made_of_are_of_one_part():
     foreign = name_forgeries("real/s-id1_0005", *(f"df/s-id0_id{i}_0000" for i in range(2, 5)))
     assert len(set(data.group_videos(foreign).values())) == 4  # Celeb-DF's names tell of other things
     assert not data.find_leaks(foreign[:2], foreign[2:])
+    underscored = pipeline.Item(Path("x"), "df", "my_set", "my_set-swap_1_2")
+    assert data.list_sources(underscored) == {"my_set-swap_1_2", "my_set-1", "my_set-2"}
     suffixed = name_forgeries("df/s-swap_0_1_c23", "df/s-swap_2_3_c23")
     assert len(set(data.group_videos(suffixed).values())) == 2
     moved = [image for image in images if image.video == "s-swap_1_0"]

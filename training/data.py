@@ -92,20 +92,20 @@ def suggest_balance(images: Sequence[Item]) -> str:
 
 
 def list_sources(image: Item) -> set[str]:
-    """Return the names of the videos that a face was cut from or, as a forged one's name tells, made of.
+    """Return the names of the video that a face was cut from and of those that it was made of, by its name.
 
     ffpp-face2face_055_147-12.png was made of the videos ffpp-055 and ffpp-147.
     """
     kind, origin = pipeline.split_video(image)
     if not kind:
         return {image.video}
-    parts = image.video.split("_")
-    other = {f"{image.dataset}-{parts[2]}"} if len(parts) == 3 else set()
-    return {image.video, origin} | other
+    parts = image.video.removeprefix(f"{image.dataset}-").split("_")
+    others = [f"{image.dataset}-{part}" for part in parts[2:]] if len(parts) == 3 else []
+    return {image.video, origin, *others}
 
 
 def find_leaks(training: Sequence[Item], validation: Sequence[Item]) -> list[str]:
-    """Return the names of videos from which there are images, or forgeries, in both lists, sorted."""
+    """Return the names of videos that have images, or forgeries made of them, in both lists, sorted."""
     known = {image.video for image in (*training, *validation)}
 
     def named(images: Iterable[Item]) -> set[str]:
@@ -206,11 +206,10 @@ def count_faces(images: Iterable[Item]) -> dict[str, dict[str, int]]:
     return {name: {"images": len(v), "videos": len(set(v))} for name, v in sorted(videos.items())}
 
 
-def fingerprint(images: Sequence[Item]) -> str:
+def fingerprint(images: Iterable[Item]) -> str:
     """Return a short digest of which faces these are: classes, videos and file names, in order."""
-    # a video may be called by the path of its only image: the faces may be moved
-    videos = ("" if image.video == str(image.path) else image.video for image in images)
-    names = "\n".join(f"{i.label}/{video}/{i.path.name}" for i, video in zip(images, videos, strict=True))
+    # a video called by the path of its only image changes its name when the faces are moved
+    names = "\n".join(f"{i.label}/{'' if i.video == str(i.path) else i.video}/{i.path.name}" for i in images)
     return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
 
 

@@ -130,8 +130,7 @@ def calibrate(path: Path, face_set: data.FaceSet, scores: np.ndarray, predict: P
     card["validation"] = evaluate_by_dataset(label_scores(images, scores, threshold), rule)
     for reason in find_faults(card["validation"]):
         warn(f"{reason}: these weights do not suit these faces, whatever the threshold")
-    real = np.flatnonzero(face_set.labels[:, 0])
-    chosen = real[np.linspace(0, len(real) - 1, min(MAPPED, len(real))).astype(int)]
+    chosen = pipeline.pick_evenly(np.flatnonzero(face_set.labels[:, 0]).tolist(), MAPPED)
     card["maps"] = measure_normal(face_set.faces[chosen], predict)
     pipeline.write_atomically(card_path, lambda part: part.write_text(json.dumps(card, indent=1) + "\n"))
     return rule

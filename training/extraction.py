@@ -28,6 +28,7 @@ from pipeline import (
     describe_error,
     find_faces,
     make_portable,
+    pick_evenly,
     read_timeline,
     resize_face,
     sample_frames,
@@ -154,7 +155,7 @@ def check_replaceable(folder: Path) -> None:
     if entries and folder / RECORD_NAME not in entries:
         raise FileExistsError(f"{folder} holds no {RECORD_NAME}, so it is not ours: name another --output")
     for entry in entries:
-        own, top = None, entry.parent == folder
+        top = entry.parent == folder
         if entry.is_dir():
             own = entry.name == DOUBTFUL_NAME or (top and PERSON_NAME.fullmatch(entry.name))
         else:
@@ -196,8 +197,7 @@ def _write_faces(
     write_table(folder / TABLE_NAME, faces, doubts, files)
     if faces:
         shown = choose_shown(doubts)
-        crops = (resize_face(np.asarray(Image.open(folder / files[i])), "bilinear", THUMBNAIL) for i in shown)
-        thumbnails = [faces[i]._replace(crop=crop) for i, crop in zip(shown, crops, strict=True)]
+        thumbnails = [faces[i]._replace(crop=read_thumbnail(folder / files[i])) for i in shown]
         sheet = draw_contact_sheet(thumbnails, [doubts[i] for i in shown])
         iio.imwrite(folder / SHEET_NAME, np.asarray(sheet))
     people = len({face.person for face in faces})
@@ -257,13 +257,18 @@ MOST_SHOWN = 1000  # faces on a contact sheet
 
 
 def choose_shown(doubts: Sequence[str]) -> list[int]:
-    """Return which faces a contact sheet shows: all; of very many some, the doubtful first."""
+    """Return which faces a contact sheet shows: all, or MOST_SHOWN of them, evenly, the doubtful first."""
     chosen: list[int] = []
     for doubtful in (True, False):
         those = [i for i, doubt in enumerate(doubts) if bool(doubt) == doubtful]
-        places = np.linspace(0, len(those) - 1, min(len(those), MOST_SHOWN - len(chosen)))
-        chosen += [those[place] for place in places.round().astype(int)]
+        chosen += pick_evenly(those, MOST_SHOWN - len(chosen))
     return sorted(chosen)
+
+
+def read_thumbnail(path: Path) -> np.ndarray:
+    """Return a face that was just written, small: uint8 (112, 112, 3) RGB."""
+    with Image.open(path) as image:
+        return resize_face(np.asarray(image), "bilinear", THUMBNAIL)
 
 
 def draw_contact_sheet(faces: Sequence[Face], doubts: Sequence[str]) -> Image.Image:

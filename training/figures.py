@@ -58,7 +58,7 @@ def draw_evaluation(scores: Sequence[Result], rule: Rule, view: View, path: Path
     draw_histogram(histogram, scores, rule.threshold)
     levels = collect_labelled(scores)
     for panel, (level, (labels, values)) in zip((by_image, by_video), levels.items(), strict=True):
-        several = len(labels) < len(scores)  # images a video; else its threshold is that of a face
+        several = len(labels) < len(scores)  # videos of a single image have the threshold of a face
         _draw_confusion(panel, level, labels, values, rule.threshold_of(level if several else "image"))
     worst = pick_worst(scores, rule.threshold)
     lower.suptitle("Most wrongly classified" if worst else "None wrongly classified", fontsize=11)

@@ -77,8 +77,9 @@ def make_plan(arguments: Namespace, command: str) -> Plan:
         if arguments.split_by_video not in (0, kept.split_by_video):
             raise ValueError(f"{arguments.output}: was trained with --split-by-video {kept.split_by_video:g}")
         return kept._replace(data=os.path.abspath(arguments.data)) if arguments.data else kept
-    given.setdefault("resample", origins[0].view.resampling if origins else "nearest")
-    given.setdefault("zoom", origins[0].view.zoom if origins else pipeline.CROP_ZOOM)
+    view = origins[0].view if origins else pipeline.View()
+    given.setdefault("resample", view.resampling)
+    given.setdefault("zoom", view.zoom)
     teacher = origins[-1] if "imitate" in given else None
     if teacher and teacher.view.zoom != given["zoom"]:
         raise ValueError(f"--imitate {teacher.path}: needs zoom {teacher.view.zoom}, not {given['zoom']}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import LABELS, View, printable, write_atomically
+from pipeline import LABELS, View, pick_evenly, printable, write_atomically
 from weights import Weights
 from weights.metrics import collect_labelled, compute_auc, compute_roc
 from weights.scores import Result, load_scored_face
@@ -57,10 +57,6 @@ def plot_results(results: Iterable[Result], weights: Weights, path: Path) -> Non
     for part, result in zip(parts[2 * bool(shown) :], videos, strict=True):
         draw_video(part, result, weights)
     write_atomically(path, lambda part: figure.savefig(part, dpi=100))
-
-
-def pick_evenly(ranked: Sequence[Result], count: int) -> list[Result]:
-    return [ranked[i] for i in np.linspace(0, len(ranked) - 1, min(len(ranked), count)).astype(int)]
 
 
 def choose_line(results: Iterable[Result], rule: Rule) -> float:

@@ -217,10 +217,13 @@ def interpolate_faces(faces: dict[int, list[Face]], sampled: Sequence[int], inde
 
     `faces` maps the indices `sampled`, ascending, to the Faces found there. Scores are those of the last
     sampled frame; boxes move linearly towards the same person's box in the next one. After the last sampled
-    frame they stay for the usual distance of two.
+    frame they stay for as long as two sampled frames usually lie apart.
     """
     at = bisect.bisect_right(sampled, index) - 1
-    if at < 0 or (len(sampled) > 1 and index - sampled[-1] >= np.median(np.diff(sampled))):
+    if at < 0:
+        return []
+    late = index - sampled[-1]
+    if late > 0 and len(sampled) > 1 and late >= np.median(np.diff(sampled)):
         return []
     before, after = sampled[at], sampled[min(at + 1, len(sampled) - 1)]
     coming = {face.person: face for face in faces[after]}

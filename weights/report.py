@@ -110,12 +110,13 @@ def print_report(results: list[Result], summary: dict[str, Any], weights: Weight
 def describe_threshold(kinds: set[str], rule: Rule) -> str:
     """Return what the thresholds are for Results of these kinds: a video's may differ from that of a face."""
     face, video = f"{rule.threshold:g}", f"{rule.video_threshold:g}"
-    counted = {kind: video if kind == "video" else face for kind in kinds}
-    if kinds == {"image"} or ("image" in kinds and set(counted.values()) == {face}):
-        return f"Below {face} is called a deepfake"
-    if len(set(counted.values())) == 1:  # verdicts on videos and photographs have bounds of their own
-        return f"Scores below {next(iter(counted.values()))} count as deepfake in the percentage"
-    return f"Scores below {face}, of videos below {video}, count as deepfake in the percentage"
+    below = video if kinds == {"video"} else face
+    if "video" in kinds and below != video:
+        return f"Scores below {face}, of videos below {video}, count as deepfake in the percentage"
+    if "image" in kinds:
+        return f"Below {below} is called a deepfake"
+    # verdicts on videos and photographs have bounds of their own
+    return f"Scores below {below} count as deepfake in the percentage"
 
 
 def print_summary(found: dict[str, Any], noun: str) -> None:
