@@ -502,7 +502,7 @@ def write_crop(crop: np.ndarray, path: Path, jpeg: int | None = None, zoom: floa
     else:
         text = PngImagePlugin.PngInfo()
         text.add_text("Comment", note)
-        options = {"pnginfo": text}
+        options = {"pnginfo": text, "compress_level": 3}  # a third of the time of 6, a tenth larger
     Image.fromarray(crop).save(path, "JPEG" if jpeg else "PNG", **options)
 
 

@@ -35,6 +35,15 @@ def test_augmentations_do_what_the_authors_did(face):
     assert augment(face, shift=1, brightness=1).max() == 1.0
 
 
+def test_of_views_only_flips_are_kept(face):
+    plain = scale_pixels(face[None])[0]
+    for seed in range(3):
+        changes = np.random.default_rng(seed).uniform(-1, 1, (1, 22)).astype(np.float32)
+        kept = augmentation.keep_flips(changes)
+        view = augmentation.augment(tf.constant(face[None]), tf.constant(kept)).numpy()[0]
+        np.testing.assert_array_equal(view, plain[:, ::-1] if changes[0, 3] < 0 else plain)
+
+
 def test_a_window_is_a_part_of_the_augmented_face(face):
     changes = {"rotation": 0.7, "zoom_x": -0.4, "flip": -1, "shift": 0.2}
     whole = augment(face, **changes)
@@ -95,17 +104,25 @@ def test_faces_are_degraded_alike_by_the_same_numbers():
     face = make_face()
     random = np.random.default_rng(1)
     changed = 0
-    for numbers in random.uniform(-1, 1, (50, 11)).astype(np.float32):
+    for numbers in random.uniform(-1, 1, (50, 13)).astype(np.float32):
         once, twice = (augmentation.degrade(face, numbers) for _ in range(2))
         assert once.shape == face.shape
         assert once.dtype == np.uint8
         np.testing.assert_array_equal(once, twice)
         changed += (once != face).any()
-    assert 25 < changed < 50  # some stay as they are
+    assert 35 < changed < 50  # some stay as they are
+
+
+def test_h264_loses_more_the_higher_the_rate_factor():
+    face = pipeline.load_face(ROOT / "test_images/real/hopper.png", pipeline.View("bilinear"))
+    losses = [np.abs(augmentation.film(face, rate).astype(int) - face).mean() for rate in (0, 20, 32, 44)]
+    assert losses == sorted(losses)
+    assert losses[0] < 2
+    assert 6 < losses[3] < 20
 
 
 def test_strength_0_leaves_faces_and_crops_as_they_are():
-    face, numbers = make_face(), np.full(14, -1, np.float32)
+    face, numbers = make_face(), np.full(16, -1, np.float32)
     np.testing.assert_array_equal(augmentation.degrade(face, numbers[3:], 0), face)
     zoom, right, down = augmentation.move(numbers[None], 0)
     assert (zoom, right, down) == ([1], [0], [0])
@@ -113,7 +130,7 @@ def test_strength_0_leaves_faces_and_crops_as_they_are():
 
 def test_numbers_at_their_ends():
     for end in (-1, 1):
-        augmentation.degrade(make_face(), np.full(11, end, np.float32), 3)
+        augmentation.degrade(make_face(), np.full(13, end, np.float32), 3)
     zoom, right, _ = augmentation.move(np.array([[-1, -1, -1], [1, 1, 1]], np.float32))
     np.testing.assert_allclose(zoom, [1 / 1.15, 1.15], rtol=1e-6)
     np.testing.assert_allclose(right, [-0.06, 0.06])

@@ -21,7 +21,7 @@ from PIL import Image
 
 import pipeline
 from classifiers import load_classifier, scale_pixels
-from training import cards, data, df_CNN, draws, evaluation, figures, imitation, trainer
+from training import cards, data, df_CNN, draws, evaluation, figures, imitation, make_views, trainer
 from training.lock import hold_lock
 from training.recipe import Recipe, format_command, shorten_path
 from weights import find_weights
@@ -67,6 +67,10 @@ def trained(face_folder, tmp_path_factory):
 
 def train(*arguments, status=0):
     return run_main(df_CNN.main, *arguments, status=status)
+
+
+def list_names(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
 def read_history(output):
@@ -417,6 +421,73 @@ def test_it_learns(face_folder):
     assert evaluation.measure(validation, network.score(validation), "mse")["validation_auc"] > 0.95
 
 
+def test_views_are_scored_by_another_and_learnt(face_folder, tmp_path):
+    (tmp_path / "data/training").mkdir(parents=True)
+    for path in (face_folder / "training").glob("*/*.png"):
+        dataset, video, frame = path.stem.split("-")
+        kind = "blended_real" if path.parent.name == "df" else "real"  # the video that it was made of
+        copy = tmp_path / "data/training" / path.parent.name / f"{dataset}-{kind}{video[-1]}-{frame}.png"
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(path, copy)
+    shutil.copytree(face_folder / "validation", tmp_path / "data/validation")
+    views = tmp_path / "views"
+    done = run_main(make_views.main, tmp_path / "data", views, "--count", "60", "--seed", "3")
+    assert f"wrote 60 views to {views / 'training'}" in done.stdout
+    images, _ = data.list_images(views / "training")
+    assert len(images) == 60
+    partners = draws.pair_faces(images)
+    pairs = [(image, images[p]) for image, p in zip(images, partners, strict=True) if image.label == "df"]
+    assert len(pairs) == 30
+    for forged, real in pairs:  # of the same face, with the same number
+        assert forged.path.stem.replace("blended_", "") == real.path.stem
+    again = run_main(make_views.main, tmp_path / "data", views, status=2)
+    assert "exists already: name another folder" in again.stderr
+
+    table = tmp_path / "scores.csv"
+    scored = [image for image in images if image.label == "real"]
+    rows = "".join(f"{image.path.relative_to(views / 'training')},0.75\n" for image in scored)
+    table.write_text(f"path,score\n{rows}")
+    assert list_names(views / "validation") == list_names(face_folder / "validation")
+    command = ("--data", views, "--flip-only", "--soft-labels", table, "--pairs", "--loss", "bce", *SHORT)
+    done = train(*command, "--output", tmp_path / "out")
+    assert f"soft labels: {len(scored)} of 60 images" in done.stdout
+    recipe = json.loads((tmp_path / "out/Meso4.json").read_text())["recipe"]
+    assert (recipe["flip_only"], recipe["soft_labels"]) == (True, shorten_path(str(table)))
+    table.write_text(f"path,score\n{rows.replace('0.75', '0.5')}")
+    done = train(*command, "--output", tmp_path / "out", "--resume", status=2)
+    assert "was trained on other faces" in done.stderr
+
+
+def test_soft_labels_come_from_tables_of_ours_and_of_others(face_folder, tmp_path):
+    images, _ = data.list_images(face_folder / "training")
+    face_set, _ = data.load_faces(images, pipeline.View(), tmp_path)
+    first, second, third = (image.path for image in images[:3])
+    table = tmp_path / "scores.csv"
+    inside = first.relative_to(face_folder / "training")
+    table.write_text(
+        f"kind,path,score\nimage,{inside},0.25\nimage,{second},0.5\nimage,{third},\nface,{third},0.1\n"
+    )
+    scores = data.read_soft_labels(table, face_folder / "training")
+    softened = data.soften_labels(face_set, scores).labels
+    assert softened[:2].tolist() == [[0.25], [0.5]]
+    assert softened[2:].tolist() == face_set.labels[2:].tolist()
+    for content, reason in (
+        ("file,score\na,0.5\n", "must be a CSV table with the columns path and score"),
+        ("path,score\na,1.5\n", "line 2: score must be 0 (forged) to 1 (real), not 1.5"),
+        ("path,score\na,high\n", "line 2: score must be 0 (forged) to 1 (real), not high"),
+        ("path,score\na,0.5\n", "names no image in"),
+    ):
+        table.write_text(content)
+        done = train("--data", face_folder, "--output", tmp_path / "x", "--soft-labels", table, status=2)
+        assert reason in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_accuracy_knows_soft_labels():
+    wanted, found = np.float32([[0.0], [0.4], [0.6], [1.0]]), np.float32([[0.2], [0.6], [0.7], [0.1]])
+    assert trainer.accuracy(tf.constant(wanted), tf.constant(found)).numpy().tolist() == [1, 0, 1, 0]
+
+
 def start(*arguments):
     command = [sys.executable, ROOT / SCRIPT, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -615,7 +686,8 @@ def test_usage_errors_are_one_line(face_folder, tmp_path):
         "--split-by-video 1", "--average 1", "--degrade -1", "--freeze 5", "--name a/b", "--seed -1",
         "--calibrate", "--patience -1", "--evaluate --weights Meso4_DF --resume",
         f"--output {ROOT}/README.md", "--shares set0=2", "--pairs --shares set0", "--pairs --shares set0=-1",
-        "--pairs --shares set0=1,set0=2",
+        "--pairs --shares set0=1,set0=2", "--flip-only --degrade 0.3",
+        "--imitate Meso4_DF --soft-labels x.csv",
     ):  # fmt: skip
         train(*wrong.split(), status=2)
     assert not (tmp_path / "new").exists()

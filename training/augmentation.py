@@ -1,6 +1,6 @@
 """Augmentation: what the authors do to faces, and what a face goes through on its way to us.
 
-The second: scaling, blur, noise, JPEG, a wider or a tighter crop; about 1 ms a face on one core.
+The second: H.264, scaling, blur, noise, JPEG, a wider or a tighter crop; about 1 ms a face on one core.
 Pure functions. All that is random comes in as numbers in [-1, 1], drawn ahead of the epoch from
 (seed, epoch): the same faces whichever thread makes them, and in a training that was resumed. Two
 faces given the same numbers are changed alike: a forged face and its original differ in the
@@ -8,6 +8,7 @@ forgery alone.
 """
 
 import io
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,21 +17,23 @@ from PIL import Image, ImageFilter
 from pipeline import IMAGE_SIZE
 
 CHANGES = 8  # numbers that `augment` needs of a face
+FLIP = 3  # which of them flips it
 # the authors' augmentation, their ImageDataGenerator's arguments
 ZOOM = 0.2
 ROTATION = 15.0  # degrees
 BRIGHTNESS = 0.2
 CHANNEL_SHIFT = 30 / 255
-NUMBERS = 14  # that follow for a degraded face: 3 for `move`, the others for `degrade`
+NUMBERS = 16  # that follow for a degraded face: 3 for `move`, the others for `degrade`
 MOVES = 3
 # at strength 1
 MARGIN = 0.15  # a crop is made tighter, or wider, by up to this share
 SHIFT = 0.06  # of the side
-SCALE_CHANCE, BLUR_CHANCE, NOISE_CHANCE, JPEG_CHANCE = 0.3, 0.1, 0.1, 0.5
+VIDEO_CHANCE, SCALE_CHANCE, BLUR_CHANCE, NOISE_CHANCE, JPEG_CHANCE = 0.5, 0.3, 0.1, 0.1, 0.5
 SMALLEST = 0.35  # share of the side left by scaling
 BLUR = 1.5  # pixels, radius of the Gaussian
 NOISE = 8.0  # grey levels, standard deviation
 WORST_QUALITY = 40  # of JPEG
+RATE_FACTORS = (20, 44)  # of H.264 at any strength; FaceForensics++ takes 23 and 40
 DOWN_FILTERS = (
     Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.HAMMING, Image.Resampling.BICUBIC,
     Image.Resampling.LANCZOS, Image.Resampling.NEAREST,
@@ -76,6 +79,13 @@ def augment(faces: Any, changes: Any, side: int = IMAGE_SIZE, strength: float = 
     return tf.clip_by_value(values * (1 + BRIGHTNESS * brightness[..., None]), 0.0, 1.0)
 
 
+def keep_flips(changes: np.ndarray) -> np.ndarray:
+    """Return numbers for `augment`, float32 (..., 8), that change nothing but where they flip."""
+    flips = np.zeros_like(changes[..., :CHANGES])
+    flips[..., FLIP] = changes[..., FLIP]
+    return flips
+
+
 def _look_up(faces: Any, x: Any, y: Any) -> Any:
     """Return the faces' values at x and y, (N, h, w) each: float32 (N, h, w, 3), bilinear."""
     import tensorflow as tf
@@ -94,18 +104,22 @@ def _look_up(faces: Any, x: Any, y: Any) -> Any:
 
 
 def degrade(face: np.ndarray, numbers: np.ndarray, strength: float = 1.0) -> np.ndarray:
-    """Return a face, uint8 (side, side, 3) RGB, after scaling, blur, noise and JPEG, as it falls out.
+    """Return a face, uint8 (side, side, 3) RGB, after H.264, scaling, blur, noise and JPEG, as it falls out.
 
-    `numbers`: 11 in [-1, 1]. They say which of the four happen and how much: at strength 1, half of the
-    faces get JPEG, three in ten are scaled, one in ten is blurred, one in ten noisy. `strength`
-    stretches how much, and below 1 how many of the faces as well; at 0 the face comes back as it was.
+    `numbers`: 13 in [-1, 1]. They say which of the five happen and how much: at strength 1, half of the
+    faces get H.264, half JPEG, three in ten are scaled, one in ten is blurred, one in ten noisy.
+    `strength` stretches how much, and below 1 how many of the faces as well; at 0 the face comes back as
+    it was. The side must be even.
     """
     if not strength:
         return face
     # shares of [0, 1), so that the highest number picks the last of a list
-    share = np.clip((np.asarray(numbers, np.float64) + 1) / 2, 0, 1 - 1e-9)
-    scaled, size, down, up, blurred, radius, noisy, deviation, seed, compressed, quality = share.tolist()
+    share = np.clip((np.asarray(numbers, np.float64) + 1) / 2, 0, 1 - 1e-9).tolist()
+    filmed, rate, scaled, size, down, up, blurred, radius, noisy, deviation, seed, compressed, quality = share
     often = min(strength, 1.0)
+    if filmed < often * VIDEO_CHANCE:
+        lowest, highest = RATE_FACTORS
+        face = film(face, round(lowest + (highest - lowest) * rate))
     image = Image.fromarray(face)
     if scaled < often * SCALE_CHANCE:
         smallest = SMALLEST ** min(strength, 2.0)
@@ -124,6 +138,22 @@ def degrade(face: np.ndarray, numbers: np.ndarray, strength: float = 1.0) -> np.
     return np.asarray(image)
 
 
+def film(face: np.ndarray, rate_factor: int) -> np.ndarray:
+    """Return a face as it comes out of a video: one H.264 frame; a rate factor of 0 is best, 51 worst."""
+    import av
+
+    coder = av.CodecContext.create("libx264", "w")
+    coder.height, coder.width = face.shape[:2]
+    coder.pix_fmt, coder.time_base, coder.thread_count = "yuv420p", Fraction(1, 25), 1
+    coder.options = {"crf": str(rate_factor), "preset": "veryfast", "tune": "zerolatency"}
+    frame = av.VideoFrame.from_ndarray(face, "rgb24").reformat(format="yuv420p")
+    packets = [*coder.encode(frame), *coder.encode(None)]
+    decoder = av.CodecContext.create("h264", "r")
+    decoder.thread_count = 1
+    frames = [frame for packet in (*packets, None) for frame in decoder.decode(packet)]
+    return frames[0].to_ndarray(format="rgb24")
+
+
 def compress(image: Image.Image, quality: int) -> Image.Image:
     """Return an image as it comes out of a JPEG file."""
     file = io.BytesIO()
@@ -133,7 +163,7 @@ def compress(image: Image.Image, quality: int) -> Image.Image:
 
 
 def degrade_batch(faces: np.ndarray, numbers: np.ndarray, strength: float = 1.0) -> np.ndarray:
-    """Return `degrade` of each of the faces, uint8 (N, side, side, 3); `numbers` (N, 11)."""
+    """Return `degrade` of each of the faces, uint8 (N, side, side, 3); `numbers` (N, 13)."""
     return np.stack([degrade(face, row, strength) for face, row in zip(faces, numbers, strict=True)])
 
 

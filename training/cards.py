@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 def make_card(plan: Plan, training: data.FaceSet, validation: data.FaceSet) -> dict[str, Any]:
     """Return what a card says of a training. Its paths are relative: it travels with the weights."""
     recipe = plan.recipe
-    recipe = recipe._replace(weights=shorten_path(recipe.weights), imitate=shorten_path(recipe.imitate))
+    recipe = recipe._replace(
+        weights=shorten_path(recipe.weights),
+        imitate=shorten_path(recipe.imitate),
+        soft_labels=shorten_path(recipe.soft_labels),
+    )
     return {
         **start_card(recipe.model),
         **recipe.view._asdict(),

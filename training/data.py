@@ -6,11 +6,12 @@ machine, and an epoch begun again after a kill is the same epoch.
 
 import collections
 import contextlib
+import csv
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ class FaceSet(NamedTuple):
 
     images: list[Item]
     faces: np.ndarray  # uint8 (N, 256, 256, 3) RGB, in memory or mapped from disk
-    labels: np.ndarray  # float32 (N, 1): 1 = real, 0 = forged
+    labels: np.ndarray  # float32 (N, 1): 1 = real, 0 = forged, or between: soft labels
 
 
 def list_images(folder: str | Path) -> tuple[list[Item], dict[str, str]]:
@@ -189,6 +190,39 @@ def load_faces(
     return FaceSet(kept, faces[: len(kept)], labels), failed
 
 
+def read_soft_labels(table: Path, folder: Path) -> dict[str, float]:
+    """Return {real path of an image: score in [0, 1]} from a CSV table with the columns path and score.
+
+    Paths are relative to `folder` or to here. Rows without a score, and those of faces in videos, are passed
+    over. Raises OSError, ValueError.
+    """
+    scores: dict[str, float] = {}
+    with open(table, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = csv.DictReader(file)
+        if not {"path", "score"} <= set(rows.fieldnames or ()):
+            raise ValueError(f"{table}: must be a CSV table with the columns path and score")
+        for row in rows:
+            if not row["score"] or row.get("kind") == "face":
+                continue
+            where = f"{table}, line {rows.line_num}"
+            try:
+                score = float(row["score"])
+            except ValueError:
+                score = float("nan")
+            if not 0 <= score <= 1:
+                raise ValueError(f"{where}: score must be 0 (forged) to 1 (real), not {row['score']}")
+            inside = folder / row["path"]
+            scores[os.path.realpath(inside if inside.exists() else row["path"])] = score
+    return scores
+
+
+def soften_labels(face_set: FaceSet, scores: Mapping[str, float]) -> FaceSet:
+    """Return the FaceSet with the `scores` of `read_soft_labels` as labels where there are any."""
+    found = [scores.get(os.path.realpath(image.path)) for image in face_set.images]
+    softened = [hard if soft is None else [soft] for hard, soft in zip(face_set.labels, found, strict=True)]
+    return face_set._replace(labels=np.array(softened, np.float32))
+
+
 def measure_memory() -> int:
     """Return the bytes of memory that this process may use: the machine's, or its container's."""
     machine = psutil.virtual_memory().total
@@ -206,11 +240,14 @@ def count_faces(images: Iterable[Item]) -> dict[str, dict[str, int]]:
     return {name: {"images": len(v), "videos": len(set(v))} for name, v in sorted(videos.items())}
 
 
-def fingerprint(images: Iterable[Item]) -> str:
-    """Return a short digest of which faces these are: classes, videos and file names, in order."""
+def fingerprint(images: Iterable[Item], soft_labels: np.ndarray | None = None) -> str:
+    """Return a short digest of which faces these are, in order: classes, videos, file names, soft labels."""
     # a video called by the path of its only image changes its name when the faces are moved
     names = "\n".join(f"{i.label}/{'' if i.video == str(i.path) else i.video}/{i.path.name}" for i in images)
-    return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
+    digest = hashlib.sha256(names.encode(errors="surrogateescape"))
+    if soft_labels is not None:
+        digest.update(soft_labels.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def make_batches(

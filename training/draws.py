@@ -1,5 +1,6 @@
 """Which faces an epoch is made of: data sets, classes, kinds of forgery and videos drawn evenly, in pairs."""
 
+import bisect
 import collections
 import re
 from collections.abc import Mapping, Sequence
@@ -70,17 +71,28 @@ def pair_faces(images: Sequence[Item]) -> np.ndarray:
 
     Of that video, the image of the same frame, or of the nearest.
     """
-    real = collections.defaultdict(list)
+    named: dict[tuple[str, str], int] = {}  # (video, frame as text): index
+    numbered: dict[str, list[tuple[int, int]]] = collections.defaultdict(
+        list
+    )  # video: (frame, index), sorted
     for index, image in enumerate(images):
         if image.label == "real":
-            real[image.video].append((parse_frame_name(image), index))
+            text, number = parse_frame_name(image)
+            named.setdefault((image.video, text), index)
+            bisect.insort(numbered[image.video], (number, index))
     partners = np.full(len(images), -1)
     for index, image in enumerate(images):
-        candidates = real.get(split_video(image)[1])
-        if candidates:
-            frame = parse_frame_name(image)
-            partners[index] = min(candidates, key=lambda found: rate_frames(frame, found[0]))[1]
+        origin = split_video(image)[1]
+        if origin in numbered:
+            text, number = parse_frame_name(image)
+            partners[index] = named.get((origin, text), _find_nearest(numbered[origin], number))
     return partners
+
+
+def _find_nearest(frames: Sequence[tuple[int, int]], number: int) -> int:
+    """Return of (number, index), sorted, the index with the nearest number; of two, the lower one's."""
+    place = bisect.bisect_left(frames, (number,))
+    return min(frames[max(place - 1, 0) : place + 1], key=lambda frame: abs(frame[0] - number))[1]
 
 
 def parse_frame_name(image: Item) -> tuple[str, int]:
@@ -88,11 +100,6 @@ def parse_frame_name(image: Item) -> tuple[str, int]:
     frame = image.path.stem.rpartition("-")[2]
     number = re.search(r"\d+", frame)
     return frame, int(number[0]) if number else 0
-
-
-def rate_frames(one: tuple[str, int], other: tuple[str, int]) -> tuple[bool, int]:
-    """Return how far apart two frames are, to sort by."""
-    return one[0] != other[0], abs(one[1] - other[1])
 
 
 def draw_pairs(

@@ -29,6 +29,8 @@ class Recipe(NamedTuple):
     # {data set: how often it is drawn, where the others are drawn once}; never changed
     shares: dict[str, float] = {}  # noqa: RUF012
     degrade: float = 0.0  # strength of augmentation.degrade
+    flip_only: bool = False  # faces are views of make_views.py, changed already
+    soft_labels: str = ""  # table of scores to learn instead of 0 and 1
     average: float = 0.0  # share that the moving average of the weights keeps at a step; 0 = no average
     seed: int = 0
     patience: int = 0  # epochs without improvement before training ends; 0 = never
@@ -38,7 +40,7 @@ class Recipe(NamedTuple):
     freeze: int = 0  # blocks that keep their weights
     imitate: str = ""  # weights of the other network, to give what its first blocks give
     name: str = "Meso4"  # of the weights files
-    faces: str = ""  # fingerprint of the list of faces, so that a training is resumed on its own
+    faces: str = ""  # fingerprint of the faces and labels, so that a training is resumed on its own
 
     @property
     def view(self) -> pipeline.View:

@@ -33,6 +33,7 @@ def train(arguments: Namespace, command: str) -> None:
     plan = make_plan(arguments, command)
     images = find_data(plan, output if arguments.resume else None)
     check_shares(plan.recipe.shares, images[0])
+    soft_labels = find_soft_labels(plan, images[0])
     with hold_lock(output / ".lock"):
         found = checkpoints.find_checkpoints(output)
         if found and not arguments.resume:
@@ -43,6 +44,7 @@ def train(arguments: Namespace, command: str) -> None:
             evaluation.load_data(items, plan.recipe.view, output, name)
             for items, name in zip(images, ("training", "validation"), strict=True)
         )
+        training = data.soften_labels(training, soft_labels)
         plan = complete_plan(plan, arguments, training)
         if plan.split_by_video:
             data.write_held_out(output, Path(plan.data), images[1])
@@ -71,6 +73,8 @@ def make_plan(arguments: Namespace, command: str) -> Plan:
     origins = [find_keras_weights(given[name]) for name in ("weights", "imitate") if name in given]
     for name, origin in zip((n for n in ("weights", "imitate") if n in given), origins, strict=True):
         given[name] = os.path.abspath(origin.path)
+    if "soft_labels" in given:
+        given["soft_labels"] = os.path.abspath(given["soft_labels"])
     kept = find_plan(arguments.output) if arguments.resume else None
     if kept:
         check_agreement(kept.recipe, given, arguments.output)
@@ -104,7 +108,8 @@ def complete_plan(plan: Plan, arguments: Namespace, training: data.FaceSet) -> P
 
     Raises ValueError if a training to resume had other faces or another number of steps.
     """
-    found: dict[str, Any] = {"faces": data.fingerprint(training.images)}
+    soft_labels = training.labels if plan.recipe.soft_labels else None
+    found: dict[str, Any] = {"faces": data.fingerprint(training.images, soft_labels)}
     if arguments.epochs:
         found["steps"] = arguments.epochs * -(-len(training.images) // plan.recipe.batch_size)
     if plan.recipe.faces not in ("", found["faces"]):
@@ -148,6 +153,20 @@ def find_data(plan: Plan, resumed: Path | None) -> tuple[list[Item], list[Item]]
         print(f"folder {name} is taken for {label}")
     report_doubts(plan, training, validation)
     return training, validation
+
+
+def find_soft_labels(plan: Plan, images: Sequence[Item]) -> dict[str, float]:
+    """Return {real path of an image: soft label} of those of the images that the Recipe's table names."""
+    if not plan.recipe.soft_labels:
+        return {}
+    table = Path(plan.recipe.soft_labels)
+    scores = data.read_soft_labels(table, Path(plan.data, "training"))
+    scores = {path: scores[path] for i in images if (path := os.path.realpath(i.path)) in scores}
+    if not scores:
+        where = shorten_path(str(Path(plan.data, "training")))
+        raise ValueError(f"--soft-labels {shorten_path(str(table))}: names no image in {where}")
+    print(f"soft labels: {len(scores)} of {len(images)} images; the others keep 0 or 1")
+    return scores
 
 
 def check_shares(shares: Mapping[str, float], images: Sequence[Item]) -> None:

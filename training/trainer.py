@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 import pipeline
-from training import checkpoints, data, draws, evaluation, imitation
+from training import augmentation, checkpoints, data, draws, evaluation, imitation
 from training.averaging import MovingAverage
 from training.checkpoints import DamagedCheckpointError, TrainingState
 from training.normalization import BatchNormalization
@@ -58,7 +58,7 @@ class Trainer:
                     layer.synchronized = replicas > 1  # statistics of the whole batch, as on one device
             self.optimizer = keras.optimizers.Adam(make_schedule(recipe))
             self._fitted, loss = self.model, LOSSES[recipe.loss]()
-            metric: Any = "accuracy"
+            metric: Any = accuracy
             if recipe.imitate:
                 teacher = classifiers.load_classifier(recipe.imitate).model
                 self._fitted = imitation.make_student(self.model, teacher)
@@ -96,6 +96,8 @@ class Trainer:
         )  # fmt: skip
         left = recipe.steps - self.steps_done
         order, changes = order[:left], changes[:left]
+        if recipe.flip_only:
+            changes = augmentation.keep_flips(changes)
         side = imitation.WINDOW if recipe.imitate else data.SIDE
         batches = data.make_batches(face_set, order, changes, side, recipe.degrade)
         callbacks: list[keras.callbacks.Callback] = [_Watch(epoch, watch(range(len(order))))]
@@ -150,6 +152,11 @@ class _Watch(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         next(self.steps, None)  # closes the bar
+
+
+def accuracy(wanted: Any, found: Any) -> Any:
+    """Return which scores lie on the labels' side of 0.5: as Keras' accuracy, but for soft labels too."""
+    return tf.reduce_mean(tf.cast((wanted > 0.5) == (found > 0.5), tf.float32), -1)
 
 
 def make_schedule(recipe: Recipe) -> float | keras.optimizers.schedules.LearningRateSchedule:
