@@ -21,7 +21,7 @@ from PIL import Image
 
 import pipeline
 from classifiers import load_classifier, scale_pixels
-from training import cards, data, df_CNN, draws, evaluation, figures, imitation, make_views, trainer
+from training import cards, data, df_CNN, draws, evaluation, figures, imitation, make_views, trainer, views
 from training.lock import hold_lock
 from training.recipe import Recipe, format_command, shorten_path
 from weights import find_weights
@@ -421,7 +421,7 @@ def test_it_learns(face_folder):
     assert evaluation.measure(validation, network.score(validation), "mse")["validation_auc"] > 0.95
 
 
-def test_views_are_scored_by_another_and_learnt(face_folder, tmp_path):
+def test_views_are_scored_by_another_and_learnt(face_folder, tmp_path, monkeypatch):
     (tmp_path / "data/training").mkdir(parents=True)
     for path in (face_folder / "training").glob("*/*.png"):
         dataset, video, frame = path.stem.split("-")
@@ -430,32 +430,104 @@ def test_views_are_scored_by_another_and_learnt(face_folder, tmp_path):
         copy.parent.mkdir(exist_ok=True)
         shutil.copy(path, copy)
     shutil.copytree(face_folder / "validation", tmp_path / "data/validation")
-    views = tmp_path / "views"
-    done = run_main(make_views.main, tmp_path / "data", views, "--count", "60", "--seed", "3")
-    assert f"wrote 60 views to {views / 'training'}" in done.stdout
-    images, _ = data.list_images(views / "training")
+    monkeypatch.chdir(tmp_path)
+    assert "wrote 60 views to views\n" in make("data", "views", "--count", "60", "--seed", "3").stdout
+    assert list_names(Path("views/validation")) == list_names(face_folder / "validation")
+    images, _ = data.list_images("views/training")
     assert len(images) == 60
     partners = draws.pair_faces(images)
     pairs = [(image, images[p]) for image, p in zip(images, partners, strict=True) if image.label == "df"]
     assert len(pairs) == 30
     for forged, real in pairs:  # of the same face, with the same number
         assert forged.path.stem.replace("blended_", "") == real.path.stem
-    again = run_main(make_views.main, tmp_path / "data", views, status=2)
-    assert "exists already: name another folder" in again.stderr
 
-    table = tmp_path / "scores.csv"
     scored = [image for image in images if image.label == "real"]
-    rows = "".join(f"{image.path.relative_to(views / 'training')},0.75\n" for image in scored)
-    table.write_text(f"path,score\n{rows}")
-    assert list_names(views / "validation") == list_names(face_folder / "validation")
-    command = ("--data", views, "--flip-only", "--soft-labels", table, "--pairs", "--loss", "bce", *SHORT)
-    done = train(*command, "--output", tmp_path / "out")
-    assert f"soft labels: {len(scored)} of 60 images" in done.stdout
-    recipe = json.loads((tmp_path / "out/Meso4.json").read_text())["recipe"]
-    assert (recipe["flip_only"], recipe["soft_labels"]) == (True, shorten_path(str(table)))
-    table.write_text(f"path,score\n{rows.replace('0.75', '0.5')}")
-    done = train(*command, "--output", tmp_path / "out", "--resume", status=2)
-    assert "was trained on other faces" in done.stderr
+    rows = "".join(f"{image.path},0.75\n" for image in scored)  # as deepfakes_images.py writes them
+    Path("scores.csv").write_text(f"path,score\n{rows}", encoding="utf-8")
+    command = ("--data", "views", "--soft-labels", "scores.csv", "--pairs", "--loss", "bce", *SHORT)
+    assert f"soft labels: {len(scored)} of 60 images" in train(*command, "--output", "out").stdout
+    card = json.loads(Path("out/Meso4.json").read_text(encoding="utf-8"))
+    views = card["recipe"]["views"]
+    assert (card["resampling"], card["soft_labels"]) == ("bilinear", "scores.csv")
+    assert (views["count"], views["degrade"], views["seed"]) == (60, 0.4, 3)
+    assert views["faces"] == data.fingerprint(data.list_images("data/training")[0])
+
+    shutil.copy("scores.csv", "moved.csv")
+    moved = ("--resume", "--output", "out", "--soft-labels", "moved.csv")
+    assert "resumed after epoch 1" in train(*moved).stdout
+    Path("moved.csv").write_text(f"path,score\n{rows.replace('0.75', '0.5')}", encoding="utf-8")
+    assert "was trained on other faces or soft labels" in train(*moved, status=2).stderr
+    for wrong, reason in (
+        ("--degrade 0.3", "make_views.py has changed them already"),
+        ("--resample nearest", "must be bilinear, as the views were made, not nearest"),
+        ("--zoom 1", "must be 1.3, as the views were made, not 1.0"),
+    ):
+        assert reason in train("--data", "views", "--output", "new", *wrong.split(), status=2).stderr
+    Path("views/views.json").write_text("{}", encoding="utf-8")
+    assert "views.json: damaged" in train("--data", "views", "--output", "new", status=2).stderr
+
+
+def make(*arguments, status=0):
+    return run_main(make_views.main, *arguments, status=status)
+
+
+def test_views_keep_data_sets_and_videos(tmp_path):
+    names = (
+        "df/set-kind_a-1", "df/set-kind_b-f7", "real/set-a-1", "real/set-b-2face0",  # data set, video, frame
+        "df/clip1/000001", "df/clip1/person_01/000002", "df/obama-fake1/obama-fake1-000001",  # folders
+        "real/clip3-000001", "real/clip3-000002", "real/person-john-smiling", "real/a.b.c", "fake/alone",
+    )  # fmt: skip
+    for part in ("before", "after"):
+        for label in ("df", "real"):
+            (tmp_path / part / label).mkdir(parents=True)
+    for name in names:
+        path = tmp_path / "before" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64)).save(path)
+    before, _ = data.list_images(tmp_path / "before")
+    moved = [views.name_view(image, tmp_path / "before", i) for i, image in enumerate(before)]
+    for name in moved:
+        (tmp_path / "after" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64)).save(tmp_path / "after" / name)
+    after = {image.path: image for image in data.list_images(tmp_path / "after")[0]}
+    for image, name in zip(before, moved, strict=True):
+        view = after[tmp_path / "after" / name]
+        video = image.path.stem if image.video == str(image.path) else image.video
+        assert (view.label, view.dataset, view.video) == (image.label, image.dataset, video)
+
+
+def test_what_is_wrong_with_views_is_told_and_nothing_is_left(face_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(face_folder, "data")
+    Path("full").mkdir()
+    for arguments, reason in (
+        ("data full", "full: exists already: name another folder"),
+        ("data data/training/views", "data/training/views: lies inside data: name a folder beside it"),
+        ("none new", "none/training: no such folder"),
+        ("data new --shares other=2", "--shares other: no such data set"),
+        ("data new --degrade -1", "must be at least 0"),
+        ("data new --zoom 9", "--zoom must be from"),
+    ):
+        assert reason in make(*arguments.split(), status=2).stderr
+    Path("data/validation/real/dangling.png").symlink_to("nothing")
+    done = make("data", "new", status=1)
+    assert re.fullmatch(r".*dangling.png: cannot be copied \(.*\)\n", done.stderr)
+    Path("data/validation/real/dangling.png").unlink()
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "write_crop", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make("data", "new")
+    assert sorted(os.listdir()) == ["data", "full"]
+    next(Path("data/training/df").iterdir()).write_text("no image")
+    done = make("data", "new", "--count", "4", status=1)
+    assert "make_views.py: warning: skipped" in done.stderr.replace(
+        os.path.basename(sys.argv[0]), "make_views.py"
+    )
+    assert "wrote 4 views to new" in done.stdout
 
 
 def test_soft_labels_come_from_tables_of_ours_and_of_others(face_folder, tmp_path):
@@ -463,24 +535,35 @@ def test_soft_labels_come_from_tables_of_ours_and_of_others(face_folder, tmp_pat
     face_set, _ = data.load_faces(images, pipeline.View(), tmp_path)
     first, second, third = (image.path for image in images[:3])
     table = tmp_path / "scores.csv"
-    inside = first.relative_to(face_folder / "training")
-    table.write_text(
-        f"kind,path,score\nimage,{inside},0.25\nimage,{second},0.5\nimage,{third},\nface,{third},0.1\n"
-    )
-    scores = data.read_soft_labels(table, face_folder / "training")
-    softened = data.soften_labels(face_set, scores).labels
-    assert softened[:2].tolist() == [[0.25], [0.5]]
-    assert softened[2:].tolist() == face_set.labels[2:].tolist()
+    for base in (face_folder / "training", face_folder, face_folder.parent):
+        inside = first.relative_to(base)
+        table.write_text(
+            f"kind,path,score\nimage,{inside},0.25\nimage,{second},0.5\nimage,{third},\nface,{third},0.1\n",
+            encoding="utf-8-sig",  # as Excel writes it
+        )
+        scores = data.read_soft_labels(table, face_folder / "training")
+        softened = data.soften_labels(face_set, scores).labels
+        assert softened[:2].tolist() == [[0.25], [0.5]]
+        assert softened[2:].tolist() == face_set.labels[2:].tolist()
     for content, reason in (
         ("file,score\na,0.5\n", "must be a CSV table with the columns path and score"),
-        ("path,score\na,1.5\n", "line 2: score must be 0 (forged) to 1 (real), not 1.5"),
-        ("path,score\na,high\n", "line 2: score must be 0 (forged) to 1 (real), not high"),
+        ("path,score\na,1.5\n", "line 2: score must be from 0 (forged) to 1 (real), not 1.5"),
+        ("path,score\na,high\n", "line 2: score must be from 0 (forged) to 1 (real), not high"),
         ("path,score\na,0.5\n", "names no image in"),
+        ("score,path\n0.5\n", "names no image in"),
+        (f'path,score\n"{"a" * 200000}', "field larger than field limit"),
+        (f"path,score\n{'a' * 5000},0.5\n", "File name too long"),
+        ("path,score\na\0b,0.5\n", str(table)),
     ):
         table.write_text(content)
         done = train("--data", face_folder, "--output", tmp_path / "x", "--soft-labels", table, status=2)
         assert reason in done.stderr
         assert done.stderr.count("\n") == 1
+    for wrong in (tmp_path, tmp_path / "none.csv"):
+        done = train("--data", face_folder, "--output", tmp_path / "x", "--soft-labels", wrong, status=2)
+        assert done.stderr.startswith(
+            f"df_CNN.py: {wrong}: ".replace("df_CNN.py", os.path.basename(sys.argv[0]))
+        )
 
 
 def test_accuracy_knows_soft_labels():
@@ -686,7 +769,7 @@ def test_usage_errors_are_one_line(face_folder, tmp_path):
         "--split-by-video 1", "--average 1", "--degrade -1", "--freeze 5", "--name a/b", "--seed -1",
         "--calibrate", "--patience -1", "--evaluate --weights Meso4_DF --resume",
         f"--output {ROOT}/README.md", "--shares set0=2", "--pairs --shares set0", "--pairs --shares set0=-1",
-        "--pairs --shares set0=1,set0=2", "--flip-only --degrade 0.3",
+        "--pairs --shares set0=1,set0=2",
         "--imitate Meso4_DF --soft-labels x.csv",
     ):  # fmt: skip
         train(*wrong.split(), status=2)

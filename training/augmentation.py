@@ -1,6 +1,6 @@
 """Augmentation: what the authors do to faces, and what a face goes through on its way to us.
 
-The second: H.264, scaling, blur, noise, JPEG, a wider or a tighter crop; about 1 ms a face on one core.
+The second: H.264, scaling, blur, noise, JPEG, a wider or a tighter crop; 1 to 3 ms a face on one core.
 Pure functions. All that is random comes in as numbers in [-1, 1], drawn ahead of the epoch from
 (seed, epoch): the same faces whichever thread makes them, and in a training that was resumed. Two
 faces given the same numbers are changed alike: a forged face and its original differ in the
@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 from pipeline import IMAGE_SIZE
 
 CHANGES = 8  # numbers that `augment` needs of a face
-FLIP = 3  # which of them flips it
+KEPT = [3, 6, 7]  # which of them say whether it is mirrored, and which window is seen
 # the authors' augmentation, their ImageDataGenerator's arguments
 ZOOM = 0.2
 ROTATION = 15.0  # degrees
@@ -80,10 +80,10 @@ def augment(faces: Any, changes: Any, side: int = IMAGE_SIZE, strength: float = 
 
 
 def keep_flips(changes: np.ndarray) -> np.ndarray:
-    """Return numbers for `augment`, float32 (..., 8), that change nothing but where they flip."""
-    flips = np.zeros_like(changes[..., :CHANGES])
-    flips[..., FLIP] = changes[..., FLIP]
-    return flips
+    """Return numbers for `augment`, float32 (..., 8), that only mirror a face, and choose a window of it."""
+    kept = np.zeros_like(changes[..., :CHANGES])
+    kept[..., KEPT] = changes[..., KEPT]
+    return kept
 
 
 def _look_up(faces: Any, x: Any, y: Any) -> Any:
@@ -104,7 +104,7 @@ def _look_up(faces: Any, x: Any, y: Any) -> Any:
 
 
 def degrade(face: np.ndarray, numbers: np.ndarray, strength: float = 1.0) -> np.ndarray:
-    """Return a face, uint8 (side, side, 3) RGB, after H.264, scaling, blur, noise and JPEG, as it falls out.
+    """Return a face, uint8 (side, side, 3) RGB, after H.264, scaling, blur, noise and JPEG, by chance.
 
     `numbers`: 13 in [-1, 1]. They say which of the five happen and how much: at strength 1, half of the
     faces get H.264, half JPEG, three in ten are scaled, one in ten is blurred, one in ten noisy.

@@ -22,11 +22,7 @@ if TYPE_CHECKING:
 def make_card(plan: Plan, training: data.FaceSet, validation: data.FaceSet) -> dict[str, Any]:
     """Return what a card says of a training. Its paths are relative: it travels with the weights."""
     recipe = plan.recipe
-    recipe = recipe._replace(
-        weights=shorten_path(recipe.weights),
-        imitate=shorten_path(recipe.imitate),
-        soft_labels=shorten_path(recipe.soft_labels),
-    )
+    recipe = recipe._replace(weights=shorten_path(recipe.weights), imitate=shorten_path(recipe.imitate))
     return {
         **start_card(recipe.model),
         **recipe.view._asdict(),
@@ -34,6 +30,7 @@ def make_card(plan: Plan, training: data.FaceSet, validation: data.FaceSet) -> d
         "trained_on": data.count_faces(training.images),
         "validated_on": data.count_faces(validation.images),
         "recipe": recipe._asdict(),
+        **({"soft_labels": shorten_path(plan.soft_labels)} if plan.soft_labels else {}),
         "command": plan.command,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "versions": {"python": platform.python_version()}

@@ -193,27 +193,36 @@ def load_faces(
 def read_soft_labels(table: Path, folder: Path) -> dict[str, float]:
     """Return {real path of an image: score in [0, 1]} from a CSV table with the columns path and score.
 
-    Paths are relative to `folder` or to here. Rows without a score, and those of faces in videos, are passed
-    over. Raises OSError, ValueError.
+    Paths are relative to `folder` or to one of those it lies in. Rows without a score, and those of faces in
+    videos, are passed over. Raises ValueError, naming the table.
     """
     scores: dict[str, float] = {}
-    with open(table, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        rows = csv.DictReader(file)
-        if not {"path", "score"} <= set(rows.fieldnames or ()):
-            raise ValueError(f"{table}: must be a CSV table with the columns path and score")
-        for row in rows:
-            if not row["score"] or row.get("kind") == "face":
-                continue
-            where = f"{table}, line {rows.line_num}"
-            try:
-                score = float(row["score"])
-            except ValueError:
-                score = float("nan")
-            if not 0 <= score <= 1:
-                raise ValueError(f"{where}: score must be 0 (forged) to 1 (real), not {row['score']}")
-            inside = folder / row["path"]
-            scores[os.path.realpath(inside if inside.exists() else row["path"])] = score
+    try:
+        with open(table, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            rows = csv.DictReader(file)
+            if not {"path", "score"} <= set(rows.fieldnames or ()):
+                raise ValueError("must be a CSV table with the columns path and score")
+            for row in rows:
+                if row["score"] and row.get("kind") != "face":
+                    scores[_find_path(row["path"] or "", folder)] = _read_score(row["score"], rows.line_num)
+    except (OSError, csv.Error, ValueError) as error:
+        raise ValueError(f"{table}: {pipeline.describe_error(error)}") from error
     return scores
+
+
+def _find_path(name: str, folder: Path) -> str:
+    places = (place / name for place in (folder, *folder.parents))
+    return os.path.realpath(next((place for place in places if place.exists()), folder / name))
+
+
+def _read_score(text: str, line: int) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = float("nan")
+    if not 0 <= score <= 1:
+        raise ValueError(f"line {line}: score must be from 0 (forged) to 1 (real), not {text}")
+    return score
 
 
 def soften_labels(face_set: FaceSet, scores: Mapping[str, float]) -> FaceSet:
@@ -251,11 +260,17 @@ def fingerprint(images: Iterable[Item], soft_labels: np.ndarray | None = None) -
 
 
 def make_batches(
-    face_set: FaceSet, order: np.ndarray, changes: np.ndarray, side: int = SIDE, degrade: float = 0.0
+    face_set: FaceSet,
+    order: np.ndarray,
+    changes: np.ndarray,
+    side: int = SIDE,
+    degrade: float = 0.0,
+    threads: int = max(1, (os.cpu_count() or 1) // 4),
 ) -> Any:
     """Return a tf.data.Dataset of (faces float32 (n, side, side, 3) in [0, 1], labels float32 (n, 1)).
 
-    Each row of `order` is a batch. Gathering and augmenting run in parallel, ahead of the network.
+    Each row of `order` is a batch. Gathering and augmenting run in parallel, ahead of the network. They are
+    quick: more `threads` would take the network's (measured on 2 cores).
     """
     import tensorflow as tf
 
@@ -273,8 +288,6 @@ def make_batches(
         return change_faces(batch, change, side, degrade), tf.gather(face_set.labels, chosen)
 
     batches = tf.data.Dataset.from_tensor_slices((order, changes))
-    # augmenting is quick: more threads would take the network's (measured on 2 cores)
-    threads = max(1, (os.cpu_count() or 1) // 4)
     return batches.map(load, num_parallel_calls=threads, deterministic=True).prefetch(1)
 
 

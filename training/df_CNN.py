@@ -61,8 +61,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--pairs", action="store_true", help="the same, and with a forged face <set>-<kind>_<video>... its original <set>-<video>..., in one batch and changed alike")
     add("--shares", type=read_shares, metavar="SET=X,...", help="with --balance or --pairs: draw these data sets X times as often as the others, dfdc=0.25,ffpp=2 say")
     add("--degrade", type=read_number, metavar="STRENGTH", help="scale, blur, add noise, compress and crop at random; 0.3 helped us, 1 is too strong for networks so small (default: 0, none)")
-    add("--flip-only", action="store_true", help="change the faces no further than by mirroring them: they are views that make_views.py changed")
-    add("--soft-labels", metavar="TABLE", help="learn these scores (CSV, columns path and score: 1 = real, 0 = forged) instead of 0 and 1: those of a larger network; faces without one keep their label")
+    add("--soft-labels", default="", metavar="TABLE", help="learn these scores, those of a larger network say, instead of 0 and 1: a CSV table with the columns path (relative to the folder training, or to one that it lies in) and score (1 = real, 0 = forged); make_views.py writes the images to score")
     add = parser.add_argument_group("network").add_argument
     add("--model", choices=("Meso4", "MesoInception4"), help=f"network to train (default: {PAPER.model})")
     add("--weights", metavar="FILE", help="start from these, ours or the authors'")
@@ -132,7 +131,6 @@ def find_fault(arguments: Namespace) -> str:
             not given["shares"] or given["balance"] or given["pairs"] or arguments.resume,
             "--shares: must come with --balance or --pairs",
         ),
-        (not given["flip_only"] or not given["degrade"], "--flip-only: must not come with --degrade"),
         (not given["soft_labels"] or not given["imitate"], "--soft-labels: must not come with --imitate"),
         (given["patience"] >= 0, f"--patience must be at least 0, not {given['patience']}"),
         (0 <= given["average"] < 1, f"--average must be a share below 1, not {given['average']:g}"),

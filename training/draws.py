@@ -71,10 +71,9 @@ def pair_faces(images: Sequence[Item]) -> np.ndarray:
 
     Of that video, the image of the same frame, or of the nearest.
     """
-    named: dict[tuple[str, str], int] = {}  # (video, frame as text): index
-    numbered: dict[str, list[tuple[int, int]]] = collections.defaultdict(
-        list
-    )  # video: (frame, index), sorted
+    named: dict[tuple[str, str], int] = {}  # {(video, frame as text): index}
+    # {video: (frame as number, index), sorted}
+    numbered: dict[str, list[tuple[int, int]]] = collections.defaultdict(list)
     for index, image in enumerate(images):
         if image.label == "real":
             text, number = parse_frame_name(image)

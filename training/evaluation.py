@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -172,4 +173,4 @@ def format_row(dataset: str, level: str, found: dict[str, Any], width: int) -> s
 
 
 def warn(text: object) -> None:
-    print(f"df_CNN.py: warning: {text}", file=sys.stderr)
+    print(f"{os.path.basename(sys.argv[0])}: warning: {text}", file=sys.stderr)

@@ -29,8 +29,8 @@ class Recipe(NamedTuple):
     # {data set: how often it is drawn, where the others are drawn once}; never changed
     shares: dict[str, float] = {}  # noqa: RUF012
     degrade: float = 0.0  # strength of augmentation.degrade
-    flip_only: bool = False  # faces are views of make_views.py, changed already
-    soft_labels: str = ""  # table of scores to learn instead of 0 and 1
+    # how the faces were changed beforehand, if make_views.py did; training then only mirrors them
+    views: dict[str, Any] = {}  # noqa: RUF012
     average: float = 0.0  # share that the moving average of the weights keeps at a step; 0 = no average
     seed: int = 0
     patience: int = 0  # epochs without improvement before training ends; 0 = never
@@ -54,6 +54,7 @@ class Plan(NamedTuple):
     data: str  # folder
     split_by_video: float
     command: str  # with relative paths only
+    soft_labels: str = ""  # table of scores to learn instead of 0 and 1
 
 
 def write_plan(folder: Path, plan: Plan) -> None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import pipeline
 from pipeline import Item
-from training import cards, checkpoints, data, evaluation
+from training import cards, checkpoints, data, evaluation, views
 from training.lock import hold_lock
 from training.recipe import Plan, Recipe, check_agreement, collect_given, read_plan, shorten_path, write_plan
 from weights import Weights, find_weights
@@ -73,15 +73,22 @@ def make_plan(arguments: Namespace, command: str) -> Plan:
     origins = [find_keras_weights(given[name]) for name in ("weights", "imitate") if name in given]
     for name, origin in zip((n for n in ("weights", "imitate") if n in given), origins, strict=True):
         given[name] = os.path.abspath(origin.path)
-    if "soft_labels" in given:
-        given["soft_labels"] = os.path.abspath(given["soft_labels"])
     kept = find_plan(arguments.output) if arguments.resume else None
     if kept:
         check_agreement(kept.recipe, given, arguments.output)
         if arguments.split_by_video not in (0, kept.split_by_video):
             raise ValueError(f"{arguments.output}: was trained with --split-by-video {kept.split_by_video:g}")
-        return kept._replace(data=os.path.abspath(arguments.data)) if arguments.data else kept
-    view = origins[0].view if origins else pipeline.View()
+        moved = {
+            name: os.path.abspath(path)
+            for name in ("data", "soft_labels")
+            if (path := getattr(arguments, name))
+        }
+        return kept._replace(**moved)
+    note = views.read_note(Path(arguments.data or "data"))
+    check_views(note, given)
+    made = pipeline.View(note["resampling"], note["zoom"]) if note else pipeline.View()
+    view = origins[0].view if origins and not note else made
+    given["views"] = note
     given.setdefault("resample", view.resampling)
     given.setdefault("zoom", view.zoom)
     teacher = origins[-1] if "imitate" in given else None
@@ -89,7 +96,8 @@ def make_plan(arguments: Namespace, command: str) -> Plan:
         raise ValueError(f"--imitate {teacher.path}: needs zoom {teacher.view.zoom}, not {given['zoom']}")
     given.setdefault("name", given.get("model", Recipe().model))
     folder = os.path.abspath(arguments.data or "data")
-    return Plan(Recipe(**given), folder, arguments.split_by_video, command)
+    soft_labels = os.path.abspath(arguments.soft_labels) if arguments.soft_labels else ""
+    return Plan(Recipe(**given), folder, arguments.split_by_video, command, soft_labels)
 
 
 def find_plan(output: Path) -> Plan | None:
@@ -108,13 +116,14 @@ def complete_plan(plan: Plan, arguments: Namespace, training: data.FaceSet) -> P
 
     Raises ValueError if a training to resume had other faces or another number of steps.
     """
-    soft_labels = training.labels if plan.recipe.soft_labels else None
+    soft_labels = training.labels if plan.soft_labels else None
     found: dict[str, Any] = {"faces": data.fingerprint(training.images, soft_labels)}
     if arguments.epochs:
         found["steps"] = arguments.epochs * -(-len(training.images) // plan.recipe.batch_size)
     if plan.recipe.faces not in ("", found["faces"]):
         where = shorten_path(str(Path(plan.data, "training")))
-        raise ValueError(f"{arguments.output}: was trained on other faces than those in {where} now")
+        labels = " or soft labels" if plan.soft_labels else ""
+        raise ValueError(f"{arguments.output}: was trained on other faces{labels} than those in {where} now")
     if plan.recipe.faces:
         check_agreement(plan.recipe, found, arguments.output)
     return plan._replace(recipe=plan.recipe._replace(**found))
@@ -156,17 +165,27 @@ def find_data(plan: Plan, resumed: Path | None) -> tuple[list[Item], list[Item]]
 
 
 def find_soft_labels(plan: Plan, images: Sequence[Item]) -> dict[str, float]:
-    """Return {real path of an image: soft label} of those of the images that the Recipe's table names."""
-    if not plan.recipe.soft_labels:
+    """Return {real path of an image: soft label} of those of the images that the Plan's table names."""
+    if not plan.soft_labels:
         return {}
-    table = Path(plan.recipe.soft_labels)
-    scores = data.read_soft_labels(table, Path(plan.data, "training"))
+    table, folder = Path(shorten_path(plan.soft_labels)), Path(plan.data, "training")
+    scores = data.read_soft_labels(Path(plan.soft_labels), folder)
     scores = {path: scores[path] for i in images if (path := os.path.realpath(i.path)) in scores}
     if not scores:
-        where = shorten_path(str(Path(plan.data, "training")))
-        raise ValueError(f"--soft-labels {shorten_path(str(table))}: names no image in {where}")
+        raise ValueError(f"--soft-labels {table}: names no image in {shorten_path(str(folder))}")
     print(f"soft labels: {len(scores)} of {len(images)} images; the others keep 0 or 1")
     return scores
+
+
+def check_views(note: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise ValueError when flags do not suit the views that there are to train on."""
+    if not note:
+        return
+    if "degrade" in given:
+        raise ValueError("--degrade: must not be given for views: make_views.py has changed them already")
+    for flag, name in (("resample", "resampling"), ("zoom", "zoom")):
+        if given.get(flag, note[name]) != note[name]:
+            raise ValueError(f"--{flag}: must be {note[name]}, as the views were made, not {given[flag]}")
 
 
 def check_shares(shares: Mapping[str, float], images: Sequence[Item]) -> None:

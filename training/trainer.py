@@ -96,7 +96,7 @@ class Trainer:
         )  # fmt: skip
         left = recipe.steps - self.steps_done
         order, changes = order[:left], changes[:left]
-        if recipe.flip_only:
+        if recipe.views:
             changes = augmentation.keep_flips(changes)
         side = imitation.WINDOW if recipe.imitate else data.SIDE
         batches = data.make_batches(face_set, order, changes, side, recipe.degrade)
