@@ -58,6 +58,7 @@ def test_calibration_of_a_set(tmp_path):
     assert found["video"]["lower"] == pytest.approx(0.501)  # the lowest
     assert found["video"]["upper"] == pytest.approx(0.641)  # the second from above
     assert found["face"]["real"] == 20  # one face for each video
+    assert found["video"]["threshold"] in (0.55, 0.6)  # between the two: it contradicts no verdict
     assert found["video"]["kinds"]["set swap"] == {"deepfake": 14, "uncertain": 5, "real": 1}
     assert found["min_size"] == pytest.approx(100)  # 130 pixels / 1.3
     assert found["min_sharpness"] == pytest.approx(pipeline.measure_sharpness(noise), rel=0.01)

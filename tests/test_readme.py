@@ -59,8 +59,6 @@ def test_every_other_command_runs(clone):
         assert words[0] == "python3"
         if words[1] == "training/df_CNN.py" and not {"--evaluate", "--resume"} & set(words):
             words += ["--steps", "1", "--batch-size", "4"]  # not the thousands of steps of a real training
-        if words[1] == "training/make_views.py":
-            words += ["--count", "20"]
         # those in weights/ write beside the weights; the others are much faster in this process
         root = clone if words[1].startswith("weights/") else ROOT
         run_script(words[1], *words[2:], cwd=clone, root=root)

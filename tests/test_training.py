@@ -463,6 +463,16 @@ def test_views_are_scored_by_another_and_learnt(face_folder, tmp_path, monkeypat
         ("--zoom 1", "must be 1.3, as the views were made, not 1.0"),
     ):
         assert reason in train("--data", "views", "--output", "new", *wrong.split(), status=2).stderr
+    Path("views").rename("elsewhere")
+    there = ("--data", "elsewhere", "--resume", "--output", "out", "--soft-labels")
+    assert "resumed after epoch 1" in train(*there, "scores.csv").stdout
+    note = json.loads(Path("elsewhere/views.json").read_text(encoding="utf-8"))
+    Path("elsewhere/views.json").write_text(json.dumps(note | {"degrade": 0.9}), encoding="utf-8")
+    assert "was not trained on the views, or faces" in train(*there, "scores.csv", status=2).stderr
+    Path("elsewhere").rename("views")
+    for zoom in ("NaN", "0.1", "9" * 400):
+        Path("views/views.json").write_text(f'{{"resampling": "nearest", "zoom": {zoom}}}', encoding="utf-8")
+        assert "views.json: damaged" in train("--data", "views", "--output", "new", status=2).stderr
     Path("views/views.json").write_text("{}", encoding="utf-8")
     assert "views.json: damaged" in train("--data", "views", "--output", "new", status=2).stderr
 
@@ -502,13 +512,18 @@ def test_what_is_wrong_with_views_is_told_and_nothing_is_left(face_folder, tmp_p
     Path("full").mkdir()
     for arguments, reason in (
         ("data full", "full: exists already: name another folder"),
+        (f"data {'x' * 300}", "File name too long"),
         ("data data/training/views", "data/training/views: lies inside data: name a folder beside it"),
         ("none new", "none/training: no such folder"),
         ("data new --shares other=2", "--shares other: no such data set"),
         ("data new --degrade -1", "must be at least 0"),
         ("data new --zoom 9", "--zoom must be from"),
     ):
-        assert reason in make(*arguments.split(), status=2).stderr
+        done = make(*arguments.split(), status=1 if "long" in reason else 2)
+        assert reason in done.stderr
+        assert (
+            done.stderr.strip().splitlines()[-1].startswith(("make_views.py", os.path.basename(sys.argv[0])))
+        )
     Path("data/validation/real/dangling.png").symlink_to("nothing")
     done = make("data", "new", status=1)
     assert re.fullmatch(r".*dangling.png: cannot be copied \(.*\)\n", done.stderr)
@@ -906,7 +921,10 @@ def test_the_threshold_chosen_is_the_best():
     ]
     assert choose_threshold(images, [0.1, 0.2, 0.3, 0.62, 0.66, 0.7, 0.8, 0.9]) == 0.65
     assert choose_threshold(images, [0.1, 0.2, 0.3, 0.3, 0.66, 0.7, 0.8, 0.9]) == 0.5
-    assert choose_threshold(images, [0.1, 0.2, 0.3, 0.3, 0.36, 0.7, 0.8, 0.9]) == 0.35
+    scores = [0.1, 0.2, 0.3, 0.3, 0.36, 0.7, 0.8, 0.9]
+    assert choose_threshold(images, scores) == 0.35
+    assert choose_threshold(images, scores, lowest=0.4, highest=0.6) == 0.5
+    assert choose_threshold(images, scores, lowest=0.51, highest=0.54) == pytest.approx(0.525)
 
 
 def test_tensorboard_logs(face_folder, tmp_path):

@@ -139,7 +139,10 @@ def degrade(face: np.ndarray, numbers: np.ndarray, strength: float = 1.0) -> np.
 
 
 def film(face: np.ndarray, rate_factor: int) -> np.ndarray:
-    """Return a face as it comes out of a video: one H.264 frame; a rate factor of 0 is best, 51 worst."""
+    """Return a face, uint8 (height, width, 3) RGB, both even, as it comes out of a video: one H.264 frame.
+
+    A rate factor of 0 is best, 51 worst.
+    """
     import av
 
     coder = av.CodecContext.create("libx264", "w")

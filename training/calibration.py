@@ -55,7 +55,10 @@ def calibrate(images: Sequence[Item], scores: np.ndarray, threshold: float) -> d
             return None
         found[level] = bounds
     chosen = [index for own in videos.values() for index in own]
-    found["video"]["threshold"] = choose_threshold([images[i] for i in chosen], scores[chosen], ("video",))
+    lower, upper = found["video"]["lower"], found["video"]["upper"]
+    found["video"]["threshold"] = choose_threshold(  # between the bounds: else it would contradict a verdict
+        [images[i] for i in chosen], scores[chosen], ("video",), lower, upper
+    )
     found["video"]["kinds"] = count_by_kind(images, videos, means, found["video"])
     found["aggregation_auc"] = measure_aggregations(videos, scores, threshold)
     found["min_size"], found["min_sharpness"] = measure_faces([images[i] for i in chosen])

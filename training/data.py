@@ -193,8 +193,9 @@ def load_faces(
 def read_soft_labels(table: Path, folder: Path) -> dict[str, float]:
     """Return {real path of an image: score in [0, 1]} from a CSV table with the columns path and score.
 
-    Paths are relative to `folder` or to one of those it lies in. Rows without a score, and those of faces in
-    videos, are passed over. Raises ValueError, naming the table.
+    Paths are relative to `folder`, to one of those it lies in, or to wherever it lay before: then what
+    follows its name in them counts. Rows without a score, and those of faces in videos, are passed over.
+    Raises ValueError, naming the table.
     """
     scores: dict[str, float] = {}
     try:
@@ -211,8 +212,9 @@ def read_soft_labels(table: Path, folder: Path) -> dict[str, float]:
 
 
 def _find_path(name: str, folder: Path) -> str:
-    places = (place / name for place in (folder, *folder.parents))
-    return os.path.realpath(next((place for place in places if place.exists()), folder / name))
+    places = [place / name for place in (folder, *folder.parents)]
+    places.append(folder / name.replace("\\", "/").rpartition(f"{folder.name}/")[2])
+    return os.path.realpath(next((place for place in places if place.exists()), places[-1]))
 
 
 def _read_score(text: str, line: int) -> float:

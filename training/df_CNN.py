@@ -55,12 +55,12 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add = parser.add_argument_group("data").add_argument
     add("--data", type=Path, default=None, metavar="FOLDER", help="holds training/ and validation/, each with df/ and real/ (default: data)")
     add("--split-by-video", type=read_number, default=0, metavar="SHARE", help="without validation/: hold out this share of training's videos for validation")
-    add("--resample", choices=pipeline.RESAMPLING, help="filter that brings faces to 256x256 (default: nearest, or that of --weights or --imitate)")
-    add("--zoom", type=read_number, metavar="X", help=f"width of the square to look at, in widths of the face; only in crops by extract_faces.py, which are {pipeline.CROP_ZOOM} wide (default: {pipeline.CROP_ZOOM}, or as --weights or --imitate)")
+    add("--resample", choices=pipeline.RESAMPLING, help="filter that brings faces to 256x256 (default: nearest, or that of --weights or --imitate; of views, theirs)")
+    add("--zoom", type=read_number, metavar="X", help=f"width of the square to look at, in widths of the face; only in crops by extract_faces.py, which are {pipeline.CROP_ZOOM} wide (default: {pipeline.CROP_ZOOM}, or as --weights or --imitate; of views, theirs)")
     add("--balance", action="store_true", help="draw data sets evenly, in a set its classes, in a class its kinds of forgery, in a kind its videos")
     add("--pairs", action="store_true", help="the same, and with a forged face <set>-<kind>_<video>... its original <set>-<video>..., in one batch and changed alike")
     add("--shares", type=read_shares, metavar="SET=X,...", help="with --balance or --pairs: draw these data sets X times as often as the others, dfdc=0.25,ffpp=2 say")
-    add("--degrade", type=read_number, metavar="STRENGTH", help="scale, blur, add noise, compress and crop at random; 0.3 helped us, 1 is too strong for networks so small (default: 0, none)")
+    add("--degrade", type=read_number, metavar="STRENGTH", help="compress as videos and JPEG do, scale, blur, add noise and crop at random; 0.4 for our default, 1 is too strong for networks so small (default: 0, none)")
     add("--soft-labels", default="", metavar="TABLE", help="learn these scores, those of a larger network say, instead of 0 and 1: a CSV table with the columns path (relative to the folder training, or to one that it lies in) and score (1 = real, 0 = forged); make_views.py writes the images to score")
     add = parser.add_argument_group("network").add_argument
     add("--model", choices=("Meso4", "MesoInception4"), help=f"network to train (default: {PAPER.model})")

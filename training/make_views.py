@@ -32,16 +32,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     source, target, count = arguments.data, arguments.output, arguments.count
     try:
+        if target.exists() or target.is_symlink():
+            raise FileExistsError(f"{target}: exists already: name another folder")
+        if target.resolve().is_relative_to(source.resolve()):
+            raise ValueError(f"{target}: lies inside {source}: name a folder beside it")
         images, _ = data.list_images(source / "training")
         check_shares(arguments.shares, images)
+        target.parent.mkdir(parents=True, exist_ok=True)
         view = View(arguments.resample, arguments.zoom)
         face_set = evaluation.load_data(images, view, target.parent, "training")
         note = {**view._asdict(), "count": count, "degrade": arguments.degrade, "shares": arguments.shares,
                 "seed": arguments.seed, "faces": data.fingerprint(face_set.images)}  # fmt: skip
         with pipeline.silence_native_stderr():
             import classifiers  # noqa: F401  (before TensorFlow: it sets what that reads when it is imported)
+        from tensorflow.errors import OpError
+
         watch = functools.partial(tqdm, total=count, unit="view", disable=None, leave=False)
-        views.write_views(source, target, face_set, note, watch)
+        try:
+            views.write_views(source, target, face_set, note, watch)
+        except OpError as error:  # memory is full
+            raise MemoryError(str(error)) from error
     except (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError, ValueError) as error:
         return fail(2, error)
     except (OSError, MemoryError) as error:
@@ -70,10 +80,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         )
     if arguments.degrade < 0 or arguments.seed < 0:
         parser.error("--degrade and --seed must be at least 0")
-    if arguments.output.resolve().is_relative_to(arguments.data.resolve()):
-        parser.error(f"{arguments.output}: lies inside {arguments.data}: name a folder beside it")
-    if arguments.output.exists() or arguments.output.is_symlink():
-        parser.error(f"{arguments.output}: exists already: name another folder")
     return arguments
 
 

@@ -34,6 +34,8 @@ def train(arguments: Namespace, command: str) -> None:
     images = find_data(plan, output if arguments.resume else None)
     check_shares(plan.recipe.shares, images[0])
     soft_labels = find_soft_labels(plan, images[0])
+    if plan.recipe.views:
+        print(f"views of make_views.py: only mirrored; looked at with {plan.recipe.view}")
     with hold_lock(output / ".lock"):
         found = checkpoints.find_checkpoints(output)
         if found and not arguments.resume:
@@ -74,8 +76,13 @@ def make_plan(arguments: Namespace, command: str) -> Plan:
     for name, origin in zip((n for n in ("weights", "imitate") if n in given), origins, strict=True):
         given[name] = os.path.abspath(origin.path)
     kept = find_plan(arguments.output) if arguments.resume else None
+    note = views.read_note(Path(arguments.data or (kept.data if kept else "data")))
     if kept:
         check_agreement(kept.recipe, given, arguments.output)
+        if note != kept.recipe.views:
+            raise ValueError(
+                f"{arguments.output}: was not trained on the views, or faces, that there are now"
+            )
         if arguments.split_by_video not in (0, kept.split_by_video):
             raise ValueError(f"{arguments.output}: was trained with --split-by-video {kept.split_by_video:g}")
         moved = {
@@ -84,7 +91,6 @@ def make_plan(arguments: Namespace, command: str) -> Plan:
             if (path := getattr(arguments, name))
         }
         return kept._replace(**moved)
-    note = views.read_note(Path(arguments.data or "data"))
     check_views(note, given)
     made = pipeline.View(note["resampling"], note["zoom"]) if note else pipeline.View()
     view = origins[0].view if origins and not note else made

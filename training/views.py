@@ -32,10 +32,11 @@ def read_note(folder: Path) -> dict[str, Any]:
         return {}
     try:
         note = json.loads(path.read_bytes())
-        if note["resampling"] not in pipeline.RESAMPLING:
-            raise ValueError(f"resampling {note['resampling']}")
-        return dict(note, zoom=float(note["zoom"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        resampling, zoom = note["resampling"], float(note["zoom"])
+        if resampling not in pipeline.RESAMPLING or not pipeline.SMALLEST_ZOOM <= zoom <= pipeline.CROP_ZOOM:
+            raise ValueError(f"resampling {resampling}, zoom {zoom}")
+        return dict(note, zoom=zoom)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{path}: damaged ({pipeline.describe_error(error)})") from error
 
 
@@ -52,7 +53,6 @@ def write_views(
     read, degrade, shares and seed. `watch` wraps the iterator over views: a progress bar.
     Raises OSError; then nothing is left.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as scratch:
         folder = Path(scratch, target.name)
         if (source / "validation").is_dir():

@@ -141,12 +141,16 @@ def label_scores(items: Iterable[Item], scores: Iterable[float], threshold: floa
 
 
 def choose_threshold(
-    items: Sequence[Item], scores: Scores, levels: Sequence[str] = ("image", "video")
+    items: Sequence[Item],
+    scores: Scores,
+    levels: Sequence[str] = ("image", "video"),
+    lowest: float = 0.3,
+    highest: float = 0.7,
 ) -> float:
-    """Return the threshold with the highest balanced accuracy: a multiple of 0.05 from 0.3 to 0.7.
+    """Return the threshold with the highest balanced accuracy: a multiple of 0.05, `lowest` to `highest`.
 
     Averaged over data sets and over the levels; of equals, the nearest to 0.5. It is coarse so that it
-    does not depend on single faces.
+    does not depend on single faces. The middle, if no multiple lies between.
     """
 
     def measure_at(threshold: float) -> float:
@@ -154,5 +158,8 @@ def choose_threshold(
         means = evaluate_by_dataset(label_scores(items, scores, threshold), rule)["mean"]
         return float(round(np.mean([means[level]["balanced_accuracy"] for level in levels]), 6))
 
-    candidates = [round(0.3 + 0.05 * i, 2) for i in range(9)]
+    multiples = [round(0.05 * i, 2) for i in range(1, 20)]
+    candidates = [multiple for multiple in multiples if lowest <= multiple <= highest]
+    if not candidates:
+        return (lowest + highest) / 2
     return max(candidates, key=lambda threshold: (measure_at(threshold), -abs(threshold - 0.5)))
