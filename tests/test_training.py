@@ -556,7 +556,7 @@ def test_soft_labels_come_from_tables_of_ours_and_of_others(face_folder, tmp_pat
             f"kind,path,score\nimage,{inside},0.25\nimage,{second},0.5\nimage,{third},\nface,{third},0.1\n",
             encoding="utf-8-sig",  # as Excel writes it
         )
-        scores = data.read_soft_labels(table, face_folder / "training")
+        scores = data.read_soft_labels(table, face_folder / "training", images)
         softened = data.soften_labels(face_set, scores).labels
         assert softened[:2].tolist() == [[0.25], [0.5]]
         assert softened[2:].tolist() == face_set.labels[2:].tolist()

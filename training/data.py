@@ -190,8 +190,8 @@ def load_faces(
     return FaceSet(kept, faces[: len(kept)], labels), failed
 
 
-def read_soft_labels(table: Path, folder: Path) -> dict[str, float]:
-    """Return {real path of an image: score in [0, 1]} from a CSV table with the columns path and score.
+def read_soft_labels(table: Path, folder: Path, images: Iterable[Item]) -> dict[Path, float]:
+    """Return {path of an image: score in [0, 1]} of those in a CSV table with the columns path and score.
 
     Paths are relative to `folder`, to one of those it lies in, or to wherever it lay before: then what
     follows its name in them counts. Rows without a score, and those of faces in videos, are passed over.
@@ -208,7 +208,7 @@ def read_soft_labels(table: Path, folder: Path) -> dict[str, float]:
                     scores[_find_path(row["path"] or "", folder)] = _read_score(row["score"], rows.line_num)
     except (OSError, csv.Error, ValueError) as error:
         raise ValueError(f"{table}: {pipeline.describe_error(error)}") from error
-    return scores
+    return {i.path: scores[real] for i in images if (real := os.path.realpath(i.path)) in scores}
 
 
 def _find_path(name: str, folder: Path) -> str:
@@ -227,11 +227,12 @@ def _read_score(text: str, line: int) -> float:
     return score
 
 
-def soften_labels(face_set: FaceSet, scores: Mapping[str, float]) -> FaceSet:
+def soften_labels(face_set: FaceSet, scores: Mapping[Path, float]) -> FaceSet:
     """Return the FaceSet with the `scores` of `read_soft_labels` as labels where there are any."""
-    found = [scores.get(os.path.realpath(image.path)) for image in face_set.images]
-    softened = [hard if soft is None else [soft] for hard, soft in zip(face_set.labels, found, strict=True)]
-    return face_set._replace(labels=np.array(softened, np.float32))
+    labels = face_set.labels.copy()
+    for index, image in enumerate(face_set.images):
+        labels[index] = scores.get(image.path, labels[index])
+    return face_set._replace(labels=labels)
 
 
 def measure_memory() -> int:

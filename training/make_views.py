@@ -1,12 +1,12 @@
-"""Write faces as training changes them, so that a larger network can score them and a small one learn that.
+"""Write faces as training changes them: a larger network scores them, and a small one learns its scores.
 
     python3 training/make_views.py data views --count 50000
 
 Faces are drawn from data/training as df_CNN.py --pairs draws them, and changed as its --degrade changes them. A
 forged face and its original are changed alike. data/validation is copied as it is. Let any network score the
-images in views/training, write a table (CSV) with the columns path and score (1 = real, 0 = forged), and train:
-df_CNN.py --data views --pairs --soft-labels TABLE. It only mirrors the views, and reads views/views.json to
-know the rest.
+images in views/training, and write its scores into a table (CSV) with the columns path and score (1 = real,
+0 = forged). Then train on them: df_CNN.py --data views --pairs --soft-labels TABLE. It knows from
+views/views.json that the faces are views, and changes them no further than by mirroring them.
 
 Exit status: 0 all written, 1 stopped (disk full) or some faces could not be read, 2 wrong usage or unfit data.
 """

@@ -35,7 +35,7 @@ def train(arguments: Namespace, command: str) -> None:
     check_shares(plan.recipe.shares, images[0])
     soft_labels = find_soft_labels(plan, images[0])
     if plan.recipe.views:
-        print(f"views of make_views.py: only mirrored; looked at with {plan.recipe.view}")
+        print(f"views by make_views.py, {plan.recipe.view}: they are only mirrored")
     with hold_lock(output / ".lock"):
         found = checkpoints.find_checkpoints(output)
         if found and not arguments.resume:
@@ -92,8 +92,9 @@ def make_plan(arguments: Namespace, command: str) -> Plan:
         }
         return kept._replace(**moved)
     check_views(note, given)
-    made = pipeline.View(note["resampling"], note["zoom"]) if note else pipeline.View()
-    view = origins[0].view if origins and not note else made
+    view = origins[0].view if origins else pipeline.View()
+    if note:
+        view = pipeline.View(note["resampling"], note["zoom"])
     given["views"] = note
     given.setdefault("resample", view.resampling)
     given.setdefault("zoom", view.zoom)
@@ -170,14 +171,14 @@ def find_data(plan: Plan, resumed: Path | None) -> tuple[list[Item], list[Item]]
     return training, validation
 
 
-def find_soft_labels(plan: Plan, images: Sequence[Item]) -> dict[str, float]:
-    """Return {real path of an image: soft label} of those of the images that the Plan's table names."""
+def find_soft_labels(plan: Plan, images: Sequence[Item]) -> dict[Path, float]:
+    """Return {path of an image: soft label} of those of the images that the Plan's table names."""
     if not plan.soft_labels:
         return {}
-    table, folder = Path(shorten_path(plan.soft_labels)), Path(plan.data, "training")
-    scores = data.read_soft_labels(Path(plan.soft_labels), folder)
-    scores = {path: scores[path] for i in images if (path := os.path.realpath(i.path)) in scores}
+    folder = Path(plan.data, "training")
+    scores = data.read_soft_labels(Path(plan.soft_labels), folder, images)
     if not scores:
+        table = shorten_path(plan.soft_labels)
         raise ValueError(f"--soft-labels {table}: names no image in {shorten_path(str(folder))}")
     print(f"soft labels: {len(scores)} of {len(images)} images; the others keep 0 or 1")
     return scores

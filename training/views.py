@@ -77,7 +77,7 @@ def change_faces(
     """Yield `count` times (Item, number of the view, the face changed, uint8 (256, 256, 3)).
 
     Drawn as `draws.draw_pairs` does: after a forged face comes its original, with the same number and
-    changed alike.
+    changed alike. A forged face is left out where no place was left for its original.
     """
     random = np.random.default_rng(seed)
     partners = draws.pair_faces(face_set.images)
