@@ -10,7 +10,6 @@ and real, also how often that is right.
 Exit status: 0 all were scored, 1 some were not (unreadable, or no face), 2 nothing to score or wrong usage.
 """
 
-import argparse
 import contextlib
 import os
 import sys
@@ -133,6 +132,12 @@ def read_known(arguments: Namespace, weights: Weights, settings: str, files: Fil
         raise ValueError(
             f"{arguments.json} was scored with {before}, not {settings}: resume with the same settings"
         )
+    left_out = {path for path in results if os.path.lexists(path)} - {str(item.path) for item, _ in files}
+    if left_out:
+        raise ValueError(
+            f"{arguments.json} also holds {len(left_out)} files that are not named now, {min(left_out)} say: "
+            "name them too, or another --json"
+        )
     known = {}
     for item, name in files:
         result = results.get(str(item.path))
@@ -148,8 +153,11 @@ def read_known(arguments: Namespace, weights: Weights, settings: str, files: Fil
 
 
 def is_newer(path: Path, table: Path) -> bool:
-    """Return whether a file changed, or vanished, after the table was written."""
-    return not path.exists() or path.stat().st_mtime > table.stat().st_mtime
+    """Return whether a file changed, was replaced (which its ctime tells) or vanished after the table was written."""
+    if not path.exists():
+        return True
+    status = path.stat()
+    return max(status.st_mtime, status.st_ctime) > table.stat().st_mtime
 
 
 def judge_anew(result: Result, weights: Weights) -> Result:
@@ -309,7 +317,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add = parser.add_argument
     add("paths", nargs="*", default=["test_images"], metavar="PATH", help="images, videos and folders of them (default: test_images)")
     add("--weights", action="append", metavar="FILE", help=f"a name in weights/, or a .tflite, .weights.h5, .h5 or .hdf5 file; repeat the option to use several sets, which must look at the same part of a crop: the lowest score counts, and no verdict is uncertain (default: {DEFAULT})")
-    add("--threshold", type=read_fraction, metavar="P", help="scores below it are called deepfake, all others real; nothing is uncertain (default: as the weights' card says)")
+    add("--threshold", type=pipeline.read_share, metavar="P", help="scores below it are called deepfake, all others real; nothing is uncertain (default: as the weights' card says)")
     group = parser.add_argument_group("faces in videos, and in photographs with --align")
     add = group.add_argument
     add("--align", action="store_true", help="the images are photographs: find their faces")
@@ -333,13 +341,6 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     if arguments.resume and not arguments.json:
         parser.error("--resume needs --json: the file to continue from")
     return arguments
-
-
-def read_fraction(text: str) -> float:
-    value = pipeline.read_number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
-    return value
 
 
 if __name__ == "__main__":

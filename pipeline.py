@@ -228,9 +228,8 @@ def split_video(image: Item) -> tuple[str, str]:
     `<kind>_<that video>_<video of the other person>`: ffpp-face2face_055_147-12.png was made from
     ffpp-055-12.png.
     """
-    name = image.video.removeprefix(f"{image.dataset}-")
-    told = image.dataset and image.label == "df" and not image.is_video
-    found = KIND.fullmatch(name) if told else None
+    told = image.dataset and image.label == "df" and image.video.startswith(f"{image.dataset}-")
+    found = KIND.fullmatch(image.video.removeprefix(f"{image.dataset}-")) if told else None
     return (found["kind"], f"{image.dataset}-{found['origin']}") if found else ("", "")
 
 
@@ -317,6 +316,7 @@ RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,  # antialiased when it shrinks
     "bicubic": Image.Resampling.BICUBIC,  # likewise
 }
+Image.MAX_IMAGE_PIXELS = None  # check_size says what is too large
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # screenshots carry megabytes of XMP
 warnings.filterwarnings("ignore", "Glyph")  # of Matplotlib, which lacks some of the world's letters
 warnings.filterwarnings("ignore", module="PIL")  # of large images and odd tags: read_image checks
@@ -901,8 +901,7 @@ class Face(NamedTuple):
     pose: Pose
     person: int = 0  # from 1, in order of appearance; 0: not yet known
     sharpness: float = 0.0  # see measure_sharpness
-    # `Any`, since each is None for a part of a face's life: the crop once it is scored (it would fill
-    # the memory), the score before
+    # `Any`: `crop` is None once the face is scored (crops would fill the memory), `score` is None before
     crop: Any = None  # uint8 (side, side, 3) RGB, upright
     score: Any = None  # float: 1 = real, 0 = forged
     parts: tuple[float, ...] = ()  # the scores by each of several weights
@@ -1205,6 +1204,7 @@ def keep_person(
         yield frame, [nearest] if nearest and distances[nearest.person] <= SAME_PERSON else []
 
 
+@functools.cache  # the picture of --only is searched once, not for every video
 def encode_person(picture: Path) -> np.ndarray:
     """Return the encoding, float64 (128,), of the one face in a picture. Raises as `keep_person`."""
     image = read_image(picture)
@@ -1537,6 +1537,22 @@ def read_number(text: str) -> float:
     return value
 
 
+def read_share(text: str) -> float:
+    """Return a share, or a score, given on the command line. Raises argparse's error if not from 0 to 1."""
+    value = read_number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
+    return value
+
+
+def read_width(text: str) -> float:
+    """Return a zoom given on the command line. Raises argparse's error if no crop can be seen so."""
+    value = read_number(text)
+    if not SMALLEST_ZOOM <= value <= CROP_ZOOM:
+        raise argparse.ArgumentTypeError(f"must be from {SMALLEST_ZOOM} to {CROP_ZOOM}, not {text}")
+    return value
+
+
 def read_time(text: str) -> float:
     """Return seconds given on the command line as a number, `1:30` or `00:01:30.5`, as FFmpeg takes them."""
     *parts, seconds = text.split(":")
@@ -1596,24 +1612,16 @@ def describe_error(error: BaseException) -> str:
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call write(temporary path of the same name), then rename it: a killed run leaves no half file.
 
-    Raises OSError, naming `path`, when that fails.
-    """
-    with _open_part(path) as (part, target):
-        write(part)
-        os.replace(part, target)
-
-
-@contextlib.contextmanager
-def _open_part(path: str | Path) -> Iterator[tuple[Path, Path]]:
-    """Yield (temporary path of the same name, where it is to go); the folder is made if missing.
-
-    A link stays a link: what it leads to is replaced. Errors name `path`.
+    The folder is made if missing. A link stays a link: what it leads to is replaced. Raises OSError,
+    naming `path`.
     """
     target = Path(os.path.realpath(path))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as folder:
-            yield Path(folder, target.name), target
+            part = Path(folder, target.name)
+            write(part)
+            os.replace(part, target)
     except (OSError, UnicodeError) as error:  # UnicodeError: text that no file can hold
         raise OSError(f"{path}: {describe_error(error)}") from error
 

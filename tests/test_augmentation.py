@@ -1,18 +1,17 @@
-"""What faces go through in training: the authors' augmentation, degradations, draws in pairs, blends."""
+"""What faces go through in training: the authors' augmentation, degradations, draws in pairs."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, run_main
+from conftest import ROOT
 from PIL import Image
 
 import pipeline
 from classifiers import scale_pixels
 from pipeline import Item
-from training import augmentation, blend_faces, blending, data, draws
+from training import augmentation, draws
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +83,7 @@ def test_augmentation_is_tensorflows_own_projective_transform(face):
     )
 
 
-# --- degradations, draws, blended forgeries ------------------------------------------------------------
+# --- degradations, draws ------------------------------------------------------------------------------
 
 
 def make_face(side=256):
@@ -121,6 +120,15 @@ def test_h264_loses_more_the_higher_the_rate_factor():
     assert 6 < losses[3] < 20
 
 
+def test_noise_does_not_darken():
+    numbers = np.full(13, 1, np.float32)  # nothing happens
+    numbers[8] = -1  # but noise
+    grey = np.full((256, 256, 3), 128, np.uint8)
+    noisy = augmentation.degrade(grey, numbers)
+    assert noisy.std() > 5
+    assert noisy.mean() == pytest.approx(128, abs=0.1)
+
+
 def test_strength_0_leaves_faces_and_crops_as_they_are():
     face, numbers = make_face(), np.full(16, -1, np.float32)
     np.testing.assert_array_equal(augmentation.degrade(face, numbers[3:], 0), face)
@@ -137,9 +145,9 @@ def test_numbers_at_their_ends():
 
 
 def test_names_tell_of_forgeries():
-    images = name_faces("df/ff-face2face_055_147-1", "df/ff-055-1", "real/ff-a_b-1", "df/ff-blended_x-1")
+    images = name_faces("df/ff-face2face_055_147-1", "df/ff-055-1", "real/ff-a_b-1", "df/ff-faceswap_x-1")
     found = [draws.split_video(image) for image in images]
-    assert found == [("face2face", "ff-055"), ("", ""), ("", ""), ("blended", "ff-x")]
+    assert found == [("face2face", "ff-055"), ("", ""), ("", ""), ("faceswap", "ff-x")]
 
 
 def test_draws_are_even_over_sets_classes_kinds_and_videos():
@@ -158,6 +166,13 @@ def test_shares_say_how_often_a_data_set_is_drawn():
     order, _ = draws.draw_pairs(images, 500, 4, np.random.default_rng(0), {"c": 0.0, "b": 3.0})
     drawn = np.bincount(order.ravel(), minlength=5) / order.size
     np.testing.assert_allclose(drawn, [1 / 8, 1 / 8, 3 / 8, 3 / 8, 0], atol=0.02)
+
+
+def test_real_faces_without_forgeries_are_drawn_as_often_as_the_others():
+    images = name_faces("real/a-0-1", "real/a-1-1", "real/a-2-1", "df/a-x_0-1", "df/a-x_1-1", "df/a-3-1")
+    order, _ = draws.draw_pairs(images, 2000, 12, np.random.default_rng(0))
+    drawn = np.bincount(order.ravel(), minlength=6) / order.size
+    np.testing.assert_allclose(drawn, [1 / 6, 1 / 6, 1 / 6, 1 / 8, 1 / 8, 1 / 4], atol=0.015)
 
 
 def test_a_forged_face_finds_its_original_or_the_nearest_frame_of_it():
@@ -189,66 +204,3 @@ def test_pairs_stand_in_one_batch_with_the_same_numbers():
     for dataset in "ab":  # sets and classes evenly
         for label in ("real", "df"):
             assert ((datasets == dataset) & (labels == label)).mean() == pytest.approx(0.25, abs=0.04)
-
-
-def test_blends_change_the_inner_face_alone():
-    face = np.full((200, 180, 3), 90, np.uint8)
-    face += np.random.default_rng(0).integers(0, 60, face.shape, np.uint8)
-    angle = np.linspace(0, 2 * np.pi, 68, endpoint=False)
-    landmarks = np.column_stack([90 + 40 * np.cos(angle), 100 + 45 * np.sin(angle)])
-    for seed in range(10):
-        once, twice = (
-            blending.blend_other(face, landmarks, face[::-1], landmarks, np.random.default_rng(seed))
-            for _ in range(2)
-        )
-        np.testing.assert_array_equal(once, twice)
-        assert once.shape == face.shape
-        assert (once != face).any()
-        np.testing.assert_array_equal(once[-10:], face[-10:])  # below the chin
-        assert blending.blend_self(face, landmarks, np.random.default_rng(seed)).shape == face.shape
-
-
-def test_the_hull_of_a_square_is_its_corners():
-    points = np.array([(0, 0), (2, 0), (2, 2), (0, 2), (1, 1), (1, 0)], float)
-    assert sorted(map(tuple, blending.find_hull(points))) == [(0, 0), (0, 2), (2, 0), (2, 2)]
-
-
-def test_blends_are_made_of_real_faces_and_find_their_originals(tmp_path):
-    names = ("biden", "collins", "hopper", "obama")
-    (tmp_path / "real").mkdir()
-    for i, name in enumerate(names):
-        shutil.copy(ROOT / f"test_images/real/{name}.png", tmp_path / f"real/set-{name}-{i}.png")
-    Image.new("RGB", (256, 256)).save(tmp_path / "real/set-black-1.png")
-    done = run_main(blend_faces.main, tmp_path)
-    assert f"wrote 4 blended faces to {tmp_path / 'df'}; no landmarks in 1" in done.stdout
-    images, _ = data.list_images(tmp_path)
-    assert [draws.split_video(image) for image in images if image.label == "df"] == [
-        ("blended", f"set-{name}") for name in names
-    ]
-    partners = draws.pair_faces(images)
-    for index, image in enumerate(images):
-        if image.label == "df":
-            original = images[partners[index]]
-            assert original.path.stem == image.path.stem.replace("blended_", "")
-            face, blended = (pipeline.read_image(i.path).astype(int) for i in (original, image))
-            assert face.shape == blended.shape
-            assert 0.2 < np.abs(face - blended).mean() < 40
-            assert pipeline.read_zoom(image.path) == pipeline.read_zoom(original.path) == 1.3
-    before = {path: path.read_bytes() for path in (tmp_path / "df").iterdir()}
-    (tmp_path / "real/set-broken-2.png").write_text("no image")
-    done = run_main(blend_faces.main, tmp_path, status=1)
-    assert done.stderr.endswith("real/set-broken-2.png: not an image\n")
-    assert before == {path: path.read_bytes() for path in (tmp_path / "df").iterdir()}
-    assert "must hold faces named" in run_main(blend_faces.main, tmp_path / "df", status=2).stderr
-
-
-def test_landmarks_are_dlibs_68():
-    import face_recognition
-    from dlib import rectangle
-
-    face = pipeline.load_face(ROOT / "test_images/real/hopper.png", pipeline.View("bilinear"))
-    points = blend_faces.locate_landmarks(face)
-    padded = np.pad(face, ((40, 40), (40, 40), (0, 0)), mode="edge")
-    left, top, right, bottom = pipeline.detect_faces(padded)[0]
-    shape = face_recognition.api.pose_predictor_68_point(padded, rectangle(left, top, right, bottom))
-    np.testing.assert_array_equal(points + 40, [(p.x, p.y) for p in shape.parts()])

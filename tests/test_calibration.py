@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import pipeline
-from training.calibration import calibrate, choose_bounds, compute_interval
+from training.calibration import calibrate, choose_bounds, compute_interval, measure_faces
 
 
 def test_bounds_are_the_ranks_of_conformal_prediction():
@@ -54,7 +54,7 @@ def test_calibration_of_a_set(tmp_path):
             images.append(pipeline.Item(tmp_path / "x.png", label, "set", name))
             start, step = (0.5, 0.02) if label == "real" else (0.1, 0.03)
             scores.append(start + step * (video % 20) + 0.001 * frame)
-    found = calibrate(images, np.array(scores), 0.5)
+    found = calibrate(images, np.array(scores), 0.5, pipeline.View())
     assert found["video"]["lower"] == pytest.approx(0.501)  # the lowest
     assert found["video"]["upper"] == pytest.approx(0.641)  # the second from above
     assert found["face"]["real"] == 20  # one face for each video
@@ -65,4 +65,16 @@ def test_calibration_of_a_set(tmp_path):
     pairs = [(real, df) for real in range(20) for df in range(20)]
     above = [0.5 + 0.02 * real > 0.1 + 0.03 * df for real, df in pairs]
     assert found["aggregation_auc"]["mean"] == pytest.approx(np.mean(above), abs=0.006)  # ties
-    assert calibrate(images[:30], np.array(scores[:30]), 0.5) is None
+    assert calibrate(images[:30], np.array(scores[:30]), 0.5, pipeline.View()) is None
+
+
+def test_sizes_and_sharpness_are_those_that_faces_in_videos_have(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (130, 130, 3), dtype=np.uint8)
+    pipeline.write_crop(noise, tmp_path / "noted.png")
+    Image.new("RGB", (130, 130)).save(tmp_path / "plain.png")  # seen whole
+    noted, plain = (pipeline.Item(tmp_path / f"{name}.png", "df", "", "x") for name in ("noted", "plain"))
+    view = pipeline.View("bilinear", 0.936)
+    sharpness = pytest.approx(pipeline.measure_sharpness(noise), rel=0.01)
+    assert measure_faces([noted], view) == (100, sharpness)
+    assert measure_faces([plain], view) == (pytest.approx(138.9, abs=0.1), 0)
+    assert measure_faces([plain, *[noted] * 99], view)[1] == sharpness

@@ -599,8 +599,7 @@ def test_no_file_stays_open(tmp_path, photo):
 
 
 SCRIPTS = [
-    *("deepfakes_images.py", "extract_faces.py", "training/df_CNN.py", "training/blend_faces.py"),
-    "training/make_views.py",
+    *("deepfakes_images.py", "extract_faces.py", "training/df_CNN.py", "training/make_views.py"),
     *("weights/average.py", "weights/convert.py", "weights/download.py", "weights/visualize.py"),
 ]
 

@@ -55,6 +55,20 @@ def test_csv_and_json_hold_everything(tmp_path, photo):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["csv", "json", "plot.png", "set"]
 
 
+def test_resume_scores_a_replaced_file_anew_and_loses_no_row(tmp_path):
+    shutil.copy(ROOT / "test_images/df/hopper.png", tmp_path / "a.png")
+    command = ["deepfakes_images.py", "a.png", "--json", "s.json", "--resume"]
+    assert "0.0002  deepfake" in run_script(*command, cwd=tmp_path).stdout
+    shutil.copy(ROOT / "test_images/real/hopper.png", tmp_path / "b.png")
+    os.utime(tmp_path / "b.png", (1_000_000_000, 1_000_000_000))  # an older file
+    os.replace(tmp_path / "b.png", tmp_path / "a.png")
+    assert "0.9679  real" in run_script(*command, cwd=tmp_path).stdout
+    shutil.copy(tmp_path / "a.png", tmp_path / "c.png")
+    command[1] = "c.png"
+    done = run_script(*command, cwd=tmp_path, status=2)
+    assert "s.json also holds 1 files that are not named now, a.png say: name them too" in done.stderr
+
+
 def test_resume_takes_the_table_that_is_there(tmp_path):
     shutil.copy(ROOT / "test_images/real/obama.png", tmp_path / "a.png")
     command = ["deepfakes_images.py", tmp_path / "a.png", "--json", tmp_path / "s.json"]

@@ -155,6 +155,11 @@ def test_leaks_are_videos_not_file_names(tmp_path):
             (tmp_path / split / name).touch()
     splits = [data.list_images(tmp_path / split)[0] for split in ("training", "validation")]
     assert data.find_leaks(*splits) == ["clip", "s-v"]
+    (tmp_path / "training/real/one-v-1.png").touch()  # the only video of its set, but in both
+    (tmp_path / "validation/real/one-v-2.png").touch()
+    (tmp_path / "training/real/one-w-1.png").touch()
+    splits = [data.list_images(tmp_path / split)[0] for split in ("training", "validation")]
+    assert data.find_leaks(*splits) == ["clip", "one-v", "s-v"]
 
 
 def name_forgeries(*names):
@@ -425,7 +430,7 @@ def test_views_are_scored_by_another_and_learnt(face_folder, tmp_path, monkeypat
     (tmp_path / "data/training").mkdir(parents=True)
     for path in (face_folder / "training").glob("*/*.png"):
         dataset, video, frame = path.stem.split("-")
-        kind = "blended_real" if path.parent.name == "df" else "real"  # the video that it was made of
+        kind = "faceswap_real" if path.parent.name == "df" else "real"  # the video that it was made of
         copy = tmp_path / "data/training" / path.parent.name / f"{dataset}-{kind}{video[-1]}-{frame}.png"
         copy.parent.mkdir(exist_ok=True)
         shutil.copy(path, copy)
@@ -439,7 +444,7 @@ def test_views_are_scored_by_another_and_learnt(face_folder, tmp_path, monkeypat
     pairs = [(image, images[p]) for image, p in zip(images, partners, strict=True) if image.label == "df"]
     assert len(pairs) == 30
     for forged, real in pairs:  # of the same face, with the same number
-        assert forged.path.stem.replace("blended_", "") == real.path.stem
+        assert forged.path.stem.replace("faceswap_", "") == real.path.stem
 
     scored = [image for image in images if image.label == "real"]
     rows = "".join(f"{image.path},0.75\n" for image in scored)  # as deepfakes_images.py writes them
@@ -668,13 +673,26 @@ def test_a_finished_training_writes_what_is_missing(trained, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(trained[0], folder)
     (folder / "Meso4.tflite").unlink()
-    (folder / "recipe.json").unlink()  # as earlier versions left it: the checkpoint tells
     card = (folder / "Meso4.json").read_text()
     done = train("--output", folder, "--resume", "--data", json.loads(
         (trained[0] / "recipe.json").read_text())["data"])  # fmt: skip
     assert "resumed after epoch 3" in done.stdout
     assert find_weights(folder / "Meso4").path.suffix == ".tflite"
     assert json.loads((folder / "Meso4.json").read_text())["recipe"] == json.loads(card)["recipe"]
+
+
+def test_a_training_without_its_recipe_is_not_resumed(trained, tmp_path):
+    shutil.copy(trained[0] / "checkpoint-00003.npz", tmp_path)
+    done = train("--output", tmp_path, "--resume", status=2)
+    assert done.stderr.endswith(f"{tmp_path}: recipe.json is missing: train in another folder\n")
+
+
+def test_litert_weights_are_not_trained_on(face_folder, tmp_path):
+    done = train(
+        "--data", face_folder, "--output", tmp_path, "--weights", ROOT / "weights/Meso4_DF.tflite", status=2
+    )
+    assert done.stderr.endswith("Meso4_DF.tflite: must be Keras weights, .weights.h5 or .h5\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_training_is_neither_overwritten_nor_resumed_as_another(face_folder, trained):

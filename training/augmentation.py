@@ -108,8 +108,8 @@ def degrade(face: np.ndarray, numbers: np.ndarray, strength: float = 1.0) -> np.
 
     `numbers`: 13 in [-1, 1]. They say which of the five happen and how much: at strength 1, half of the
     faces get H.264, half JPEG, three in ten are scaled, one in ten is blurred, one in ten noisy.
-    `strength` stretches how much, and below 1 how many of the faces as well; at 0 the face comes back as
-    it was. The side must be even.
+    Higher `strength` makes each change stronger, except H.264, whose rate factors are fixed; below 1 it also
+    makes each change rarer. At 0 the face comes back as it was. The side must be even.
     """
     if not strength:
         return face
@@ -131,7 +131,7 @@ def degrade(face: np.ndarray, numbers: np.ndarray, strength: float = 1.0) -> np.
     if noisy < often * NOISE_CHANCE:
         grain = np.random.default_rng(int(seed * 2**32)).standard_normal(face.shape, np.float32)
         noise = np.float32(strength * NOISE * deviation) * grain
-        image = Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
+        image = Image.fromarray(np.clip(np.rint(np.asarray(image) + noise), 0, 255).astype(np.uint8))
     if compressed < often * JPEG_CHANCE:
         worst = max(5.0, 100 - strength * (100 - WORST_QUALITY))
         image = compress(image, round(worst + (100 - worst) * quality))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import CROP_ZOOM, Item, measure_sharpness, read_image, split_video
+from pipeline import CROP_ZOOM, Item, View, measure_sharpness, read_image, read_zoom, split_video
 from weights.evidence import compute_logits
 from weights.metrics import choose_threshold, compute_auc
 from weights.verdicts import FORGED_ERROR, LEVELS, MIN_FACES_PER_PERSON, REAL_ERROR
@@ -33,12 +33,14 @@ AGGREGATIONS: dict[str, Callable[[np.ndarray, float], float]] = {
 }
 
 
-def calibrate(images: Sequence[Item], scores: np.ndarray, threshold: float) -> dict[str, Any] | None:
+def calibrate(
+    images: Sequence[Item], scores: np.ndarray, threshold: float, view: View
+) -> dict[str, Any] | None:
     """Return what a card holds as "calibration", or None if there are too few videos.
 
-    `scores`, float (N,), are those of the images; `threshold` is the one for a face. Videos are those with at
-    least three faces; of every video one face, the middle one, stands for single faces. At least 19 real and
-    9 forged videos are needed for bounds that mean something.
+    `scores`, float (N,), are those of the images, seen in `view`; `threshold` is the one for a face. Videos
+    are those with at least three faces; of every video one face, the middle one, stands for single faces. At
+    least 19 real and 9 forged videos are needed for bounds that mean something.
     """
     groups: Groups = defaultdict(list)
     for index, image in enumerate(images):
@@ -61,7 +63,7 @@ def calibrate(images: Sequence[Item], scores: np.ndarray, threshold: float) -> d
     )
     found["video"]["kinds"] = count_by_kind(images, videos, means, found["video"])
     found["aggregation_auc"] = measure_aggregations(videos, scores, threshold)
-    found["min_size"], found["min_sharpness"] = measure_faces([images[i] for i in chosen])
+    found["min_size"], found["min_sharpness"] = measure_faces([images[i] for i in chosen], view)
     return found
 
 
@@ -119,9 +121,14 @@ def measure_aggregations(videos: Groups, scores: np.ndarray, threshold: float) -
     }
 
 
-def measure_faces(images: Sequence[Item]) -> tuple[float, float]:
-    """Return (size in pixels, sharpness) below which a hundredth of the faces lie; sizes as Pose.size."""
-    crops = [read_image(image.path) for image in images]
-    sizes = [crop.shape[1] / CROP_ZOOM for crop in crops]
-    sharpness = [measure_sharpness(crop) for crop in crops]
+def measure_faces(images: Sequence[Item], view: View) -> tuple[float, float]:
+    """Return (Pose.size in pixels, sharpness) below which a hundredth of the faces lie.
+
+    A crop that does not say how wide it was cut is seen whole: it is as wide as the view. Sharpness
+    depends on the width: where there are crops as wide as those of videos, they alone decide.
+    """
+    crops = [(read_image(image.path), read_zoom(image.path)) for image in images]
+    sizes = [crop.shape[1] / (zoom or view.zoom) for crop, zoom in crops]
+    wide = [crop for crop, zoom in crops if (zoom or view.zoom) == CROP_ZOOM]
+    sharpness = [measure_sharpness(crop) for crop in wide or [crop for crop, _ in crops]]
     return round(float(np.quantile(sizes, 0.01)), 1), round(float(np.quantile(sharpness, 0.01)), 2)

@@ -58,7 +58,7 @@ def _write_with_card(stem: Path, ending: str, write: Callable[[Path], None], car
     """Write a file and the card that names its SHA-256, the second right after the first.
 
     Both are complete before either is seen, so a full disk leaves the pair that was there. Only a kill
-    between the two renames leaves a card that refuses its file; the next best epoch writes both anew.
+    between the two renames leaves a card that refuses its file; `--resume` writes both anew.
     """
     check_room(stem.parent)
     with tempfile.TemporaryDirectory(dir=stem.parent, prefix=".writing-") as folder:

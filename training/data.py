@@ -23,6 +23,7 @@ from pipeline import Item
 from training import augmentation
 
 SIDE = pipeline.IMAGE_SIZE
+PARTS = ("training", "validation")
 IN_MEMORY = 0.25  # of the memory may hold a set of decoded faces; a larger set lies on disk
 UNEQUAL = 3  # a class so many times as large as the other is worth a word
 
@@ -38,9 +39,10 @@ class FaceSet(NamedTuple):
 def list_images(folder: str | Path) -> tuple[list[Item], dict[str, str]]:
     """Return (Items of `folder`/<df,real>, {folder name: label} where the name is an alias).
 
-    A video is a subfolder of its class, or the first part of names `<dataset>-<video>-<frame>`.
-    Raises FileNotFoundError without the folder, ValueError, naming what was found, when a class is
-    empty or something lies beside the two classes.
+    A video is a subfolder of its class, or what a file's name says, see `pipeline.parse_labels`. Folders
+    `training` and `validation` beside each other show together which names tell of data sets. Raises
+    FileNotFoundError without the folder, ValueError, naming what was found, when a class is empty or
+    something lies beside the two classes.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -54,9 +56,11 @@ def list_images(folder: str | Path) -> tuple[list[Item], dict[str, str]]:
             f"{', '.join(stray[:5])}{', ...' if len(stray) > 5 else ''}"
         )
     images = []
-    for image in pipeline.find_images(entries):  # all at once: names of both classes show what is a data set
-        entry = folder / image.path.relative_to(folder).parts[0]
-        images.append(_name_video(image, entry, str(classes[entry])))
+    beside = [folder.parent / part for part in PARTS if folder.name in PARTS and part != folder.name]
+    for image in pipeline.find_images([*entries, *filter(Path.is_dir, beside)]):
+        if image.path.is_relative_to(folder):
+            entry = folder / image.path.relative_to(folder).parts[0]
+            images.append(_name_video(image, entry, str(classes[entry])))
     for label in pipeline.LABELS:
         if not any(image.label == label for image in images):
             raise ValueError(_explain_emptiness(folder, label, [e for e in entries if classes[e] == label]))

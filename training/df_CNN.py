@@ -38,10 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
     except ArithmeticError as error:
         return fail(1, f"{error} (the best weights so far, if any, are in {arguments.output})")
-    except (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError, ValueError) as error:
-        return fail(2, " ".join(str(error).split()))
-    except (OSError, MemoryError) as error:
-        return fail(1, (str(error).strip() or type(error).__name__).splitlines()[0])
+    except (OSError, ValueError, MemoryError) as error:
+        return evaluation.fail(error)
     return 0
 
 
@@ -56,7 +54,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--data", type=Path, default=None, metavar="FOLDER", help="holds training/ and validation/, each with df/ and real/ (default: data)")
     add("--split-by-video", type=read_number, default=0, metavar="SHARE", help="without validation/: hold out this share of training's videos for validation")
     add("--resample", choices=pipeline.RESAMPLING, help="filter that brings faces to 256x256 (default: nearest, or that of --weights or --imitate; of views, theirs)")
-    add("--zoom", type=read_number, metavar="X", help=f"width of the square to look at, in widths of the face; only in crops by extract_faces.py, which are {pipeline.CROP_ZOOM} wide (default: {pipeline.CROP_ZOOM}, or as --weights or --imitate; of views, theirs)")
+    add("--zoom", type=pipeline.read_width, metavar="X", help=f"width of the square to look at, in widths of the face; only in crops by extract_faces.py, which are {pipeline.CROP_ZOOM} wide (default: {pipeline.CROP_ZOOM}, or as --weights or --imitate; of views, theirs)")
     add("--balance", action="store_true", help="draw data sets evenly, in a set its classes, in a class its kinds of forgery, in a kind its videos")
     add("--pairs", action="store_true", help="the same, and with a forged face <set>-<kind>_<video>... its original <set>-<video>..., in one batch and changed alike")
     add("--shares", type=read_shares, metavar="SET=X,...", help="with --balance or --pairs: draw these data sets X times as often as the others, dfdc=0.25,ffpp=2 say")
@@ -122,10 +120,6 @@ def find_fault(arguments: Namespace) -> str:
         (
             0 <= arguments.split_by_video < 1,
             f"--split-by-video must be a share below 1, not {arguments.split_by_video:g}",
-        ),
-        (
-            pipeline.SMALLEST_ZOOM <= given["zoom"] <= pipeline.CROP_ZOOM,
-            f"--zoom must be from {pipeline.SMALLEST_ZOOM} to {pipeline.CROP_ZOOM}, not {given['zoom']}",
         ),
         (
             not given["shares"] or given["balance"] or given["pairs"] or arguments.resume,

@@ -112,17 +112,23 @@ def draw_pairs(
 
     Faces are drawn by `weigh_faces`, but a forged face with an original comes with it, the two in one
     batch. The second says whose random numbers in the batch change a face: its own, or its
-    partner's.
+    partner's. Both classes of a data set are drawn equally often: where all its forged faces have
+    originals, real faces of other videos are not drawn at all.
     """
     chances, partners = weigh_faces(images, shares), pair_faces(images)
-    # where all forged faces of a data set have an original, real faces come by their partners alone
+    paired = partners >= 0
+    brought = np.bincount(partners[paired], chances[paired], minlength=len(images))
+    # what a real face lacks beyond the draws that its forgeries bring; together as much as its class lacks
+    lacking = np.maximum(chances - brought, 0)
     labels = np.array([image.label for image in images])
     datasets = np.array([image.dataset for image in images])
     for dataset in sorted(set(datasets)):
-        real, forged = ((datasets == dataset) & (labels == label) for label in ("real", "df"))
-        paired = chances[forged & (partners >= 0)].sum()
-        if chances[real].sum() > 0:
-            chances[real] *= max(0.0, 1 - paired / chances[real].sum())
+        real = (datasets == dataset) & (labels == "real")
+        if lacking[real].sum() > 0:
+            left = max(0.0, (chances[real] - brought[real]).sum())
+            chances[real] = lacking[real] * (left / lacking[real].sum())
+        else:
+            chances[real] = 0
     chances /= chances.sum()
     order = np.empty((steps, batch_size), int)
     places = np.tile(np.arange(batch_size), (steps, 1))

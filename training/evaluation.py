@@ -16,7 +16,7 @@ from tqdm import tqdm
 import pipeline
 from pipeline import Item, View
 from training import calibration, data
-from weights import WEIGHTS_FOLDER, Predict, find_weights, load_predictor, name_card, name_stem
+from weights import WEIGHTS_FOLDER, Predict, Weights, find_weights, load_predictor, name_card, name_stem
 from weights.evidence import measure_normal
 from weights.metrics import choose_threshold, evaluate_by_dataset, label_scores
 from weights.scores import BATCH_SIZE, Result
@@ -46,7 +46,7 @@ def evaluate(arguments: Namespace) -> None:
     parts = [predict(face_set.faces[i : i + BATCH_SIZE]) for i in starts]
     scores, rule = np.concatenate(parts), weights.rule
     if arguments.calibrate:
-        rule = calibrate(weights.path, face_set, scores, predict)
+        rule = calibrate(weights, face_set, scores, predict)
     figure = name_figure(output, weights.path)
     report(label_scores(face_set.images, scores, rule.threshold), rule, view, figure)
     print(f"wrote {figure}")
@@ -106,22 +106,22 @@ def name_figure(folder: Path, weights: Path) -> Path:
     return next(folder / name for name in names if not (folder / name).exists())
 
 
-def calibrate(path: Path, face_set: data.FaceSet, scores: np.ndarray, predict: Predict) -> Rule:
-    """Store in the card beside weights what labelled faces say of them; return the Rule.
+def calibrate(weights: Weights, face_set: data.FaceSet, scores: np.ndarray, predict: Predict) -> Rule:
+    """Store in the weights' card what labelled faces say of them; return the Rule.
 
     The threshold that does best, the bounds of the verdict "uncertain", the figures, and what is normal in
     maps of evidence.
     """
-    images = face_set.images
-    card_path = name_card(path)
-    card = json.loads(card_path.read_bytes()) if card_path.is_file() else {"sha256": {}}
-    if path.name not in card["sha256"]:
-        raise FileNotFoundError(f"{path}: has no card to store a threshold in: weights/convert.py makes one")
+    if not weights.card:
+        raise FileNotFoundError(
+            f"{weights.path}: has no card to store a threshold in: weights/convert.py makes one"
+        )
+    images, card, card_path = face_set.images, dict(weights.card), name_card(weights.path)
     threshold = choose_threshold(images, scores)
     print(f"{card_path}: threshold {card['threshold']:g} becomes {threshold:g}")
     card |= {"threshold": threshold, "calibrated_on": data.count_faces(images)}
     card.pop("calibration", None)
-    if bounds := calibration.calibrate(images, scores, threshold):
+    if bounds := calibration.calibrate(images, scores, threshold, weights.view):
         card["calibration"] = bounds
         video = bounds["video"]
         print(f"verdict on videos: deepfake below {video['lower']:.3f}, real above {video['upper']:.3f}")
@@ -170,6 +170,14 @@ def format_row(dataset: str, level: str, found: dict[str, Any], width: int) -> s
         f"{dataset or '-':<{width}}  {level}  {found.get('count', ''):>5}  {shown[0]:>8}  {shown[1]:>10}  "
         f"{shown[2]:>8}  {shown[3]:>5}  {shown[4]:>5}  {shown[5]:>9}"
     )
+
+
+def fail(error: Exception) -> int:
+    """Print why a command of training/ failed; return its exit status: 2 for wrong usage or unfit data."""
+    unfit = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError, ValueError)
+    if isinstance(error, unfit):
+        return pipeline.fail(2, " ".join(str(error).split()))
+    return pipeline.fail(1, (str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def warn(text: object) -> None:

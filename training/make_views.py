@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's
 from tqdm import tqdm
 
 import pipeline
-from pipeline import View, fail, read_count, read_number
+from pipeline import View, read_count, read_number
 from training import data, evaluation, views
 from training.recipe import read_shares
 from training.run import check_shares
@@ -52,10 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             views.write_views(source, target, face_set, note, watch)
         except OpError as error:  # memory is full
             raise MemoryError(str(error)) from error
-    except (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError, ValueError) as error:
-        return fail(2, error)
-    except (OSError, MemoryError) as error:
-        return fail(1, (str(error).strip() or type(error).__name__).splitlines()[0])
+    except BrokenPipeError:  # `pipeline.run` ends quietly
+        raise
+    except (OSError, ValueError, MemoryError) as error:
+        return evaluation.fail(error)
     print(f"wrote {count} views to {target}")
     return 0 if len(face_set.images) == len(images) else 1
 
@@ -70,14 +70,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--degrade", type=read_number, default=0.4, metavar="STRENGTH", help="as in df_CNN.py (default: %(default)s)")
     add("--shares", type=read_shares, default={}, metavar="SET=X,...", help="as in df_CNN.py (default: all data sets equally often)")
     add("--resample", choices=pipeline.RESAMPLING, default="bilinear", help="filter that brings faces to 256x256 (default: %(default)s)")
-    add("--zoom", type=read_number, default=pipeline.CROP_ZOOM, metavar="X", help="width of the square to look at, in widths of the face, as in df_CNN.py (default: %(default)s)")
+    add("--zoom", type=pipeline.read_width, default=pipeline.CROP_ZOOM, metavar="X", help="width of the square to look at, in widths of the face, as in df_CNN.py (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="of all that is random (default: %(default)s)")
     # fmt: on
     arguments = pipeline.parse(parser, argv)
-    if not pipeline.SMALLEST_ZOOM <= arguments.zoom <= pipeline.CROP_ZOOM:
-        parser.error(
-            f"--zoom must be from {pipeline.SMALLEST_ZOOM} to {pipeline.CROP_ZOOM}, not {arguments.zoom}"
-        )
     if arguments.degrade < 0 or arguments.seed < 0:
         parser.error("--degrade and --seed must be at least 0")
     return arguments

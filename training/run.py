@@ -18,8 +18,17 @@ import pipeline
 from pipeline import Item
 from training import cards, checkpoints, data, evaluation, views
 from training.lock import hold_lock
-from training.recipe import Plan, Recipe, check_agreement, collect_given, read_plan, shorten_path, write_plan
-from weights import Weights, find_weights
+from training.recipe import (
+    RECIPE_FILE,
+    Plan,
+    Recipe,
+    check_agreement,
+    collect_given,
+    read_plan,
+    shorten_path,
+    write_plan,
+)
+from weights import find_keras_weights
 from weights.metrics import evaluate_by_dataset, label_scores
 from weights.verdicts import read_rule
 
@@ -66,16 +75,17 @@ def train(arguments: Namespace, command: str) -> None:
             run_epochs(run, plan, training, validation, state, output, arguments.tensorboard)
             finish(run, validation, output / plan.recipe.name)
         except OpError as error:  # memory is full
-            raise MemoryError((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+            raise MemoryError(str(error)) from error
 
 
 def make_plan(arguments: Namespace, command: str) -> Plan:
     """Return the Plan that flags describe, or that of the training to resume, with which flags must agree."""
     given = collect_given(arguments)
-    origins = [find_keras_weights(given[name]) for name in ("weights", "imitate") if name in given]
-    for name, origin in zip((n for n in ("weights", "imitate") if n in given), origins, strict=True):
-        given[name] = os.path.abspath(origin.path)
-    kept = find_plan(arguments.output) if arguments.resume else None
+    origins = {name: find_keras_weights(given[name]) for name in ("weights", "imitate") if name in given}
+    given |= {name: os.path.abspath(origin.path) for name, origin in origins.items()}
+    kept = read_plan(arguments.output) if arguments.resume else None
+    if arguments.resume and not kept and checkpoints.find_checkpoints(arguments.output):
+        raise ValueError(f"{arguments.output}: {RECIPE_FILE} is missing: train in another folder")
     note = views.read_note(Path(arguments.data or (kept.data if kept else "data")))
     if kept:
         check_agreement(kept.recipe, given, arguments.output)
@@ -92,30 +102,19 @@ def make_plan(arguments: Namespace, command: str) -> Plan:
         }
         return kept._replace(**moved)
     check_views(note, given)
-    view = origins[0].view if origins else pipeline.View()
+    view = next((origin.view for origin in origins.values()), pipeline.View())
     if note:
         view = pipeline.View(note["resampling"], note["zoom"])
     given["views"] = note
     given.setdefault("resample", view.resampling)
     given.setdefault("zoom", view.zoom)
-    teacher = origins[-1] if "imitate" in given else None
+    teacher = origins.get("imitate")
     if teacher and teacher.view.zoom != given["zoom"]:
         raise ValueError(f"--imitate {teacher.path}: needs zoom {teacher.view.zoom}, not {given['zoom']}")
     given.setdefault("name", given.get("model", Recipe().model))
     folder = os.path.abspath(arguments.data or "data")
     soft_labels = os.path.abspath(arguments.soft_labels) if arguments.soft_labels else ""
     return Plan(Recipe(**given), folder, arguments.split_by_video, command, soft_labels)
-
-
-def find_plan(output: Path) -> Plan | None:
-    """Return the Plan of the training in a folder: from RECIPE_FILE, or else from its newest checkpoint."""
-    plan = read_plan(output)
-    for path in reversed([] if plan else checkpoints.find_checkpoints(output)):
-        try:
-            return Plan(checkpoints.read_checkpoint(path)[0], os.path.abspath("data"), 0, "")
-        except checkpoints.DamagedCheckpointError:
-            continue
-    return plan
 
 
 def complete_plan(plan: Plan, arguments: Namespace, training: data.FaceSet) -> Plan:
@@ -224,10 +223,6 @@ def report_doubts(plan: Plan, training: Sequence[Item], validation: Sequence[Ite
             f"{len(leaks)} videos, or forgeries of them, are in both training and validation, "
             f"which flatters: {names}"
         )
-
-
-def find_keras_weights(name: str) -> Weights:
-    return find_weights(name, (".weights.h5", ".h5"))
 
 
 def restore_last(run: "trainer.Trainer", found: Sequence[Path]) -> checkpoints.TrainingState:

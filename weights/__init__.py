@@ -104,11 +104,19 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
     return weights
 
 
+def find_keras_weights(name: str | Path) -> Weights:
+    """Return the Weights called `name` that Keras can train on. Raises as `find_weights`."""
+    weights = find_weights(name, (".weights.h5", ".h5"))
+    if weights.path.suffix == ".tflite":
+        raise ValueError(f"{weights.path}: must be Keras weights, .weights.h5 or .h5")
+    return weights
+
+
 def join_weights(several: Sequence[Weights]) -> Weights:
     """Return Weights that stand for several: each scores every face, and the lowest score decides.
 
-    Their scores are shifted so that the threshold of each lies at 0.5. Raises ValueError if they need
-    different resampling filters or zooms, or cannot be told apart by name.
+    Their scores are shifted so that the threshold of each for a face lies at 0.5. Raises ValueError if they
+    need different resampling filters or zooms, or cannot be told apart by name.
     """
     first = several[0]
     if len(several) == 1:
@@ -127,7 +135,7 @@ def join_weights(several: Sequence[Weights]) -> Weights:
 
 def name_card(path: Path) -> Path:
     """Return where the card of a weights file is."""
-    return path.with_name(re.sub(r"\.(tflite|weights\.h5)$", "", path.name) + ".json")
+    return path.with_name(f"{name_stem(path)}.json")
 
 
 # The predictor loaded last: a process that scores many videos loads its weights once.
@@ -163,7 +171,7 @@ def _join(parts: Sequence[Predict], several: Sequence[Weights]) -> Predict:
 
 def shift_scores(scores: np.ndarray, threshold: float) -> np.ndarray:
     """Return scores moved along the logit so that the threshold comes to lie at 0.5, float32 (N,)."""
-    scores = scores.astype(np.float64)
+    scores, threshold = scores.astype(np.float64), min(max(threshold, 1e-6), 1 - 1e-6)
     odds = scores * (1 - threshold)
     return (odds / (odds + (1 - scores) * threshold)).astype(np.float32)
 
@@ -201,6 +209,7 @@ def _load_litert(path: Path, threads: int | None) -> Predict:
         with _one_at_a_time:
             try:
                 if faces.shape != shape:
+                    shape = None  # until it has room: a lack of memory must not spoil the next faces
                     interpreter.resize_tensor_input(faces_in["index"], faces.shape)
                     with silence_native_stderr():
                         interpreter.allocate_tensors()

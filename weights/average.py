@@ -8,7 +8,6 @@ and training use; evaluate them with training/df_CNN.py --evaluate --calibrate.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +15,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 import pipeline
-from pipeline import fail
-from weights import check_free, find_weights, name_card, write_weights
+from pipeline import fail, read_share
+from weights import check_free, find_keras_weights, write_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     try:
-        first, second = (find_weights(name, (".weights.h5",)) for name in arguments.weights)
+        first, second = (find_keras_weights(name) for name in arguments.weights)
+        for weights in (first, second):
+            if not weights.card:
+                raise ValueError(f"{weights.path}: has no card: weights/convert.py makes one")
         if second.view != first.view:
             raise ValueError(f"{second.path}: must need {first.view}, not {second.view}")
         check_free(arguments.name)
@@ -37,15 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         pairs = zip(average.model.get_weights(), other.model.get_weights(), strict=True)
         share = arguments.share
         average.model.set_weights([(1 - share) * one + share * two for one, two in pairs])
-        cards = [json.loads(name_card(weights.path).read_bytes()) for weights in (first, second)]
         card = {
             **first.view._asdict(),
             "threshold": 0.5,
-            "trained_on": cards[1].get("trained_on"),
+            "trained_on": second.card.get("trained_on"),
             "average_of": [
                 {"share": part}
-                | {key: card.get(key) for key in ("command", "best_epoch", "recipe", "sha256")}
-                for part, card in zip((1 - share, share), cards, strict=True)
+                | {key: weights.card.get(key) for key in ("command", "best_epoch", "recipe", "sha256")}
+                for part, weights in ((1 - share, first), (share, second))
             ],
         }
         write_weights(average, arguments.name, card)
@@ -60,13 +61,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     # fmt: off
     add("weights", nargs=2, metavar="FILE", help="two .weights.h5 of one network, with their cards")
-    add("--share", type=float, default=0.5, metavar="P", help="of the second (default: %(default)s)")
+    add("--share", type=read_share, default=0.5, metavar="P", help="of the second (default: %(default)s)")
     add("--name", type=Path, required=True, help="path of the files to write, without suffix")
     # fmt: on
-    arguments = pipeline.parse(parser, argv)
-    if not 0 <= arguments.share <= 1:
-        parser.error(f"--share must be from 0 to 1, not {arguments.share:g}")
-    return arguments
+    return pipeline.parse(parser, argv)
 
 
 if __name__ == "__main__":

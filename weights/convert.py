@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 import pipeline
-from pipeline import CROP_ZOOM, SMALLEST_ZOOM, fail, read_number
+from pipeline import CROP_ZOOM, fail, read_share, read_width
 from weights import check_free, name_stem, write_weights
 
 
@@ -49,15 +49,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("file", type=Path, metavar="FILE", help="Keras weights, .weights.h5, .h5 or .hdf5")
     add("--output", type=Path, metavar="FOLDER", help="where to write (default: where the file is)")
     add("--resample", choices=pipeline.RESAMPLING, default="nearest", help=f"filter trained with {default}")
-    add("--zoom", type=read_number, default=CROP_ZOOM, metavar="X", help=f"zoom trained with {default}")
-    add("--threshold", type=float, default=0.5, metavar="P", help=f"a score below it is a deepfake {default}")
+    add("--zoom", type=read_width, default=CROP_ZOOM, metavar="X", help=f"zoom trained with {default}")
+    add("--threshold", type=read_share, default=0.5, metavar="P", help=f"lower scores: deepfake {default}")
     # fmt: on
     arguments = pipeline.parse(parser, argv)
     arguments.output = arguments.output or arguments.file.parent
-    if not SMALLEST_ZOOM <= arguments.zoom <= CROP_ZOOM:
-        parser.error(f"--zoom must be from {SMALLEST_ZOOM} to {CROP_ZOOM}, not {arguments.zoom}")
-    if not 0 <= arguments.threshold <= 1:
-        parser.error(f"--threshold must be from 0 to 1, not {arguments.threshold:g}")
     return arguments
 
 

@@ -29,7 +29,7 @@ def measure_evidence(
 
     Occlusion: each patch in turn is replaced by that of hide(face). The value is the rise of the logit:
     positive where the face speaks for forged, negative where it speaks for real. The logit is used since the
-    score itself saturates. `face` is uint8 (256, 256, 3); `predict` is what `weights.load_predictor` returns.
+    score itself saturates. `face` is uint8 (256, 256, 3); `predict` returns one score for each face.
     """
     hidden = hide(face)
     scores = []

@@ -137,7 +137,7 @@ def _read_face(row: dict[str, Any]) -> Face:
     return Face(frame, _read_number(row["time"], 0), box, pose, person, sharpness, score=score)
 
 
-def _read_number(value: Any, least: float = -1e9, most: float = 1e9) -> float:
+def _read_number(value: Any, least: float, most: float = 1e9) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise ValueError(f"{value!r} must be a number from {least:g} to {most:g}")
     return float(value)

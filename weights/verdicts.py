@@ -157,10 +157,9 @@ def list_people(faces: Sequence[Face], kind: str, rule: Rule) -> list[tuple[int,
 def lower_bound(bounds: Bounds, people: int) -> float:
     """Return below which score the lowest of several people is called a deepfake.
 
-    The more people, the lower the lowest of them, though all are real. So that no more real videos of many
-    people are called deepfake than of one, each person may be wrong in a share of REAL_ERROR only
-    (Bonferroni). So far out there are too few videos to count: the logits of real scores are taken to be
-    normally distributed there.
+    The lowest of several real people scores lower than one alone. So each person gets an equal part of
+    REAL_ERROR (Bonferroni). There are too few videos to count that far out: the logits of real scores are
+    taken to be normally distributed.
     """
     normal = NormalDist()
     shift = bounds.spread * (normal.inv_cdf(REAL_ERROR / people) - normal.inv_cdf(REAL_ERROR))
@@ -183,6 +182,9 @@ def describe_doubts(faces: Sequence[Face], deciding: Sequence[int], kind: str, r
     parts += [f"{number} of {len(faces)} faces {word}" for word, number in counts.items() if number]
     if len(deciding) > 1:
         parts.append(f"{len(deciding)} people, the lowest decides")
+    people = len({face.person for face in faces})
+    if 0 < len(deciding) < people:
+        parts.append(f"{people - len(deciding)} of {people} people with too few clear faces")
     return ", ".join(parts)
 
 

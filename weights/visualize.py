@@ -19,21 +19,17 @@ import numpy as np
 
 import pipeline
 from pipeline import IMAGE_SIZE, fail, read_count, write_atomically
-from weights import Weights, find_weights, name_stem
+from weights import Weights, find_keras_weights, name_stem
 from weights.scores import BATCH_SIZE
 
 if TYPE_CHECKING:
     from classifiers import Classifier
 
-ENDINGS = (".weights.h5", ".h5")
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     try:
-        weights = find_weights(arguments.weights, ENDINGS)
-        if weights.path.suffix == ".tflite":
-            raise ValueError(f"{weights.path}: must be Keras weights ({' or '.join(ENDINGS)})")
+        weights = find_keras_weights(arguments.weights)
         faces = load_labelled(arguments.paths, weights)
         with pipeline.silence_native_stderr():
             import classifiers
