@@ -17,7 +17,6 @@ import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from weights.figures import plot_results
 from weights.media import score_file, try_annotating
 from weights.outputs import (
     FIGURE_SUFFIXES,
+    check_folders,
     check_outputs,
     read_csv_target,
     read_figure_target,
@@ -38,9 +38,18 @@ from weights.outputs import (
     read_page_target,
 )
 from weights.report import describe_outcome, describe_settings, format_video, name_parts, print_report
-from weights.scores import LOST_NOTE, NOT_SQUARE, Result, load_scored_face, score_crops, warn_of_crop
+from weights.scores import (
+    LOST_NOTE,
+    NO_NOTE,
+    NOT_SQUARE,
+    SMALL,
+    Result,
+    load_scored_face,
+    score_crops,
+    warn_of_crop,
+)
 from weights.table import read_json, write_csv, write_json
-from weights.verdicts import Rule, decide, judge_face, verdict_of
+from weights.verdicts import Rule, decide, judge_face, list_counting, verdict_of
 
 Files = list[tuple[Item, str]]  # see pipeline.find_media
 Results = dict[str, Result]  # by path
@@ -52,6 +61,9 @@ HINTS = {  # for the warnings of face crops
     NOT_SQUARE: "are not square, so they are hardly face crops: --align finds the faces in photographs",
     LOST_NOTE: "are named as extract_faces.py names faces, but lack its comment on how wide they were cut; other "
     "programs drop it. They were seen whole, which shifts their scores: extract them again, with --force",
+    SMALL: "show faces smaller than those that the weights were tested on: their verdicts are unsure",
+    NO_NOTE: "do not say that they are face crops, as extract_faces.py notes in its files: the score of anything "
+    "else means nothing, see --align",
 }
 TARGETS = ("report", "csv", "json", "plot")  # arguments that are files to write
 BAR: dict[str, Any] = {"disable": None, "leave": False, "delay": 1}
@@ -67,13 +79,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     searched = [(item, name) for item, name in files if arguments.align or item.is_video]
     crops = [] if arguments.align else [item for item, _ in files if not item.is_video]
     try:
-        check_outputs(list_outputs(arguments, files), [item.path for item, _ in files])
+        check_targets(arguments, files)
         found = [find_weights(name) for name in arguments.weights or [DEFAULT]]
         # absolute paths, also for other processes
         weights = join_weights([one._replace(path=Path(os.path.abspath(one.path))) for one in found])
         if arguments.threshold is not None:
             # what the card says of errors holds for its own bounds
-            card = {name: value for name, value in weights.card.items() if name != "calibration"}
+            measured = ("calibration", "validation")
+            card = {name: value for name, value in weights.card.items() if name not in measured}
             rule = Rule(arguments.threshold, arguments.threshold)
             weights = weights._replace(rule=rule, card=card)
         predict = load_predictor(weights)
@@ -99,6 +112,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not expected or isinstance(error, BrokenPipeError):  # interrupted, or nobody reads on
             with contextlib.suppress(OSError):
                 save(now=True)  # what is done
+            if isinstance(error, KeyboardInterrupt):
+                further = "; --resume goes on" if arguments.json else ""
+                return fail(130, f"stopped after {len(results)} of {len(order)} files{further}")
             raise
         status = fail(1, pipeline.describe_error(error))
     done = [results[path] for path in order if path in results]
@@ -111,6 +127,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.report and done:
         status = try_reporting(arguments.report, done, weights, predict, settings) or status
     return status or int(any(r.score is None or r.error for r in done))
+
+
+def check_targets(arguments: Namespace, files: Files) -> None:
+    """Raise ValueError if something that is to be written cannot be, or would do harm."""
+    check_folders(filter(None, (arguments.annotate, arguments.explain)), arguments.paths)
+    check_outputs(list_outputs(arguments, files), [item.path for item, _ in files])
 
 
 def list_outputs(arguments: Namespace, files: Files) -> list[Path]:
@@ -166,7 +188,7 @@ def judge_anew(result: Result, weights: Weights) -> Result:
         return result
     if result.kind == "image":
         verdict = verdict_of(result.score, weights.rule.threshold)
-        return warn_of_crop(result._replace(verdict=verdict), weights.view)
+        return warn_of_crop(result._replace(verdict=verdict), weights.view, weights.rule)
     score, verdict, warning = decide(result.faces, result.kind, weights.rule)
     return result._replace(score=score, verdict=verdict, warning=warning)
 
@@ -197,11 +219,12 @@ def score_images(
     crops: list[Item], weights: Weights, predict: Predict, results: Results, save: Callable[[], None]
 ) -> None:
     todo = [item for item in crops if str(item.path) not in results]
-    found = score_crops(todo, predict, weights.view, weights.rule.threshold, names=weights.names)
-    for result in tqdm(found, total=len(todo), unit="image", **BAR):
-        results[str(result.item.path)] = warn_of_crop(result, weights.view)
+    scored = score_crops(todo, predict, weights.view, weights.rule.threshold, names=weights.names)
+    for result in tqdm(scored, total=len(todo), unit="image", **BAR):
+        results[str(result.item.path)] = warn_of_crop(result, weights.view, weights.rule)
         save()
-    warned = Counter(results[str(item.path)].warning for item in crops)
+    found = [results[str(item.path)] for item in crops]
+    warned = Counter(text for result in found for text in (result.warning, result.note))
     for warning, hint in HINTS.items():
         if warned[warning]:
             print(f"hint: {warned[warning]} of {len(crops)} images {hint}", file=sys.stderr)
@@ -276,7 +299,7 @@ def explain(folder: Path, files: Files, results: Results, weights: Weights, pred
         result = results[str(item.path)]
         if result.score is None:
             continue
-        lowest = min(result.faces, key=attrgetter("score"), default=None)
+        lowest = next(iter(list_counting(result.faces, result.kind, weights.rule)), None)
         face = load_scored_face(result, lowest, weights.view)
         if face is None:  # the file is gone
             continue

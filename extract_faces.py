@@ -39,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     longest = output.parent / f".writing-{output.name}.lock"
     if obstacle := pipeline.find_obstacle(longest if single else output / "video"):
         return fail(2, f"--output {arguments.output}: {obstacle}")
+    if not single and (arguments.output / pipeline.RECORD_NAME).exists():
+        return fail(
+            2, f"--output {arguments.output} holds the faces of a video: name another folder for several"
+        )
     options = {name: getattr(arguments, name) for name in ("jpeg", "drop_doubtful", "force")}
     options["options"] = FaceOptions(**{name: getattr(arguments, name) for name in FaceOptions._fields})
     if single and not arguments.dask:  # show progress over its frames

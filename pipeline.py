@@ -64,10 +64,10 @@ VIDEO_SUFFIXES = (
     ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".ts", ".vob", ".webm",
     ".wmv",
 )  # fmt: skip
-IGNORED_SUFFIXES = (".csv", ".html", ".json", ".md", ".txt", "")  # texts beside faces: not worth a word
+IGNORED_SUFFIXES = (".csv", ".html", ".json", ".md", ".txt")  # texts beside faces: not worth a word
 
 # What lies beside the faces of a video; see training/extraction.py.
-SHEET_NAME, DOUBTFUL_NAME = "contact_sheet.png", "doubtful"
+RECORD_NAME, SHEET_NAME, DOUBTFUL_NAME = "extraction.json", "contact_sheet.png", "doubtful"
 PERSON_NAME = re.compile(r"person\d+")
 # What a face's file name says of its video: `<video>-000123.png`, as extract_faces.py writes it, or
 # `<dataset>-<video>-<frame>.jpg`, as in the face sets that the networks are trained on.
@@ -142,9 +142,14 @@ def find_files(arguments: Iterable[str | Path]) -> tuple[list[FoundFile], Counte
                 continue
             entries = [entry for entry in entries if not entry.name.startswith(".")]
             subfolders = {entry.name for entry in entries if _is_folder(entry)}
-            pending += [folder / name for name in sorted(subfolders - {DOUBTFUL_NAME}, reverse=True)]
+            # of an extraction, also in the folder of a person
+            extracted = any(entry.name == RECORD_NAME for entry in entries) or (
+                PERSON_NAME.fullmatch(folder.name) and (folder.parent / RECORD_NAME).exists()
+            )
+            ours = {DOUBTFUL_NAME, SHEET_NAME} if extracted else set()
+            pending += [folder / name for name in sorted(subfolders - ours, reverse=True)]
             below = folder.parts[len(top.parts) :]
-            skipped = subfolders | {SHEET_NAME}
+            skipped = subfolders | ours
             for name in (entry.name for entry in entries if entry.name not in skipped):
                 suffix = PurePosixPath(name).suffix.lower()
                 if suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES:
@@ -166,7 +171,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 def describe_passed_over(passed_over: Counter[str], wanted: str = "images or videos") -> str:
     """Return one line about the files in the folders that are not wanted."""
-    listed = ", ".join(f"{suffix}: {number}" for suffix, number in sorted(passed_over.items()))
+    listed = ", ".join(f"{suffix or 'no suffix'}: {number}" for suffix, number in sorted(passed_over.items()))
     return f"passed over, since they are not {wanted}: {listed}"
 
 
@@ -359,15 +364,6 @@ def _count_images(path: Path) -> int:
         return getattr(image, "n_frames", 1) if image.format in ANIMATED_FORMATS else 1
 
 
-def is_square(path: Path) -> bool:
-    """Return whether an image is about as wide as high, as face crops are; True if it cannot be read."""
-    try:
-        with _open_image(path) as image:
-            return max(image.size) <= 1.2 * min(image.size)
-    except (OSError, ValueError, MemoryError):
-        return True
-
-
 def read_image(path: Path) -> np.ndarray:
     """Return an image as uint8 (height, width, 3) RGB, upright by its EXIF; the first frame of several.
 
@@ -506,12 +502,10 @@ def write_crop(crop: np.ndarray, path: Path, jpeg: int | None = None, zoom: floa
     Image.fromarray(crop).save(path, "JPEG" if jpeg else "PNG", **options)
 
 
-def has_lost_note(path: Path) -> bool:
-    """Return whether an image is named as extract_faces.py names faces, but lacks `write_crop`'s note."""
-    try:
-        return bool(EXTRACTED_NAME.fullmatch(path.stem)) and read_zoom(path) is None
-    except (OSError, ValueError, MemoryError):
-        return False
+def read_crop_header(path: Path) -> tuple[int, int, float | None]:
+    """Return (width, height, zoom as `read_zoom`) of an image without decoding it. Raises as `read_image`."""
+    with _open_image(path) as image:
+        return *image.size, _parse_zoom(image)
 
 
 def load_faces(items: Iterable[Item], view: View, ahead: int = 64) -> Iterator[np.ndarray | Exception]:
@@ -538,6 +532,7 @@ def load_faces(items: Iterable[Item], view: View, ahead: int = 64) -> Iterator[n
 
 # --- videos ---------------------------------------------------------------------------------------
 
+DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")  # as Matroska's tags have it
 # Formats that only hold a video: a playlist, say, would read other files or wait for a network.
 VIDEO_FORMATS = (
     "3g2,3gp,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,"
@@ -563,7 +558,7 @@ class Timeline(NamedTuple):
     keys: list[tuple[int, int]]  # (stamp, stamp of decoding) of the key frames, ascending
     key_indices: list[int]  # of the key frames
     stream: int = 0  # index of the video stream in its container
-    others: str = ""  # which other video streams there are, in words
+    note: str = ""  # what a reader should know of how the video was read
     animated: bool = False  # whether the file is an animated image, which has no streams
 
 
@@ -688,9 +683,7 @@ def _time_packets(container: "InputContainer") -> Timeline:
     stream = max(known, key=rank)
     check_size(stream.width, stream.height)
     sizes = [f"{other.width}x{other.height}" for other in known if other is not stream]
-    others = (
-        f"of {len(sizes) + 1} video streams the largest was taken, not {', '.join(sizes)}" if sizes else ""
-    )
+    notes = [f"of {len(sizes) + 1} video streams the largest was taken, not {', '.join(sizes)}"] * bool(sizes)
     own, unit = packets[stream.index], float(stream.time_base or 1)
     shown = [packet for packet in own if not packet[3]]  # the rest is decoded only, since others build on it
     only_decoding = container.format.name == "avi"  # says when frames are decoded, not when they are shown
@@ -701,11 +694,27 @@ def _time_packets(container: "InputContainer") -> Timeline:
         times = [(stamp - stamps[0]) * unit for stamp in stamps]
         keys = sorted((pts, pts if dts is None else dts) for pts, dts, is_key, *_ in own if is_key)
         key_indices = [i for i in (bisect.bisect_left(stamps, key) for key, _ in keys) if i < len(stamps)]
-        return Timeline(times, stamps, keys, key_indices, stream.index, others)
+        notes += _describe_cut(container, stream, times[-1]) if times else []
+        return Timeline(times, stamps, keys, key_indices, stream.index, ", ".join(notes))
     if None in stamps:  # a raw stream
         pieces, unit = [list(range(len(shown)))], 1 / float(stream.average_rate or 25)
     key_indices = [number for number, (_, _, is_key, *_) in enumerate(shown) if is_key]
-    return Timeline(_join_pieces(pieces, unit), [], [], key_indices, stream.index, others)
+    return Timeline(_join_pieces(pieces, unit), [], [], key_indices, stream.index, ", ".join(notes))
+
+
+def _describe_cut(container: "InputContainer", stream: "VideoStream", last: float) -> list[str]:
+    """Return a note if the last frame, at `last` seconds, comes long before the end that the headers name."""
+    declared = float(stream.duration * (stream.time_base or 1)) if stream.duration else 0.0
+    if not declared and container.format.name.startswith("matroska"):
+        if found := DURATION.match(stream.metadata.get("DURATION", "")):
+            hours, minutes, seconds = map(float, found.groups())
+            declared = 3600 * hours + 60 * minutes + seconds
+        elif container.duration and not container.streams.audio:
+            declared = container.duration / 1e6
+    late = max(1.0, 0.05 * declared)
+    return (
+        [f"ends at {last:.1f} s of {declared:.1f} s: cut short or damaged"] if declared - last > late else []
+    )
 
 
 def _split_pieces(packets: Sequence[tuple], stamps: Sequence[int | None]) -> list[list[int | None]]:
@@ -1472,6 +1481,9 @@ def run(main: Callable[[], int]) -> NoReturn:
         sys.exit(141)
     except FileNotFoundError as error:  # `main` reports all others
         sys.exit(fail(2, f"the working folder is gone ({describe_error(error)})"))
+    except OSError as error:  # the disk that stdout goes to is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(fail(1, f"the output cannot be written ({describe_error(error)})"))
 
 
 def _open_streams() -> None:

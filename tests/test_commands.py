@@ -45,7 +45,7 @@ def test_authors_weights_score_their_images_as_published(shared, converted, form
     }
     assert rows == {path: f"{score:.4f}" for path, score in golden.items()}
     assert "Accuracy per image: all 1.000, df 1.000, real 1.000, balanced 1.000, AUC 1.000" in done.stdout
-    assert done.stderr == ""
+    assert done.stderr.startswith("hint: 4 of 4 images do not say that they are face crops")
 
 
 def test_tflite_never_imports_tensorflow():
@@ -285,9 +285,13 @@ def test_inputs_are_never_overwritten(films, tmp_path):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for option in ("--annotate", "--explain"):
         done = run_script("deepfakes_images.py", tmp_path, option, tmp_path, status=2)
-        assert "would overwrite an input" in done.stderr
+        assert f"must not lie in {tmp_path}, where files to score are searched" in done.stderr
     image = tmp_path / "obama.png"
-    for option, reason in (("--csv", "not a table"), ("--json", "not a table"), ("--plot", "an input")):
+    for option, reason in (
+        ("--csv", "not a table"),
+        ("--json", "not a table"),
+        ("--plot", "not a picture as"),
+    ):
         done = run_script("deepfakes_images.py", image, option, image, status=2)
         assert reason in done.stderr
     for option in ("--annotate", "--explain"):
@@ -295,6 +299,72 @@ def test_inputs_are_never_overwritten(films, tmp_path):
     done = run_script("extract_faces.py", tmp_path / "a.mp4", "--output", tmp_path, "--force", status=1)
     assert "holds no extraction.json, so it is not ours: name another --output" in done.stderr
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_pictures_of_others_are_not_replaced(films, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(films / "real/collins.mp4", tmp_path / "in/a.mp4")
+    shutil.copy(ROOT / "test_images/real/obama.png", tmp_path / "in/b.png")
+    outputs = (
+        "--annotate",
+        tmp_path / "copies",
+        "--explain",
+        tmp_path / "maps",
+        "--plot",
+        tmp_path / "plot.jpg",
+    )
+    for _ in range(2):  # ours are replaced
+        run_script("deepfakes_images.py", tmp_path / "in", "--frames", "2", *outputs)
+    for name in ("copies/a.mp4", "copies/b.png", "maps/b.png", "plot.jpg"):
+        kept = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(b"somebody's" * 100)
+        done = run_script("deepfakes_images.py", tmp_path / "in", "--frames", "2", *outputs, status=2)
+        assert f"{tmp_path / name} exists and is not" in done.stderr
+        (tmp_path / name).write_bytes(kept)
+
+
+def test_of_many_images_those_called_deepfake_are_shown(tmp_path):
+    for number in range(50):
+        shutil.copy(ROOT / "test_images/real/obama.png", tmp_path / f"{number}.png")
+    shutil.copy(ROOT / "test_images/df/obama.png", tmp_path / "forged.png")
+    done = run_script("deepfakes_images.py", tmp_path)
+    rows = [line for line in done.stdout.splitlines() if line.endswith(".png")]
+    assert rows == [f"0.0010  deepfake  {tmp_path / 'forged.png'}"]
+    assert "Only images called deepfake have a row here" in done.stdout
+
+
+def test_small_crops_are_told(tmp_path):
+    face = pipeline.read_image(ROOT / "test_images/real/obama.png")
+    pipeline.write_crop(pipeline.resize_face(face, "bilinear", 60), tmp_path / "small.png")
+    done = run_script("deepfakes_images.py", tmp_path, "--csv", tmp_path / "s.csv")
+    assert done.stderr.startswith("hint: 1 of 1 images show faces smaller than those that the weights")
+    (row,) = read_rows(tmp_path / "s.csv").values()
+    assert row["warning"] == "smaller than the faces that the weights were tested on"
+
+
+def test_a_folder_is_passed_over_as_doubtful_beside_an_extraction_alone(tmp_path):
+    for name in ("doubtful/a.png", "person1/doubtful/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        shutil.copy(ROOT / "test_images/real/obama.png", tmp_path / name)
+    (tmp_path / "notes").touch()
+    files, passed_over = pipeline.find_files([tmp_path])
+    assert [file.path.name for file in files] == ["a.png", "b.png"]
+    assert pipeline.describe_passed_over(passed_over).endswith("videos: no suffix: 1")
+    (tmp_path / "extraction.json").touch()
+    assert pipeline.find_files([tmp_path])[0] == []
+
+
+def test_a_stopped_run_says_how_far_it_came(monkeypatch, capsys, tmp_path):
+    main = load_script("deepfakes_images.py")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(main.__globals__, "score_videos", stop)
+    monkeypatch.chdir(ROOT)
+    assert main(["test_images/df", "--json", str(tmp_path / "s.json")]) == 130
+    assert capsys.readouterr().err.endswith("stopped after 4 of 4 files; --resume goes on\n")
+    assert len(json.loads((tmp_path / "s.json").read_text())["items"]) == 4
 
 
 def test_tensorflow_is_not_imported_for_videos(films):
@@ -335,7 +405,8 @@ def test_odd_names_are_scored_like_others(tmp_path, photo):
     assert sum("real      " in line and ".png" in line for line in done.stdout.splitlines()) == len(NAMES) + 1
     with open(tmp_path / "s.csv", encoding="utf-8", newline="", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
-    assert sorted(row["path"] for row in rows) == sorted([f"-f\n o/{n}" for n in NAMES] + ["plain.png"])
+    # no spreadsheet runs a path as a formula
+    assert sorted(row["path"] for row in rows) == sorted([f"./-f\n o/{n}" for n in NAMES] + ["plain.png"])
     assert len({row["score"] for row in rows}) == 1
     assert "\x1b" not in done.stdout
 

@@ -209,7 +209,7 @@ def test_a_finished_video_is_recognised(clip, tmp_path):
     assert (first.frames, first.faces, first.before, first.error) == (3, 3, False, "")
     (tmp_path / "out/head-000000.png").unlink()  # cleaned by hand
     again = extract_video(clip, tmp_path / "out", search)
-    assert again == first._replace(before=True)
+    assert again == first._replace(before=True, faces=2)
     assert not (tmp_path / "out/head-000000.png").exists()
     other = extract_video(clip, tmp_path / "out", search._replace(frames=2))
     assert re.fullmatch(
@@ -247,7 +247,7 @@ def test_force_replaces_an_extraction_and_nothing_else(tmp_path):
         check_replaceable(tmp_path)
     (tmp_path / "person2/extraction.json").unlink()
     (tmp_path / "person2/thesis.docx").touch()
-    with pytest.raises(FileExistsError, match=r"holds person2/thesis\.docx, which extract_faces\.py did not"):
+    with pytest.raises(FileExistsError, match=r"holds person2/thesis\.docx, which is not of its video"):
         check_replaceable(tmp_path)
     (tmp_path / "extraction.json").unlink()
     with pytest.raises(FileExistsError, match=r"holds no extraction\.json, so it is not ours"):
@@ -572,3 +572,12 @@ def test_only_the_person_of_a_picture_is_kept(pair, tmp_path):
         done = run_script("extract_faces.py", pair, "--only", picture, status=2)
         assert reason in done.stderr
         assert done.stderr.count("\n") == 2  # usage, and the reason
+
+
+def test_several_videos_do_not_mix_with_the_faces_of_one(clip, tmp_path):
+    run_script("extract_faces.py", clip, "--output", tmp_path / "out", "--frames", "1")
+    shutil.copy(clip, tmp_path / "other.mp4")
+    done = run_script(
+        "extract_faces.py", clip, tmp_path / "other.mp4", "--output", tmp_path / "out", status=2
+    )
+    assert "out holds the faces of a video: name another folder for several" in done.stderr

@@ -12,7 +12,7 @@ import clips
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_script
 from PIL import Image
 from PIL import ImageFile as PillowFile
 
@@ -373,3 +373,33 @@ def test_foreign_checkpoints_are_left_alone(tmp_path):
         (tmp_path / name).touch()
     os.mkfifo(tmp_path / "checkpoint-00002.npz")
     assert [path.name for path in checkpoints.find_checkpoints(tmp_path)] == ["checkpoint-00001.npz"]
+
+
+def test_a_video_that_is_cut_short_says_so(tmp_path):
+    clips.write_clip(tmp_path / "x.mkv", [clips.draw_number(i, 256, 320) for i in range(250)])
+    assert pipeline.read_timeline(tmp_path / "x.mkv").note == ""
+    whole = (tmp_path / "x.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    note = pipeline.read_timeline(tmp_path / "cut.mkv").note
+    assert note.startswith("ends at ")
+    assert note.endswith(" s of 10.0 s: cut short or damaged")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_named_pipes_are_skipped(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    os.mkfifo(tmp_path / "pipe.png")
+    done = run_script("extract_faces.py", tmp_path / "pipe.mp4", "--output", tmp_path / "out", status=1)
+    assert "not a regular file" in done.stdout + done.stderr
+    done = run_script("deepfakes_images.py", tmp_path, "--report", tmp_path / "r.html", status=1)
+    assert "pipe.png: not a regular file" in done.stderr
+    assert "none: not a regular file" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full disk here")
+def test_a_full_disk_under_stdout_is_one_line():
+    command = f"{sys.executable} deepfakes_images.py > /dev/full"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("the output cannot be written (No space left on device)\n")
+    assert "Traceback" not in done.stderr

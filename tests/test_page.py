@@ -38,7 +38,9 @@ def test_it_holds_everything(page, films):
     assert pipeline.compute_sha256(films / "pair.mp4") in text
     assert pipeline.compute_sha256(ROOT / "weights/Meso4_DF_F2F.tflite") in text
     pair = next(part for part in text.split("<article") if "pair.mp4" in part)
-    assert len(re.findall(r'<img src="data:image/jpeg', pair)) == 4  # the lowest, median, highest; the map
+    assert (
+        len(re.findall(r'<img src="data:image/jpeg', pair)) == 6
+    )  # two people; lowest, median, highest; map
     assert len(re.findall(r'<img src="data:image/png', pair)) == 1  # the timeline
     assert re.search(r"<td>2</td>", pair)  # person 2
     assert re.findall(r"<figcaption>(\w+): \d\.\d{3}, at", pair) == ["lowest", "median", "highest"]
@@ -104,7 +106,7 @@ def test_a_browser_shows_it(page, tmp_path):
         return pipeline.read_image(target)
 
     wide, narrow = look("wide.png", 1000), look("narrow.png", 500)
-    assert np.median(wide) == np.median(narrow) == 255
+    assert min(np.median(wide), np.median(narrow)) > 240
     # at phone width nothing runs over the right edge: it is blank there, but for the frames of boxes
     assert (narrow[:, -12:] == 255).mean() > 0.99
     dark = look("dark.png", 1000, "--blink-settings=preferredColorScheme=0")

@@ -162,6 +162,14 @@ def test_leaks_are_videos_not_file_names(tmp_path):
     assert data.find_leaks(*splits) == ["clip", "one-v", "s-v"]
 
 
+def test_copies_are_found_whatever_their_names():
+    faces = np.arange(3, dtype=np.uint8).repeat(256 * 256 * 3).reshape(3, 256, 256, 3)
+    real, df = (pipeline.Item(Path(label), label, "", label) for label in ("real", "df"))
+    training = data.FaceSet([real, real], faces[[0, 1]], np.ones((2, 1), np.float32))
+    validation = data.FaceSet([real, df, df], faces[[0, 1, 2]], np.zeros((3, 1), np.float32))
+    assert data.find_copies(training, validation) == (2, 1)
+
+
 def name_forgeries(*names):
     return [pipeline.Item(Path(f"{n}-1.png"), n.partition("/")[0], "s", n.partition("/")[2]) for n in names]
 
@@ -522,7 +530,7 @@ def test_what_is_wrong_with_views_is_told_and_nothing_is_left(face_folder, tmp_p
         ("none new", "none/training: no such folder"),
         ("data new --shares other=2", "--shares other: no such data set"),
         ("data new --degrade -1", "must be at least 0"),
-        ("data new --zoom 9", "--zoom must be from"),
+        ("data new --zoom 9", "--zoom: must be from"),
     ):
         done = make(*arguments.split(), status=1 if "long" in reason else 2)
         assert reason in done.stderr

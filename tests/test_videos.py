@@ -285,7 +285,7 @@ def test_the_largest_stream_is_taken_whichever_comes_first(shared, tmp_path):
     clip = shared / "inputs/thumb_first.mkv"
     timeline = pipeline.read_timeline(clip)
     assert (len(timeline.times), timeline.stream) == (50, 1)
-    assert timeline.others == "of 2 video streams the largest was taken, not 160x120"
+    assert timeline.note == "of 2 video streams the largest was taken, not 160x120"
     done = run_script("extract_faces.py", clip, "--frames", "3", "--output", tmp_path / "o")
     assert done.stdout == (
         f"{clip}: 3 faces in 3 frames, 0 without a face "

@@ -61,7 +61,10 @@ def load_data(images: Sequence[Item], view: View, scratch: Path, name: str) -> d
     for label in pipeline.LABELS if view.zoom < pipeline.CROP_ZOOM else ():
         own = [image for image in face_set.images if image.label == label]
         whole = sum(pipeline.read_zoom(image.path) is None for image in own)
-        print(f"{name}: {whole} of {len(own)} {label} faces do not say how wide they were cut: taken whole")
+        if whole:
+            print(
+                f"{name}: {whole} of {len(own)} {label} faces do not say how wide they were cut: taken whole"
+            )
     for label in pipeline.LABELS:
         if not any(image.label == label for image in face_set.images):
             raise ValueError(f"{name}: no image of class {label} can be read")

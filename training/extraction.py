@@ -20,6 +20,7 @@ from pipeline import (
     CROP_ZOOM,
     DOUBTFUL_NAME,
     PERSON_NAME,
+    RECORD_NAME,
     SHEET_NAME,
     Face,
     FaceOptions,
@@ -36,7 +37,7 @@ from pipeline import (
 )
 from training.lock import hold_lock
 
-TABLE_NAME, RECORD_NAME = "faces.csv", "extraction.json"
+TABLE_NAME = "faces.csv"
 FACE_NAME = re.compile(r".+-\d{6,}\.(png|jpg)", re.DOTALL)
 MEGABYTE = 1 << 20
 FACE_COLUMNS = ("frame", "time", "person", "left", "top", "right", "bottom", "x", "y", "size", "angle",
@@ -93,7 +94,7 @@ def extract_video(
         # beside the folder: Windows does not rename a folder in which a file is open
         with hold_lock(part.with_name(f"{part.name}.lock")), _clear(part):
             found = _write_faces(path, part, watch(find_faces(frames, options)), options, jpeg, drop_doubtful)
-            found["note"] = timeline.others
+            found["note"] = timeline.note
             (part / RECORD_NAME).write_text(json.dumps(record | {"found": found}, indent=1) + "\n")
             if force:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -110,6 +111,8 @@ def extract_video(
 def compute_digest(path: Path) -> str:
     """Return the SHA-256 of a file's size and of its first and last megabyte: it tells videos apart."""
     size = os.path.getsize(path)
+    if not path.is_file():
+        raise ValueError("not a regular file")  # opening a pipe would block
     with open(path, "rb") as file:
         digest = hashlib.sha256(f"{size} ".encode() + file.read(MEGABYTE))
         file.seek(max(0, size - MEGABYTE))
@@ -142,7 +145,10 @@ def check_extraction(path: Path, folder: Path, record: dict[str, Any]) -> Extrac
         settings = found["settings"]
         differing += [name for name, value in record["settings"].items() if settings.get(name) != value]
         if not differing:
-            return Extraction(path, folder, **found["found"], before=True)
+            left = sum(
+                bool(FACE_NAME.fullmatch(entry.name)) for entry in folder.rglob("*")
+            )  # some were deleted
+            return Extraction(path, folder, **found["found"] | {"faces": left}, before=True)
         reason = f"faces of another video or by other settings ({', '.join(differing)})"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         reason = "something else"
@@ -163,9 +169,7 @@ def check_replaceable(folder: Path) -> None:
             own = beside or FACE_NAME.fullmatch(entry.name)
         if not own:
             name = entry.relative_to(folder)
-            raise FileExistsError(
-                f"{folder} holds {name}, which extract_faces.py did not write: name another --output"
-            )
+            raise FileExistsError(f"{folder} holds {name}, which is not of its video: name another --output")
 
 
 def _write_faces(

@@ -63,7 +63,7 @@ def draw_evaluation(scores: Sequence[Result], rule: Rule, view: View, path: Path
     worst = pick_worst(scores, rule.threshold)
     lower.suptitle("Most wrongly classified" if worst else "None wrongly classified", fontsize=11)
     cells = list(lower.subplots(2, WORST // 2).flat)
-    draw_faces(cells, worst, view)
+    draw_faces(cells, worst, view, rule)
     for cell, result in zip(cells, worst, strict=False):  # where to find it
         shown = printable("/".join(result.item.path.parts[-2:])).replace("$", r"\$")  # no formula
         cell.set_xlabel(f"{result.item.label}: {shown}", fontsize=6, wrap=True)

@@ -55,6 +55,7 @@ def train(arguments: Namespace, command: str) -> None:
             evaluation.load_data(items, plan.recipe.view, output, name)
             for items, name in zip(images, ("training", "validation"), strict=True)
         )
+        report_copies(training, validation)
         training = data.soften_labels(training, soft_labels)
         plan = complete_plan(plan, arguments, training)
         if plan.split_by_video:
@@ -223,6 +224,15 @@ def report_doubts(plan: Plan, training: Sequence[Item], validation: Sequence[Ite
             f"{len(leaks)} videos, or forgeries of them, are in both training and validation, "
             f"which flatters: {names}"
         )
+
+
+def report_copies(training: data.FaceSet, validation: data.FaceSet) -> None:
+    """Report faces that are in both parts or in both classes, whatever their names."""
+    in_parts, in_classes = data.find_copies(training, validation)
+    if in_parts:
+        evaluation.warn(f"{in_parts} faces are in both training and validation, which flatters")
+    if in_classes:
+        evaluation.warn(f"{in_classes} faces are in both df and real: one of the labels is wrong")
 
 
 def restore_last(run: "trainer.Trainer", found: Sequence[Path]) -> checkpoints.TrainingState:

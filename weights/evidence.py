@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import IMAGE_SIZE, write_atomically
+from pipeline import IMAGE_SIZE
 from weights import Predict
+from weights.outputs import save_figure
 from weights.scores import BATCH_SIZE
 
 PATCH, STRIDE = 32, 16  # pixels of a 256x256 face
@@ -144,5 +145,4 @@ def plot_evidence(
 ) -> None:
     """Write the figure of `draw_evidence`, with what it shows in words."""
     title = "\n".join(filter(None, (title, describe_evidence(patches, card))))
-    figure = draw_evidence(face, patches, card, title)
-    write_atomically(path, lambda part: figure.savefig(part, dpi=100))
+    save_figure(draw_evidence(face, patches, card, title), path)

@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import LABELS, View, pick_evenly, printable, write_atomically
+from pipeline import LABELS, View, pick_evenly, printable
 from weights import Weights
 from weights.metrics import collect_labelled, compute_auc, compute_roc
+from weights.outputs import save_figure
 from weights.scores import Result, load_scored_face
-from weights.verdicts import VERDICT_COLORS, Rule, judge_face, list_people
+from weights.verdicts import (
+    VERDICT_COLORS,
+    Rule,
+    find_deciding,
+    judge_face,
+    list_counting,
+    list_people,
+    lower_bound,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +56,7 @@ def plot_results(results: Iterable[Result], weights: Weights, path: Path) -> Non
     if shown:
         few = "" if len(shown) == len(ranked) else f" ({len(shown)} of {len(ranked)})"
         parts[0].suptitle(f"From forged (0) to real (1){few}", fontsize=11)
-        draw_faces(list(parts[0].subplots(rows, columns, squeeze=False).flat), shown, weights.view)
+        draw_faces(list(parts[0].subplots(rows, columns, squeeze=False).flat), shown, weights.view, rule)
         labelled = {r.item.label for r in ranked} >= set(LABELS)
         panels = parts[1].subplots(1, 3 if labelled else 2, squeeze=False)[0]
         draw_overview(panels[0], ranked, rule)
@@ -56,7 +65,7 @@ def plot_results(results: Iterable[Result], weights: Weights, path: Path) -> Non
             draw_roc(panels[2], ranked)
     for part, result in zip(parts[2 * bool(shown) :], videos, strict=True):
         draw_video(part, result, weights)
-    write_atomically(path, lambda part: figure.savefig(part, dpi=100))
+    save_figure(figure, path)
 
 
 def choose_line(results: Iterable[Result], rule: Rule) -> float:
@@ -79,7 +88,7 @@ def draw_overview(panel: "Axes", ranked: Sequence[Result], rule: Rule) -> None:
     panel.legend(fontsize=8)
 
 
-def draw_faces(cells: Sequence["Axes"], results: Sequence[Result], view: View) -> None:
+def draw_faces(cells: Sequence["Axes"], results: Sequence[Result], view: View, rule: Rule) -> None:
     """Draw each Result's face crop, or lowest face, with its score and verdict, one per axes.
 
     The remaining axes are switched off.
@@ -87,7 +96,7 @@ def draw_faces(cells: Sequence["Axes"], results: Sequence[Result], view: View) -
     for cell in cells[len(results) :]:
         cell.axis("off")
     for cell, result in zip(cells, results, strict=False):
-        lowest = min(result.faces, key=attrgetter("score"), default=None)
+        lowest = next(iter(list_counting(result.faces, result.kind, rule)), None)
         draw_face(cell, result, load_scored_face(result, lowest, view))
 
 
@@ -139,8 +148,8 @@ def draw_video(figure: "SubFigure", result: Result, weights: Weights) -> None:
     """Draw a video's scores over time, with its lowest and highest face."""
     panel, *cells = figure.subplots(1, 3, width_ratios=(4, 1, 1))
     draw_timeline(panel, result, weights.rule)
-    for cell, choose, name in zip(cells, (min, max), ("lowest", "highest"), strict=True):
-        face = choose(result.faces, key=attrgetter("score"))
+    counting = list_counting(result.faces, "video", weights.rule)
+    for cell, face, name in zip(cells, (counting[0], counting[-1]), ("lowest", "highest"), strict=True):
         one = result._replace(score=face.score, verdict=judge_face(face, weights.rule))
         draw_face(cell, one, load_scored_face(result, face, weights.view))
         cell.set_xlabel(f"{name}, at {face.time:.2f} s", fontsize=8)
@@ -155,9 +164,10 @@ def draw_timeline(panel: "Axes", result: Result, rule: Rule) -> None:
         label = f"person {person}: mean {mean:.3f}, {verdict}"
         panel.plot([face.time for face in own], [face.score for face in own], marker="o", label=label)
     threshold = rule.video_threshold
+    deciding = len(find_deciding(result.faces, result.kind, rule))
+    lower = lower_bound(rule.video, max(1, deciding)) if rule.video else threshold
     if rule.video:
-        panel.axhspan(rule.video.lower, rule.video.upper, color=VERDICT_COLORS["uncertain"], alpha=0.12)
-    lower = rule.video.lower if rule.video else threshold
+        panel.axhspan(lower, rule.video.upper, color=VERDICT_COLORS["uncertain"], alpha=0.12)
     panel.axhspan(0, lower, color=VERDICT_COLORS["deepfake"], alpha=0.08)
     panel.axhline(threshold, color="black", linestyle=":", label=f"threshold {threshold:g}")
     panel.set(ylim=(-0.03, 1.03), xlabel="seconds", ylabel="score: 0 = deepfake/f2f, 1 = real")

@@ -8,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -33,6 +32,7 @@ from pipeline import (
     write_atomically,
 )
 from weights import Weights, load_predictor
+from weights.outputs import MADE_BY, make_png_note
 from weights.scores import Result, read_photo, score_faces
 from weights.verdicts import VERDICT_COLORS, Rule, decide_by_lowest, judge_face
 
@@ -57,17 +57,19 @@ def score_file(
     """
     kind = "video" if item.is_video else "photo"
     try:
-        predict, others = load_predictor(weights, threads), ""
+        predict, notes = load_predictor(weights, threads), []
         if item.is_video:
             timeline = read_timeline(item.path)
-            others = timeline.others
+            notes = [timeline.note]
             found = find_faces(sample_frames(item.path, options, threads, timeline), options)
         else:
             found = find_faces_in_photo(item.path, options)
-        sampled, faces = score_faces(watch(found), predict, weights.view)
+        sampled, faces, skipped = score_faces(watch(found), predict, weights.view)
+        notes += [f"{skipped} faces skipped: smaller than {options.min_size:g} pixels"] * bool(skipped)
         faces, scores, (score, verdict, warning) = decide_by_lowest(faces, kind, weights.rule)
         parts = tuple(zip(weights.names, scores, strict=False))
-        result = Result(item, score, verdict, "", kind, len(sampled), faces, parts, warning, others)
+        note = ", ".join(filter(None, notes))
+        result = Result(item, score, verdict, "", kind, len(sampled), faces, parts, warning, note)
         if annotated:
             result = result._replace(error=try_annotating(result, annotated, weights.rule, sampled))
         return result
@@ -137,9 +139,9 @@ def annotate(result: Result, path: Path, rule: Rule, sampled: Sequence[int] = ()
         return
     read = read_photo if result.kind == "photo" else read_image
     image = Image.fromarray(read(result.item.path))
-    draw_verdicts(image, result.faces, rule)
+    draw_verdicts(image, result.faces, rule, len({face.person for face in result.faces}) > 1)
     draw_label(image, (0, 0), label, result.verdict)
-    iio.imwrite(path, np.asarray(image), extension=".png")
+    image.save(path, "PNG", pnginfo=make_png_note())
 
 
 def _annotate_video(result: Result, label: str, path: Path, rule: Rule, sampled: Sequence[int]) -> None:
@@ -150,9 +152,11 @@ def _annotate_video(result: Result, label: str, path: Path, rule: Rule, sampled:
         faces[face.frame].append(face)
     original, copy = result.item.path, os.path.abspath(path)
     timeline = read_timeline(original)
+    several = len({face.person for face in result.faces}) > 1
     # Pillow reads an animated image, which is silent; FFmpeg does not know them all
     opened = contextlib.nullcontext() if timeline.animated else open_video(original)
     with opened as source, av.open(copy, "w", format="mp4") as target:
+        target.metadata["comment"] = MADE_BY
         video = target.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, TICKS)
@@ -162,7 +166,7 @@ def _annotate_video(result: Result, label: str, path: Path, rule: Rule, sampled:
             if not height or not width:
                 raise ValueError("frames must be at least 2x2 pixels")
             image = Image.fromarray(frame.image[:height, :width])
-            draw_verdicts(image, interpolate_faces(faces, sampled, frame.index), rule)
+            draw_verdicts(image, interpolate_faces(faces, sampled, frame.index), rule, several)
             draw_label(image, (0, 0), label, result.verdict)
             picture = av.VideoFrame.from_image(image)
             picture.pts, picture.time_base = round(frame.time * TICKS), Fraction(1, TICKS)
@@ -235,13 +239,14 @@ def interpolate_faces(faces: dict[int, list[Face]], sampled: Sequence[int], inde
     return drawn
 
 
-def draw_verdicts(image: Image.Image, faces: Iterable[Face], rule: Rule) -> None:
-    """Draw the boxes, scores and verdicts of scored Faces on a Pillow image."""
+def draw_verdicts(image: Image.Image, faces: Iterable[Face], rule: Rule, several: bool) -> None:
+    """Draw boxes, scores and verdicts of scored Faces, of `several` people also who it is, on an image."""
     draw = ImageDraw.Draw(image)
     for face in faces:
         verdict = judge_face(face, rule)
         draw.rectangle(face.box, outline=VERDICT_COLORS[verdict], width=max(2, image.height // 200))
-        draw_label(image, (face.box[0], face.box[3]), f"{face.score:.3f} {verdict}", verdict)
+        who = f"person {face.person}: " if several else ""
+        draw_label(image, (face.box[0], face.box[3]), f"{who}{face.score:.3f} {verdict}", verdict)
 
 
 def draw_label(image: Image.Image, corner: tuple[int, int], text: str, verdict: str) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from pipeline import VERSION, Face, Watch, compute_sha256, printable, write_atom
 from weights import Predict, Weights
 from weights.evidence import describe_evidence, measure_evidence, paint_evidence, paint_normal
 from weights.figures import draw_overview, draw_timeline
-from weights.report import MEANING, describe_errors
+from weights.report import MEANING, describe_crop_errors, describe_errors
 from weights.scores import Result, load_scored_faces
-from weights.verdicts import UNCLEAR, VERDICT_COLORS, find_deciding, list_people
+from weights.verdicts import UNCLEAR, VERDICT_COLORS, list_counting, list_people
 
 TEMPLATE = "page.html"
 MOST_MAPS = 100  # of files: each map takes the time of 226 faces
+MOST_PEOPLE = 20  # of a file, with a picture
 THUMBNAIL = 144  # pixels
 PACKAGES = ("ai-edge-litert", "numpy", "pillow", "av", "face_recognition", "dlib-bin")
 WORDS = {
@@ -74,7 +75,9 @@ def write_report(
                 maps_left_out=max(0, len(scored) - MOST_MAPS),
                 errors=errors,
                 kinds=kinds,
-                crops=any(r.kind == "image" for r in results),
+                crop_errors=describe_crop_errors(weights, any(r.kind == "image" for r in results)),
+                maps=bool(mapped),
+                largest="largest" in settings and "video" in levels,
                 unclear=UNCLEAR,
                 weights=weights,
                 several=[(one, compute_sha256(one.path)) for one in weights.joined or (weights,)],
@@ -96,7 +99,7 @@ def describe(result: Result, weights: Weights, predict: Predict, mapped: bool) -
         "path": printable(result.item.path),
         "digest": hash_file(result.item.path),
         "pictures": [(caption, encode_thumbnail(face)) for caption, face in pictures],
-        "people": list_people(result.faces, result.kind, weights.rule),
+        "people": list(picture_people(result, weights)),
         "timeline": draw_scores_over_time(result, weights) if result.kind == "video" and result.faces else "",
         "map": "",
     }
@@ -112,10 +115,8 @@ def picture_faces(result: Result, weights: Weights) -> Iterator[tuple[str, np.nd
     """Yield (caption, face) of the lowest, the median and the highest face, or of the one there is."""
     if result.score is None:
         return
-    deciding = find_deciding(result.faces, result.kind, weights.rule)
-    counting = [face for face in result.faces if face.person in deciding] or result.faces
     # None: the image itself
-    faces: list[Face | None] = [*sorted(counting, key=attrgetter("score"))] or [None]
+    faces: list[Face | None] = [*list_counting(result.faces, result.kind, weights.rule)] or [None]
     names = {0: "lowest"}
     if len(faces) > 2:
         names[len(faces) // 2] = "median"
@@ -131,6 +132,19 @@ def picture_faces(result: Result, weights: Weights) -> Iterator[tuple[str, np.nd
             caption += f", at {face.time:.2f} s"
         if image is not None:
             yield caption, image
+
+
+def picture_people(result: Result, weights: Weights) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield (picture of the lowest face, row of `list_people`) of each person; "" if there are too many."""
+    people = list_people(result.faces, result.kind, weights.rule)
+    pictured = [row[0] for row in sorted(people, key=itemgetter(1))[:MOST_PEOPLE]] if len(people) > 1 else []
+    ranked = sorted(result.faces, key=attrgetter("score"), reverse=True)
+    lowest = {face.person: face for face in ranked}
+    faces = load_scored_faces(result, [lowest[person] for person in pictured], weights.view)
+    loaded = dict(zip(pictured, faces, strict=False))
+    for row in people:
+        face = loaded.get(row[0])
+        yield "" if face is None else encode_thumbnail(face), row
 
 
 def draw_scores(scored: Sequence[Result], weights: Weights) -> str:
@@ -174,7 +188,7 @@ def encode_image(image: Image.Image, form: str, **options: Any) -> str:
 
 def hash_file(path: Path) -> str:
     try:
-        return compute_sha256(path)
+        return compute_sha256(path) if path.is_file() else "none: not a regular file"  # a pipe would block
     except OSError:
         return "unknown: the file cannot be read"
 

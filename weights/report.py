@@ -71,12 +71,7 @@ def print_report(results: list[Result], summary: dict[str, Any], weights: Weight
     The card of the weights says how often they err.
     """
     images = [r for r in results if r.kind == "image"]
-    if images and len(images) <= ROWS_SHOWN:
-        print(f" score  verdict   {name_parts(weights.names)}image")
-        for r in images:
-            parts = format_parts(r, weights.names)
-            print(f"{format_score(r.score)}  {r.verdict:<8}  {parts}{printable(r.item.path)}")
-        print()
+    print_rows(images, weights)
     for r in results:
         if r.error:
             skipped = "skipped " if r.score is None else ""
@@ -101,10 +96,26 @@ def print_report(results: list[Result], summary: dict[str, Any], weights: Weight
             if summary[kind]["accuracy"]:
                 print(f"Accuracy over {noun}: {format_accuracy(summary[kind]['accuracy'])}")
             print(describe_errors(weights.card, "video" if kind == "videos" else "face"), end="")
+    if "videos" in summary and "the largest face of a frame" in summary["settings"]:
+        print("Only the largest face of each frame was looked at: --everyone looks at all.")
     names = " and ".join(printable(one.path.name) for one in weights.joined or (weights,))
     lowest = "; the lowest of several scores counts, shifted to this threshold" if weights.joined else ""
     meant = describe_threshold({r.kind for r in results}, weights.rule)
     print(f"{MEANING} {meant} ({names}, resizing: {weights.view.resampling}{lowest}).", flush=True)
+
+
+def print_rows(images: Sequence[Result], weights: Weights) -> None:
+    """Print a row per image; of many images, only those called deepfake, if they are few."""
+    shown = images if len(images) <= ROWS_SHOWN else [r for r in images if r.verdict == "deepfake"]
+    if 0 < len(shown) <= ROWS_SHOWN:
+        print(f" score  verdict   {name_parts(weights.names)}image")
+        for r in shown:
+            parts = format_parts(r, weights.names)
+            print(f"{format_score(r.score)}  {r.verdict:<8}  {parts}{printable(r.item.path)}")
+    if len(shown) < len(images):
+        print("Only images called deepfake have a row here, if they are few; --csv and --report list all.")
+    if images:
+        print()
 
 
 def describe_threshold(kinds: set[str], rule: Rule) -> str:
@@ -145,6 +156,22 @@ def describe_errors(card: dict[str, Any], level: str) -> str:
         f"{found['real']} real ones were called deepfake and {found['forged_called_real']:.0%} of "
         f"{found['forged']} forged ones real; {found['uncertain']:.0%} stayed uncertain. "
         "Other kinds of forgery are not recognised.\n"
+    )
+
+
+def describe_crop_errors(weights: Weights, crops: bool) -> str:
+    """Return a line about verdicts by the threshold alone: on face `crops`, or on all without calibration."""
+    if not crops and "calibration" in weights.card:
+        return ""
+    line = f"Face crops are called deepfake below {weights.rule.threshold:g}: nothing is uncertain. "
+    if not crops:
+        line = f"Everything is called deepfake below {weights.rule.threshold:g}: nothing is uncertain. "
+    found = weights.card.get("validation", {}).get("all", {}).get("image")
+    if not found:
+        return f"{line}How often that is wrong was not measured."
+    return (
+        f"{line}Of {found['count']} faces on which these weights were tested, {found['accuracy_df']:.0%} of "
+        f"the forged and {found['accuracy_real']:.0%} of the real ones were on the right side."
     )
 
 

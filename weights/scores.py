@@ -15,16 +15,16 @@ from PIL import Image
 
 from pipeline import (
     CROP_ZOOM,
+    EXTRACTED_NAME,
     Face,
     FoundFaces,
     Item,
     View,
     align_face,
     describe_error,
-    has_lost_note,
-    is_square,
     load_face,
     load_faces,
+    read_crop_header,
     read_frames,
     read_image,
     read_timeline,
@@ -36,6 +36,8 @@ from weights.verdicts import Rule, classify, verdict_of
 LARGEST_PHOTO = 50_000_000  # pixels: larger photographs are reduced before faces are searched
 BATCH_SIZE = 32  # faces that the network sees at once
 NOT_SQUARE = "not square: the score of a whole photograph means nothing, see --align"
+SMALL = "smaller than the faces that the weights were tested on"
+NO_NOTE = "does not say that it is a face crop"
 LOST_NOTE = "does not say how wide it was cut: seen whole, which shifts the score"
 
 
@@ -97,20 +99,26 @@ def score_crops(
     yield from score_waiting()
 
 
-def warn_of_crop(result: Result, view: View) -> Result:
+def warn_of_crop(result: Result, view: View, rule: Rule) -> Result:
     """Return the Result of a face crop with a warning if it can hardly be one, or was not seen as meant."""
     if result.score is None:
         return result
-    if not is_square(result.item.path):
+    try:
+        width, height, zoom = read_crop_header(result.item.path)
+    except (OSError, ValueError, MemoryError):
+        return result
+    if max(width, height) > 1.2 * min(width, height):
         return result._replace(warning=NOT_SQUARE)
-    lost = view.zoom < CROP_ZOOM and has_lost_note(result.item.path)
-    return result._replace(warning=LOST_NOTE if lost else "")
+    if zoom is None and view.zoom < CROP_ZOOM and EXTRACTED_NAME.fullmatch(result.item.path.stem):
+        return result._replace(warning=LOST_NOTE)
+    small = width / (zoom or view.zoom) < rule.min_size
+    return result._replace(warning=SMALL if small else "", note="" if zoom else NO_NOTE)
 
 
 def score_faces(
     found: Iterable[FoundFaces], predict: Predict, view: View
-) -> tuple[list[int], tuple[Face, ...]]:
-    """Return (indices of the frames, scored Faces) of what `pipeline.find_faces` yields.
+) -> tuple[list[int], tuple[Face, ...], int]:
+    """Return (indices of the frames, scored Faces, faces skipped) of what `pipeline.find_faces` yields.
 
     Faces are scored in batches while others are still being found. Raises ValueError when the network
     returns NaN or infinity.
@@ -130,14 +138,16 @@ def score_faces(
         )
         del waiting[:BATCH_SIZE]
 
-    for frame, faces, _ in found:
+    skipped = 0
+    for frame, faces, refused in found:
         sampled.append(frame.index)
+        skipped += refused
         waiting += faces
         while len(waiting) >= BATCH_SIZE:
             score_batch()
     if waiting:
         score_batch()
-    return sampled, tuple(scored)
+    return sampled, tuple(scored), skipped
 
 
 def summarize(results: Sequence[Result], rule: Rule) -> dict[str, Any]:

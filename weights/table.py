@@ -37,9 +37,8 @@ def list_rows(results: Iterable[Result], rule: Rule) -> Iterator[dict[str, Any]]
         if parts:
             parts["decided_by"] = min(r.parts, key=itemgetter(1))[0]
         if r.kind != "image":
-            parts |= {"frames": r.frames, "note": r.note}
-        if r.kind != "image" or r.remarks:
-            parts["warning"] = r.remarks
+            parts["frames"] = r.frames
+        parts |= {"warning": r.warning, "note": r.note}
         yield row | parts
         for face in r.faces:
             yield {
@@ -65,7 +64,9 @@ def write_csv(path: Path, results: Iterable[Result], rule: Rule, settings: str) 
         with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
-            writer.writerows(row | {"settings": settings} for row in rows)
+            for row in rows:  # a spreadsheet would run a path that begins like a formula
+                path = f"./{row['path']}" if row["path"][0] in "=+-@" else row["path"]
+                writer.writerow(row | {"path": path, "settings": settings})
 
     write_atomically(path, write)
 

@@ -9,6 +9,7 @@ training/calibration.py).
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -139,6 +140,13 @@ def find_deciding(faces: Sequence[Face], kind: str, rule: Rule) -> list[int]:
     return [p for p, number in sorted(clear.items()) if number >= max(least, everything[p] / 2)]
 
 
+def list_counting(faces: Sequence[Face], kind: str, rule: Rule) -> list[Face]:
+    """Return the Faces of those people who count, the lowest score first; all where nobody counts."""
+    deciding = find_deciding(faces, kind, rule)
+    counting = [face for face in faces if face.person in deciding] or faces
+    return sorted(counting, key=attrgetter("score"))
+
+
 def list_people(faces: Sequence[Face], kind: str, rule: Rule) -> list[tuple[int, float, int, str, bool]]:
     """Return (person, mean score, number of faces, verdict, whether they count) of each person.
 
@@ -181,7 +189,9 @@ def describe_doubts(faces: Sequence[Face], deciding: Sequence[int], kind: str, r
     parts = [] if deciding or not rule.bounds_of(kind) else [UNCLEAR[kind]]
     parts += [f"{number} of {len(faces)} faces {word}" for word, number in counts.items() if number]
     if len(deciding) > 1:
-        parts.append(f"{len(deciding)} people, the lowest decides")
+        bounds = rule.bounds_of(kind)
+        below = f": deepfake below {lower_bound(bounds, len(deciding)):.3f}" if bounds else ""
+        parts.append(f"{len(deciding)} people, the lowest decides{below}")
     people = len({face.person for face in faces})
     if 0 < len(deciding) < people:
         parts.append(f"{people - len(deciding)} of {people} people with too few clear faces")
