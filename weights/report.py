@@ -150,11 +150,13 @@ def describe_errors(card: dict[str, Any], level: str) -> str:
         return ""
     found = card["calibration"][level]
     kind = {"video": "videos", "face": "single faces"}[level]
+    wrong_real = round(found["real_called_deepfake"] * found["real"])
+    wrong_forged = round(found["forged_called_real"] * found["forged"])
     return (
         f"Scores of {kind} are called deepfake below {found['lower']:.3f} and real above "
-        f"{found['upper']:.3f}. So, of validation {kind}, {found['real_called_deepfake']:.0%} of "
-        f"{found['real']} real ones were called deepfake and {found['forged_called_real']:.0%} of "
-        f"{found['forged']} forged ones real; {found['uncertain']:.0%} stayed uncertain. "
+        f"{found['upper']:.3f}. So, of validation {kind}, {wrong_real} of {found['real']} real ones were "
+        f"called deepfake and {wrong_forged} of {found['forged']} forged ones real; "
+        f"{found['uncertain']:.0%} stayed uncertain. "
         "Other kinds of forgery are not recognised.\n"
     )
 
