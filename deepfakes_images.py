@@ -335,7 +335,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     parser = pipeline.make_parser(
         __doc__, "[PATH ...] [options]", "python3 deepfakes_images.py clip.mp4 --report report.html"
     )
-    count, number = pipeline.read_count, pipeline.read_number
+    count = pipeline.read_count
     # fmt: off
     add = parser.add_argument
     add("paths", nargs="*", default=["test_images"], metavar="PATH", help="images, videos and folders of them (default: test_images)")
@@ -346,7 +346,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--align", action="store_true", help="the images are photographs: find their faces")
     pipeline.add_sampling_options(group)
     add("--everyone", action="store_true", help="score all faces of a frame (default: the largest)")
-    add("--min-size", type=number, default=0.0, metavar="PIXELS", help="skip smaller faces; 80 or more is faster (default: %(default)s)")
+    add("--min-size", type=pipeline.read_amount, default=0.0, metavar="PIXELS", help="skip smaller faces; 80 or more is faster (default: %(default)s)")
     add = parser.add_argument_group("output").add_argument
     add("--report", type=read_page_target, metavar="FILE", help="write everything, with faces, timelines and maps, as one page to read, mail or print (.html)")
     add("--csv", type=read_csv_target, metavar="FILE", help="write a row per image, video and face")

@@ -94,7 +94,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = pipeline.make_parser(
         __doc__, "[VIDEO ...] [options]", "python3 extract_faces.py clip.mp4 --output faces/clip --frames 60"
     )
-    count, number = pipeline.read_count, pipeline.read_number
+    count, amount = pipeline.read_count, pipeline.read_amount
     # fmt: off
     add = parser.add_argument
     add("videos", nargs="*", type=Path, default=[Path("video.mp4")], metavar="VIDEO", help="videos and folders of videos (default: video.mp4)")
@@ -108,8 +108,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--detector", choices=("hog", "cnn"), default="hog", help="cnn finds more, but is slow without a GPU (default: %(default)s)")
     add("--everyone", action="store_true", help="all faces, in a folder per person (default: the largest)")
     add("--only", type=read_picture, metavar="PICTURE", help="only the person whose face a picture shows")
-    add("--min-size", type=number, default=0.0, metavar="PIXELS", help="skip smaller faces (a crop is 1.3 times as wide); 80 or more is faster (default: %(default)s)")
-    add("--min-sharpness", type=number, default=0.0, metavar="X", help="skip faces less sharp than this, see faces.csv (default: %(default)s)")
+    add("--min-size", type=amount, default=0.0, metavar="PIXELS", help="skip smaller faces (a crop is 1.3 times as wide); 80 or more is faster (default: %(default)s)")
+    add("--min-sharpness", type=amount, default=0.0, metavar="X", help="skip faces less sharp than this, see faces.csv (default: %(default)s)")
     add("--drop-doubtful", action="store_true", help="move doubtful faces to the subfolder doubtful/")
     add("--jpeg", type=read_quality, metavar="QUALITY", help="write JPEG of this quality, 1 to 100 (default: PNG)")
     add = parser.add_argument_group("parallel work").add_argument

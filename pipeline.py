@@ -1549,6 +1549,14 @@ def read_number(text: str) -> float:
     return value
 
 
+def read_amount(text: str) -> float:
+    """Return a number given on the command line. Raises argparse's error if it is below 0."""
+    value = read_number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
+    return value
+
+
 def read_share(text: str) -> float:
     """Return a share, or a score, given on the command line. Raises argparse's error if not from 0 to 1."""
     value = read_number(text)

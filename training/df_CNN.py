@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 import pipeline
-from pipeline import fail, read_count, read_number
+from pipeline import fail, read_amount, read_count, read_number
 from training import evaluation, run
 from training.recipe import Recipe, format_command, read_shares
 
@@ -58,7 +58,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--balance", action="store_true", help="draw data sets evenly, in a set its classes, in a class its kinds of forgery, in a kind its videos")
     add("--pairs", action="store_true", help="the same, and with a forged face <set>-<kind>_<video>... its original <set>-<video>..., in one batch and changed alike")
     add("--shares", type=read_shares, metavar="SET=X,...", help="with --balance or --pairs: draw these data sets X times as often as the others, dfdc=0.25,ffpp=2 say")
-    add("--degrade", type=read_number, metavar="STRENGTH", help="compress as videos and JPEG do, scale, blur, add noise and crop at random; 0.4 for our default, 1 is too strong for networks so small (default: 0, none)")
+    add("--degrade", type=read_amount, metavar="STRENGTH", help="compress as videos and JPEG do, scale, blur, add noise and crop at random; 0.4 for our default, 1 is too strong for networks so small (default: 0, none)")
     add("--soft-labels", default="", metavar="TABLE", help="learn these scores, those of a larger network say, instead of 0 and 1: a CSV table with the columns path (relative to the folder training, or to one that it lies in) and score (1 = real, 0 = forged); make_views.py writes the images to score")
     add = parser.add_argument_group("network").add_argument
     add("--model", choices=("Meso4", "MesoInception4"), help=f"network to train (default: {PAPER.model})")
@@ -128,7 +128,6 @@ def find_fault(arguments: Namespace) -> str:
         (not given["soft_labels"] or not given["imitate"], "--soft-labels: must not come with --imitate"),
         (given["patience"] >= 0, f"--patience must be at least 0, not {given['patience']}"),
         (0 <= given["average"] < 1, f"--average must be a share below 1, not {given['average']:g}"),
-        (given["degrade"] >= 0, f"--degrade must be at least 0, not {given['degrade']:g}"),
         (given["learning_rate"] > 0, f"--learning-rate must be above 0, not {given['learning_rate']:g}"),
     ]
     return next((reason for right, reason in checks if not right), "")

@@ -160,10 +160,10 @@ def report(scores: Sequence[Result], rule: Rule, view: View, figure: Path) -> No
     for dataset, levels in by_dataset.items():
         for level, found in levels.items():
             print(format_row(dataset, level, found, width))
-    print(
-        "A score says how real a face looks: 1 = real, 0 = df; "
-        f"below {rule.threshold:g} a face is called df, below {rule.video_threshold:g} a video."
-    )
+    below = f"below {rule.threshold:g} a face is called df, below {rule.video_threshold:g} a video"
+    if rule.video_threshold == rule.threshold:
+        below = f"a face or video below {rule.threshold:g} is called df"
+    print(f"A score says how real a face looks: 1 = real, 0 = df; {below}.")
     figures.draw_evaluation(scores, rule, view, figure)
 
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's
 from tqdm import tqdm
 
 import pipeline
-from pipeline import View, read_count, read_number
+from pipeline import View, read_amount, read_count
 from training import data, evaluation, views
 from training.recipe import read_shares
 from training.run import check_shares
@@ -67,15 +67,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("data", type=Path, metavar="DATA", help="holds training/, with df/ and real/, and validation/ if you have it")
     add("output", type=Path, metavar="OUTPUT", help="folder to make")
     add("--count", type=read_count, default=10000, metavar="N", help="views to write (default: %(default)s)")
-    add("--degrade", type=read_number, default=0.4, metavar="STRENGTH", help="as in df_CNN.py (default: %(default)s)")
+    add("--degrade", type=read_amount, default=0.4, metavar="STRENGTH", help="as in df_CNN.py (default: %(default)s)")
     add("--shares", type=read_shares, default={}, metavar="SET=X,...", help="as in df_CNN.py (default: all data sets equally often)")
     add("--resample", choices=pipeline.RESAMPLING, default="bilinear", help="filter that brings faces to 256x256 (default: %(default)s)")
     add("--zoom", type=pipeline.read_width, default=pipeline.CROP_ZOOM, metavar="X", help="width of the square to look at, in widths of the face, as in df_CNN.py (default: %(default)s)")
     add("--seed", type=int, default=0, metavar="N", help="of all that is random (default: %(default)s)")
     # fmt: on
     arguments = pipeline.parse(parser, argv)
-    if arguments.degrade < 0 or arguments.seed < 0:
-        parser.error("--degrade and --seed must be at least 0")
+    if arguments.seed < 0:
+        parser.error(f"--seed must be at least 0, not {arguments.seed}")
     return arguments
 
 

@@ -94,9 +94,7 @@ def read_shares(text: str) -> dict[str, float]:
         dataset, _, number = word.strip().partition("=")
         if not dataset or not number or dataset in shares:
             raise argparse.ArgumentTypeError(f"must be SET=SHARE,..., each set once, not {text}")
-        shares[dataset] = pipeline.read_number(number)
-        if shares[dataset] < 0:
-            raise argparse.ArgumentTypeError(f"must be at least 0, not {number}")
+        shares[dataset] = pipeline.read_amount(number)
     return shares
 
 
