@@ -62,8 +62,8 @@ HINTS = {  # for the warnings of face crops
     LOST_NOTE: "are named as extract_faces.py names faces, but lack its comment on how wide they were cut; other "
     "programs drop it. They were seen whole, which shifts their scores: extract them again, with --force",
     SMALL: "show faces smaller than those that the weights were tested on: their verdicts are unsure",
-    NO_NOTE: "do not say that they are face crops, as extract_faces.py notes in its files: the score of anything "
-    "else means nothing, see --align",
+    NO_NOTE: "lack the comment by which extract_faces.py marks face crops. Scores mean something only for face "
+    "crops; for photographs use --align",
 }
 TARGETS = ("report", "csv", "json", "plot")  # arguments that are files to write
 BAR: dict[str, Any] = {"disable": None, "leave": False, "delay": 1}
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with contextlib.suppress(OSError):
                 save(now=True)  # what is done
             if isinstance(error, KeyboardInterrupt):
-                further = "; --resume goes on" if arguments.json else ""
+                further = "; add --resume to continue" if arguments.json else ""
                 return fail(130, f"stopped after {len(results)} of {len(order)} files{further}")
             raise
         status = fail(1, pipeline.describe_error(error))
@@ -131,7 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check_targets(arguments: Namespace, files: Files) -> None:
     """Raise ValueError if something that is to be written cannot be, or would do harm."""
-    check_folders(filter(None, (arguments.annotate, arguments.explain)), arguments.paths)
+    folders = [arguments.annotate, arguments.explain, arguments.plot and arguments.plot.parent]
+    check_folders(filter(None, folders), arguments.paths)
     check_outputs(list_outputs(arguments, files), [item.path for item, _ in files])
 
 
@@ -154,11 +155,12 @@ def read_known(arguments: Namespace, weights: Weights, settings: str, files: Fil
         raise ValueError(
             f"{arguments.json} was scored with {before}, not {settings}: resume with the same settings"
         )
-    left_out = {path for path in results if os.path.lexists(path)} - {str(item.path) for item, _ in files}
+    named = {os.path.realpath(item.path) for item, _ in files}
+    left_out = [path for path in results if os.path.lexists(path) and os.path.realpath(path) not in named]
     if left_out:
         raise ValueError(
-            f"{arguments.json} also holds {len(left_out)} files that are not named now, {min(left_out)} say: "
-            "name them too, or another --json"
+            f"{arguments.json} also holds results of {pipeline.count(len(left_out), 'file')} not given this "
+            f"time, {left_out[0]} for one: give them too, or choose another --json"
         )
     known = {}
     for item, name in files:
@@ -227,7 +229,10 @@ def score_images(
     warned = Counter(text for result in found for text in (result.warning, result.note))
     for warning, hint in HINTS.items():
         if warned[warning]:
-            print(f"hint: {warned[warning]} of {len(crops)} images {hint}", file=sys.stderr)
+            print(
+                f"hint, for {warned[warning]} of {pipeline.count(len(crops), 'image')}: they {hint}",
+                file=sys.stderr,
+            )
 
 
 def score_videos(

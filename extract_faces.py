@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 import pipeline
-from pipeline import FaceOptions, fail, printable
+from pipeline import FaceOptions, count, fail, printable
 from training.extraction import Extraction, extract_video
 
 BAR: dict[str, Any] = {"disable": None, "leave": False}
@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         watched = tqdm(extractions, total=len(videos), unit="video", **BAR | {"disable": single or None})
         for (path, _), folder, found in zip(videos, folders, watched, strict=True):
             extraction = found or Extraction(path, folder, error=pipeline.PROCESS_DIED)
-            failed += not extraction.faces
+            # all of a video's faces may have been deleted since
+            failed += not (extraction.faces or (extraction.before and extraction.people))
             line = f"{printable(path)}: {describe_extraction(extraction, bool(arguments.only))}"
             tqdm.write(line, file=sys.stderr if extraction.error else sys.stdout)
     except BrokenPipeError:
@@ -86,15 +87,11 @@ def describe_extraction(extraction: Extraction, only: bool) -> str:
     return f"{line} ({extraction.note})" if extraction.note else line
 
 
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = pipeline.make_parser(
         __doc__, "[VIDEO ...] [options]", "python3 extract_faces.py clip.mp4 --output faces/clip --frames 60"
     )
-    count, amount = pipeline.read_count, pipeline.read_amount
+    whole, amount = pipeline.read_count, pipeline.read_amount
     # fmt: off
     add = parser.add_argument
     add("videos", nargs="*", type=Path, default=[Path("video.mp4")], metavar="VIDEO", help="videos and folders of videos (default: video.mp4)")
@@ -113,7 +110,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--drop-doubtful", action="store_true", help="move doubtful faces to the subfolder doubtful/")
     add("--jpeg", type=read_quality, metavar="QUALITY", help="write JPEG of this quality, 1 to 100 (default: PNG)")
     add = parser.add_argument_group("parallel work").add_argument
-    add("--jobs", type=count, default=1, metavar="N", help="processes to use (default: %(default)s)")
+    add("--jobs", type=whole, default=1, metavar="N", help="processes to use (default: %(default)s)")
     add("--dask", metavar="ADDRESS", help="use the Dask cluster with this scheduler")
     # fmt: on
     arguments = pipeline.parse(parser, argv)

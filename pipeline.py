@@ -8,6 +8,7 @@ several jobs). Faces travel as uint8 RGB. Nothing here runs a network or judges 
 import argparse
 import bisect
 import contextlib
+import errno
 import functools
 import hashlib
 import io
@@ -142,9 +143,9 @@ def find_files(arguments: Iterable[str | Path]) -> tuple[list[FoundFile], Counte
                 continue
             entries = [entry for entry in entries if not entry.name.startswith(".")]
             subfolders = {entry.name for entry in entries if _is_folder(entry)}
-            # of an extraction, also in the folder of a person
+            real = Path(os.path.abspath(folder))
             extracted = any(entry.name == RECORD_NAME for entry in entries) or (
-                PERSON_NAME.fullmatch(folder.name) and (folder.parent / RECORD_NAME).exists()
+                PERSON_NAME.fullmatch(real.name) and (real.parent / RECORD_NAME).exists()
             )
             ours = {DOUBTFUL_NAME, SHEET_NAME} if extracted else set()
             pending += [folder / name for name in sorted(subfolders - ours, reverse=True)]
@@ -532,7 +533,6 @@ def load_faces(items: Iterable[Item], view: View, ahead: int = 64) -> Iterator[n
 
 # --- videos ---------------------------------------------------------------------------------------
 
-DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")  # as Matroska's tags have it
 # Formats that only hold a video: a playlist, say, would read other files or wait for a network.
 VIDEO_FORMATS = (
     "3g2,3gp,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,"
@@ -642,9 +642,40 @@ def read_timeline(path: str | Path) -> Timeline:
         return _time_animation(path)
     try:
         with open_video(path) as container:
-            return _time_packets(container)
+            timeline = _time_packets(container)
+            return timeline._replace(note=", ".join(filter(None, (timeline.note, describe_cut(path)))))
     except av.error.FFmpegError as error:
         raise ValueError(f"not a readable video ({describe_error(error)})") from error
+
+
+def describe_cut(path: Path) -> str:
+    """Return a note if an MP4 or Matroska file is shorter than its own headers say, else ""."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+
+        def read_size(start: int) -> tuple[int, int]:
+            """Return (where an EBML element's content begins, how long it is) from its size at `start`."""
+            file.seek(start)
+            first = (file.read(1) or b"\1")[0]
+            length = 9 - first.bit_length()
+            value = int.from_bytes(bytes([first & (0xFF >> length)]) + file.read(length - 1))
+            return start + length, 0 if value == (1 << 7 * length) - 1 else value  # all ones: not known
+
+        end, start = 0, file.read(8)
+        if start[:4] == b"\x1aE\xdf\xa3":  # the header; then one segment holds all
+            end = sum(read_size(4))
+            file.seek(end)
+            end = sum(read_size(end + 4)) if file.read(4) == b"\x18S\x80g" else 0
+        elif start[4:] == b"ftyp":
+            while end + 8 <= size:
+                file.seek(end)
+                box = int.from_bytes(file.read(4))
+                if box == 1:  # a longer size follows the name
+                    box = int.from_bytes(file.read(12)[4:])
+                if box < 8:  # to the end, or damaged
+                    break
+                end += box
+    return f"cut short: {1 - size / end:.0%} of the file is missing" if end > size else ""
 
 
 def open_video(path: str | Path) -> "InputContainer":
@@ -694,27 +725,11 @@ def _time_packets(container: "InputContainer") -> Timeline:
         times = [(stamp - stamps[0]) * unit for stamp in stamps]
         keys = sorted((pts, pts if dts is None else dts) for pts, dts, is_key, *_ in own if is_key)
         key_indices = [i for i in (bisect.bisect_left(stamps, key) for key, _ in keys) if i < len(stamps)]
-        notes += _describe_cut(container, stream, times[-1]) if times else []
         return Timeline(times, stamps, keys, key_indices, stream.index, ", ".join(notes))
     if None in stamps:  # a raw stream
         pieces, unit = [list(range(len(shown)))], 1 / float(stream.average_rate or 25)
     key_indices = [number for number, (_, _, is_key, *_) in enumerate(shown) if is_key]
     return Timeline(_join_pieces(pieces, unit), [], [], key_indices, stream.index, ", ".join(notes))
-
-
-def _describe_cut(container: "InputContainer", stream: "VideoStream", last: float) -> list[str]:
-    """Return a note if the last frame, at `last` seconds, comes long before the end that the headers name."""
-    declared = float(stream.duration * (stream.time_base or 1)) if stream.duration else 0.0
-    if not declared and container.format.name.startswith("matroska"):
-        if found := DURATION.match(stream.metadata.get("DURATION", "")):
-            hours, minutes, seconds = map(float, found.groups())
-            declared = 3600 * hours + 60 * minutes + seconds
-        elif container.duration and not container.streams.audio:
-            declared = container.duration / 1e6
-    late = max(1.0, 0.05 * declared)
-    return (
-        [f"ends at {last:.1f} s of {declared:.1f} s: cut short or damaged"] if declared - last > late else []
-    )
 
 
 def _split_pieces(packets: Sequence[tuple], stamps: Sequence[int | None]) -> list[list[int | None]]:
@@ -1213,7 +1228,6 @@ def keep_person(
         yield frame, [nearest] if nearest and distances[nearest.person] <= SAME_PERSON else []
 
 
-@functools.cache  # the picture of --only is searched once, not for every video
 def encode_person(picture: Path) -> np.ndarray:
     """Return the encoding, float64 (128,), of the one face in a picture. Raises as `keep_person`."""
     image = read_image(picture)
@@ -1481,7 +1495,9 @@ def run(main: Callable[[], int]) -> NoReturn:
         sys.exit(141)
     except FileNotFoundError as error:  # `main` reports all others
         sys.exit(fail(2, f"the working folder is gone ({describe_error(error)})"))
-    except OSError as error:  # the disk that stdout goes to is full
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO):  # of the disk that stdout goes to
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(fail(1, f"the output cannot be written ({describe_error(error)})"))
 
@@ -1616,6 +1632,11 @@ def check_times(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
 def pick_evenly(items: Sequence[T], count: int) -> list[T]:
     """Return at most `count` of the items, in order: the first, the last and others, evenly spaced."""
     return [items[place] for place in np.linspace(0, len(items) - 1, min(len(items), count)).astype(int)]
+
+
+def count(number: int, noun: str) -> str:
+    """Return "1 face" or "2 faces"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def printable(path: str | Path) -> str:

@@ -45,7 +45,7 @@ def test_authors_weights_score_their_images_as_published(shared, converted, form
     }
     assert rows == {path: f"{score:.4f}" for path, score in golden.items()}
     assert "Accuracy per image: all 1.000, df 1.000, real 1.000, balanced 1.000, AUC 1.000" in done.stdout
-    assert done.stderr.startswith("hint: 4 of 4 images do not say that they are face crops")
+    assert done.stderr.startswith("hint, for 4 of 4 images: they lack the comment")
 
 
 def test_tflite_never_imports_tensorflow():
@@ -275,7 +275,7 @@ def test_jobs_give_the_same(films, tmp_path):
 def test_hint_where_photographs_are_taken_for_faces(tmp_path, portrait):
     Image.fromarray(portrait[:, :300]).save(tmp_path / "tall.png")
     done = run_script("deepfakes_images.py", tmp_path)
-    assert done.stderr.startswith("hint: 1 of 1 images are not square")
+    assert done.stderr.startswith("hint, for 1 of 1 image: they are not square")
     assert "--align" in done.stderr
 
 
@@ -285,7 +285,7 @@ def test_inputs_are_never_overwritten(films, tmp_path):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for option in ("--annotate", "--explain"):
         done = run_script("deepfakes_images.py", tmp_path, option, tmp_path, status=2)
-        assert f"must not lie in {tmp_path}, where files to score are searched" in done.stderr
+        assert f"must not be in {tmp_path}, where files to score are searched" in done.stderr
     image = tmp_path / "obama.png"
     for option, reason in (
         ("--csv", "not a table"),
@@ -330,14 +330,16 @@ def test_of_many_images_those_called_deepfake_are_shown(tmp_path):
     done = run_script("deepfakes_images.py", tmp_path)
     rows = [line for line in done.stdout.splitlines() if line.endswith(".png")]
     assert rows == [f"0.0010  deepfake  {tmp_path / 'forged.png'}"]
-    assert "Only images called deepfake have a row here" in done.stdout
+    assert "Rows only for images called deepfake: --csv lists all images." in done.stdout
 
 
 def test_small_crops_are_told(tmp_path):
     face = pipeline.read_image(ROOT / "test_images/real/obama.png")
     pipeline.write_crop(pipeline.resize_face(face, "bilinear", 60), tmp_path / "small.png")
     done = run_script("deepfakes_images.py", tmp_path, "--csv", tmp_path / "s.csv")
-    assert done.stderr.startswith("hint: 1 of 1 images show faces smaller than those that the weights")
+    assert done.stderr.startswith(
+        "hint, for 1 of 1 image: they show faces smaller than those that the weights"
+    )
     (row,) = read_rows(tmp_path / "s.csv").values()
     assert row["warning"] == "smaller than the faces that the weights were tested on"
 
@@ -363,7 +365,7 @@ def test_a_stopped_run_says_how_far_it_came(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(main.__globals__, "score_videos", stop)
     monkeypatch.chdir(ROOT)
     assert main(["test_images/df", "--json", str(tmp_path / "s.json")]) == 130
-    assert capsys.readouterr().err.endswith("stopped after 4 of 4 files; --resume goes on\n")
+    assert capsys.readouterr().err.endswith("stopped after 4 of 4 files; add --resume to continue\n")
     assert len(json.loads((tmp_path / "s.json").read_text())["items"]) == 4
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import clips
 import h5py
 import numpy as np
@@ -376,13 +377,21 @@ def test_foreign_checkpoints_are_left_alone(tmp_path):
 
 
 def test_a_video_that_is_cut_short_says_so(tmp_path):
-    clips.write_clip(tmp_path / "x.mkv", [clips.draw_number(i, 256, 320) for i in range(250)])
-    assert pipeline.read_timeline(tmp_path / "x.mkv").note == ""
-    whole = (tmp_path / "x.mkv").read_bytes()
-    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
-    note = pipeline.read_timeline(tmp_path / "cut.mkv").note
-    assert note.startswith("ends at ")
-    assert note.endswith(" s of 10.0 s: cut short or damaged")
+    frames = [clips.draw_number(i, 256, 320) for i in range(250)]
+    for name, options in (("x.mkv", {}), ("x.mp4", {"movflags": "faststart"})):
+        path = tmp_path / name
+        with av.open(str(path), "w", options=options) as container:
+            stream = container.add_stream("libx264", 25)
+            stream.height, stream.width, stream.pix_fmt = 256, 320, "yuv420p"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+            container.mux(stream.encode())
+        assert pipeline.read_timeline(path).note == ""
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) * 3 // 4])
+        assert pipeline.read_timeline(path).note == "cut short: 25% of the file is missing"
+    slides = clips.write_clip(tmp_path / "slides.mkv", frames[:2], stamps=[0, 5000])
+    assert pipeline.read_timeline(slides).note == ""
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")

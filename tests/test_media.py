@@ -40,14 +40,16 @@ def test_crops_that_lost_their_note_are_told(films, tmp_path):
     assert noted.stderr == ""
     Image.open(first).save(first)  # Pillow drops comments
     done = run_script("deepfakes_images.py", tmp_path / "faces")
-    assert done.stderr.startswith("hint: 1 of 3 images are named as extract_faces.py names faces, but lack")
+    assert done.stderr.startswith(
+        "hint, for 1 of 3 images: they are named as extract_faces.py names faces, but lack"
+    )
     assert done.stdout != noted.stdout
     run_script("deepfakes_images.py", tmp_path / "faces", "--csv", tmp_path / "s.csv")
     warned = [row["warning"] for row in read_rows(tmp_path / "s.csv").values()]
     assert [warning[:12] for warning in warned] == ["does not say", "", ""]
     shutil.copy(first, tmp_path / "photo.png")  # of unknown origin: nothing is missing, but is it a crop?
     done = run_script("deepfakes_images.py", tmp_path / "photo.png")
-    assert done.stderr.startswith("hint: 1 of 1 images do not say that they are face crops")
+    assert done.stderr.startswith("hint, for 1 of 1 image: they lack the comment")
 
 
 def test_the_worst_person_decides(films, tmp_path):

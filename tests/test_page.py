@@ -32,7 +32,7 @@ def test_it_holds_everything(page, films):
     assert text.count("<article") == 10
     for words in ("1 = natural, 0 = deepfake/f2f", "It is not a probability", "looks forged",
                   "no face found", "could not be scored", "of validation", "not an image",
-                  "2 people, the lowest decides", "this program 1.0, Python 3.",
+                  "the lowest of 2 people decides", "this program 1.0, Python 3.",
                   "Settings: Meso4_DF_F2F.tflite"):  # fmt: skip
         assert words in text, words
     assert pipeline.compute_sha256(films / "pair.mp4") in text

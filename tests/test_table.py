@@ -67,7 +67,9 @@ def test_resume_scores_a_replaced_file_anew_and_loses_no_row(tmp_path):
     shutil.copy(tmp_path / "a.png", tmp_path / "c.png")
     command[1] = "c.png"
     done = run_script(*command, cwd=tmp_path, status=2)
-    assert "s.json also holds 1 files that are not named now, a.png say: name them too" in done.stderr
+    assert "s.json also holds results of 1 file not given this time, a.png for one: give them" in done.stderr
+    command[1] = str(tmp_path / "a.png")  # another name of the same file
+    run_script(*command, cwd=tmp_path)
 
 
 def test_resume_takes_the_table_that_is_there(tmp_path):

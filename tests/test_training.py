@@ -699,7 +699,7 @@ def test_litert_weights_are_not_trained_on(face_folder, tmp_path):
     done = train(
         "--data", face_folder, "--output", tmp_path, "--weights", ROOT / "weights/Meso4_DF.tflite", status=2
     )
-    assert done.stderr.endswith("Meso4_DF.tflite: must be Keras weights, .weights.h5 or .h5\n")
+    assert done.stderr.endswith("Meso4_DF.tflite: must be Keras weights, .weights.h5, .h5 or .hdf5\n")
     assert not list(tmp_path.iterdir())
 
 
@@ -911,7 +911,7 @@ def test_threshold_is_calibrated(face_folder, tmp_path):
     assert f"Meso4_DF.json: threshold {before:g} becomes {threshold:g}\n" in done.stdout
     card = json.loads((tmp_path / "Meso4_DF.json").read_text())
     assert sum(found["images"] for found in card["calibrated_on"].values()) > 0
-    assert f"below {threshold:g} a face is called df" in train(*arguments).stdout
+    assert f"a face or video below {threshold:g} is called df" in train(*arguments).stdout
     train("--calibrate", status=2)
     (tmp_path / "Meso4_DF.json").unlink()
     assert "its card" in train(*arguments, "--calibrate", status=2).stderr

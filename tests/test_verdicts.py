@@ -47,7 +47,7 @@ def test_who_is_hardly_seen_decides_nothing():
             "real",
         )
         found = decide(make_faces(0.9, 20) + make_faces(0.1, 3, 2), "video", rule)
-        warning = f"2 people, the lowest decides{': deepfake below 0.363' if rule is RULE else ''}"
+        warning = f"the lowest of 2 people decides{' (deepfake below 0.363)' if rule is RULE else ''}"
         assert found == (pytest.approx(0.1), "deepfake", warning)
     score, verdict, warning = decide(make_faces(0.9, 2) + make_faces(0.1, 1, 2), "video", RULE)
     assert (score, verdict, warning) == (pytest.approx(0.1), "uncertain", "too few clear faces to decide")
@@ -57,7 +57,7 @@ def test_small_and_blurred_faces_decide_nothing():
     clear = make_faces(0.9)
     score, verdict, warning = decide(clear + make_faces(0.0, 9, 2, size=79), "video", RULE)
     assert (score, verdict, warning) == (pytest.approx(0.9), "real", warning)
-    assert warning == "9 of 14 faces small, 1 of 2 people with too few clear faces"
+    assert warning == "9 of 14 faces small, 1 of 2 people not counted: too few clear faces to decide"
     score, verdict, warning = decide(make_faces(0.0, 9, size=79, sharpness=9), "video", RULE)
     assert (score, verdict) == (0.0, "uncertain")
     assert warning == "too few clear faces to decide, 9 of 9 faces small, 9 of 9 faces blurred"

@@ -112,8 +112,8 @@ def draw_pairs(
 
     Faces are drawn by `weigh_faces`, but a forged face with an original comes with it, the two in one
     batch. The second says whose random numbers in the batch change a face: its own, or its
-    partner's. Both classes of a data set are drawn equally often: where all its forged faces have
-    originals, real faces of other videos are not drawn at all.
+    partner's. Both classes of a data set are drawn nearly equally often: where all its forged faces have
+    originals, other real faces are not drawn at all.
     """
     chances, partners = weigh_faces(images, shares), pair_faces(images)
     paired = partners >= 0

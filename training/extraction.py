@@ -145,10 +145,10 @@ def check_extraction(path: Path, folder: Path, record: dict[str, Any]) -> Extrac
         settings = found["settings"]
         differing += [name for name, value in record["settings"].items() if settings.get(name) != value]
         if not differing:
-            left = sum(
-                bool(FACE_NAME.fullmatch(entry.name)) for entry in folder.rglob("*")
-            )  # some were deleted
-            return Extraction(path, folder, **found["found"] | {"faces": left}, before=True)
+            before = Extraction(path, folder, **found["found"], before=True)
+            left = sum(bool(FACE_NAME.fullmatch(entry.name)) for entry in folder.rglob("*"))
+            # some may have been deleted since, the doubtful ones above all
+            return before if left == before.faces else before._replace(faces=left, doubtful=0)
         reason = f"faces of another video or by other settings ({', '.join(differing)})"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         reason = "something else"

@@ -230,9 +230,11 @@ def report_copies(training: data.FaceSet, validation: data.FaceSet) -> None:
     """Report faces that are in both parts or in both classes, whatever their names."""
     in_parts, in_classes = data.find_copies(training, validation)
     if in_parts:
-        evaluation.warn(f"{in_parts} faces are in both training and validation, which flatters")
+        evaluation.warn(
+            f"{pipeline.count(in_parts, 'face')} in both training and validation: figures will be too good"
+        )
     if in_classes:
-        evaluation.warn(f"{in_classes} faces are in both df and real: one of the labels is wrong")
+        evaluation.warn(f"{pipeline.count(in_classes, 'face')} in both df and real: a label must be wrong")
 
 
 def restore_last(run: "trainer.Trainer", found: Sequence[Path]) -> checkpoints.TrainingState:

@@ -108,7 +108,7 @@ def find_keras_weights(name: str | Path) -> Weights:
     """Return the Weights called `name` that Keras can train on. Raises as `find_weights`."""
     weights = find_weights(name, (".weights.h5", ".h5"))
     if weights.path.suffix == ".tflite":
-        raise ValueError(f"{weights.path}: must be Keras weights, .weights.h5 or .h5")
+        raise ValueError(f"{weights.path}: must be Keras weights, .weights.h5, .h5 or .hdf5")
     return weights
 
 

@@ -21,6 +21,7 @@ from pipeline import (
     Pose,
     Timeline,
     Watch,
+    count,
     describe_error,
     find_faces,
     get_stream,
@@ -65,7 +66,9 @@ def score_file(
         else:
             found = find_faces_in_photo(item.path, options)
         sampled, faces, skipped = score_faces(watch(found), predict, weights.view)
-        notes += [f"{skipped} faces skipped: smaller than {options.min_size:g} pixels"] * bool(skipped)
+        notes += [f"{count(skipped, 'face')} skipped: smaller than {options.min_size:g} pixels"] * bool(
+            skipped
+        )
         faces, scores, (score, verdict, warning) = decide_by_lowest(faces, kind, weights.rule)
         parts = tuple(zip(weights.names, scores, strict=False))
         note = ", ".join(filter(None, notes))

@@ -94,7 +94,7 @@ def check_folders(folders: Iterable[Path], searched: Iterable[str | Path]) -> No
     """Raise ValueError if pictures would go to a folder that is searched: the next run would score them."""
     for folder, top in itertools.product(folders, searched):
         if os.path.isdir(top) and folder.resolve().is_relative_to(Path(top).resolve()):
-            raise ValueError(f"{folder}: must not lie in {top}, where files to score are searched")
+            raise ValueError(f"{folder}: must not be in {top}, where files to score are searched")
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:

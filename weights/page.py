@@ -18,7 +18,7 @@ from pipeline import VERSION, Face, Watch, compute_sha256, printable, write_atom
 from weights import Predict, Weights
 from weights.evidence import describe_evidence, measure_evidence, paint_evidence, paint_normal
 from weights.figures import draw_overview, draw_timeline
-from weights.report import MEANING, describe_crop_errors, describe_errors
+from weights.report import LARGEST_ONLY, MEANING, describe_crop_errors, describe_errors
 from weights.scores import Result, load_scored_faces
 from weights.verdicts import UNCLEAR, VERDICT_COLORS, list_counting, list_people
 
@@ -77,7 +77,7 @@ def write_report(
                 kinds=kinds,
                 crop_errors=describe_crop_errors(weights, any(r.kind == "image" for r in results)),
                 maps=bool(mapped),
-                largest="largest" in settings and "video" in levels,
+                largest=LARGEST_ONLY in settings and "video" in levels,
                 unclear=UNCLEAR,
                 weights=weights,
                 several=[(one, compute_sha256(one.path)) for one in weights.joined or (weights,)],
@@ -135,13 +135,18 @@ def picture_faces(result: Result, weights: Weights) -> Iterator[tuple[str, np.nd
 
 
 def picture_people(result: Result, weights: Weights) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Yield (picture of the lowest face, row of `list_people`) of each person; "" if there are too many."""
+    """Yield (picture of the lowest face, row of `list_people`) of each of several people.
+
+    Of many people, only the lowest have a picture; "" stands for the others.
+    """
     people = list_people(result.faces, result.kind, weights.rule)
-    pictured = [row[0] for row in sorted(people, key=itemgetter(1))[:MOST_PEOPLE]] if len(people) > 1 else []
+    if len(people) < 2:
+        return
+    pictured = [row[0] for row in sorted(people, key=itemgetter(1))[:MOST_PEOPLE]]
     ranked = sorted(result.faces, key=attrgetter("score"), reverse=True)
     lowest = {face.person: face for face in ranked}
     faces = load_scored_faces(result, [lowest[person] for person in pictured], weights.view)
-    loaded = dict(zip(pictured, faces, strict=False))
+    loaded = dict(zip(pictured, faces, strict=True))
     for row in people:
         face = loaded.get(row[0])
         yield "" if face is None else encode_thumbnail(face), row
@@ -188,7 +193,9 @@ def encode_image(image: Image.Image, form: str, **options: Any) -> str:
 
 def hash_file(path: Path) -> str:
     try:
-        return compute_sha256(path) if path.is_file() else "none: not a regular file"  # a pipe would block
+        if path.exists() and not path.is_file():  # a pipe would block
+            return "none: not a regular file"
+        return compute_sha256(path)
     except OSError:
         return "unknown: the file cannot be read"
 

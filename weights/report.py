@@ -11,6 +11,7 @@ from weights.scores import Result, group_by_folder, summarize
 from weights.verdicts import UNCLEAR, Rule, list_people
 
 ROWS_SHOWN = 50  # images: up to this many get a row each
+LARGEST_ONLY = "the largest face of a frame"  # among the settings
 MEANING = "A score says how real a face looks to the network: 1 = natural, 0 = deepfake/f2f."
 
 
@@ -28,7 +29,7 @@ def describe_settings(weights: Weights, options: FaceOptions, align: bool) -> st
     if options.start or options.end is not None:
         end = "the end" if options.end is None else f"{options.end:.15g} s"
         parts += [f"from {options.start:.15g} s to {end}"]
-    parts += [f"{'all faces' if options.everyone else 'the largest face'} of a frame"]
+    parts += ["all faces of a frame" if options.everyone else LARGEST_ONLY]
     if options.min_size:
         parts += [f"of at least {options.min_size:.15g} pixels"]
     if align:
@@ -96,7 +97,7 @@ def print_report(results: list[Result], summary: dict[str, Any], weights: Weight
             if summary[kind]["accuracy"]:
                 print(f"Accuracy over {noun}: {format_accuracy(summary[kind]['accuracy'])}")
             print(describe_errors(weights.card, "video" if kind == "videos" else "face"), end="")
-    if "videos" in summary and "the largest face of a frame" in summary["settings"]:
+    if "videos" in summary and LARGEST_ONLY in summary["settings"]:
         print("Only the largest face of each frame was looked at: --everyone looks at all.")
     names = " and ".join(printable(one.path.name) for one in weights.joined or (weights,))
     lowest = "; the lowest of several scores counts, shifted to this threshold" if weights.joined else ""
@@ -112,8 +113,11 @@ def print_rows(images: Sequence[Result], weights: Weights) -> None:
         for r in shown:
             parts = format_parts(r, weights.names)
             print(f"{format_score(r.score)}  {r.verdict:<8}  {parts}{printable(r.item.path)}")
-    if len(shown) < len(images):
-        print("Only images called deepfake have a row here, if they are few; --csv and --report list all.")
+    if len(images) > ROWS_SHOWN:
+        few = len(shown) <= ROWS_SHOWN
+        print(
+            f"{'Rows only for images called deepfake' if few else 'Too many rows'}: --csv lists all images."
+        )
     if images:
         print()
 

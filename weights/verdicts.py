@@ -190,11 +190,11 @@ def describe_doubts(faces: Sequence[Face], deciding: Sequence[int], kind: str, r
     parts += [f"{number} of {len(faces)} faces {word}" for word, number in counts.items() if number]
     if len(deciding) > 1:
         bounds = rule.bounds_of(kind)
-        below = f": deepfake below {lower_bound(bounds, len(deciding)):.3f}" if bounds else ""
-        parts.append(f"{len(deciding)} people, the lowest decides{below}")
+        below = f" (deepfake below {lower_bound(bounds, len(deciding)):.3f})" if bounds else ""
+        parts.append(f"the lowest of {len(deciding)} people decides{below}")
     people = len({face.person for face in faces})
     if 0 < len(deciding) < people:
-        parts.append(f"{people - len(deciding)} of {people} people with too few clear faces")
+        parts.append(f"{people - len(deciding)} of {people} people not counted: {UNCLEAR[kind]}")
     return ", ".join(parts)
 
 
