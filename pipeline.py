@@ -703,8 +703,10 @@ def _time_packets(container: "InputContainer") -> Timeline:
     known = _list_streams(container)
     # without the packets' content, which may exceed the memory
     packets: dict[int, list[tuple]] = {stream.index: [] for stream in known}
+    guessed = container.format.name.startswith("matroska")  # holds no decoding times: FFmpeg makes them up
     for packet in _demux(container, *known):
-        found = (packet.pts, packet.dts, packet.is_keyframe, packet.is_discard, packet.size)
+        dts = None if guessed else packet.dts
+        found = (packet.pts, dts, packet.is_keyframe, packet.is_discard, packet.size)
         packets[packet.stream.index].append(found)
 
     def rank(stream: "VideoStream") -> tuple:

@@ -381,3 +381,27 @@ def test_one_list_of_names_for_both_scripts(tmp_path, portrait):
     assert "passed over, since they are not images or videos: .docx: 1, .pdf: 2" in done.stderr
     assert "(5 of 5 videos)" in done.stdout or "of 5 videos)" in done.stdout
     assert "of 1 images)" in done.stdout
+
+
+def test_matroska_whose_video_begins_late(tmp_path):
+    """FFmpeg makes up its decoding times, and they may go back."""
+    path = tmp_path / "late.mkv"
+    with av.open(str(path), "w") as container:
+        video, sound = container.add_stream("libx264", 25), container.add_stream("aac", 48000, layout="mono")
+        video.height, video.width, video.pix_fmt = 64, 160, "yuv420p"
+        video.codec_context.time_base = Fraction(1, 25)
+        packets = []
+        for number in range(50):
+            picture = av.VideoFrame.from_ndarray(draw_number(number), "rgb24")
+            picture.pts, picture.time_base = 100 + number, Fraction(1, 25)
+            packets += video.encode(picture)
+        for number in range(300):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.float32), "fltp", "mono")
+            silence.sample_rate, silence.pts, silence.time_base = 48000, 960 * number, Fraction(1, 48000)
+            packets += sound.encode(silence)
+        packets += video.encode() + sound.encode()
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            container.mux(packet)
+    frames = list(pipeline.read_frames(path, every=1))
+    assert [read_number(frame.image) for frame in frames] == list(range(50))
+    np.testing.assert_allclose([frame.time for frame in frames], np.arange(50) / 25, atol=1e-3)
