@@ -391,11 +391,11 @@ def test_matroska_whose_video_begins_late(tmp_path):
         video.height, video.width, video.pix_fmt = 64, 160, "yuv420p"
         video.codec_context.time_base = Fraction(1, 25)
         packets = []
-        for number in range(50):
+        for number in range(100):
             picture = av.VideoFrame.from_ndarray(draw_number(number), "rgb24")
-            picture.pts, picture.time_base = 100 + number, Fraction(1, 25)
+            picture.pts, picture.time_base = 150 + number, Fraction(1, 25)
             packets += video.encode(picture)
-        for number in range(300):
+        for number in range(500):
             silence = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.float32), "fltp", "mono")
             silence.sample_rate, silence.pts, silence.time_base = 48000, 960 * number, Fraction(1, 48000)
             packets += sound.encode(silence)
@@ -403,5 +403,5 @@ def test_matroska_whose_video_begins_late(tmp_path):
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             container.mux(packet)
     frames = list(pipeline.read_frames(path, every=1))
-    assert [read_number(frame.image) for frame in frames] == list(range(50))
-    np.testing.assert_allclose([frame.time for frame in frames], np.arange(50) / 25, atol=1e-3)
+    assert [read_number(frame.image) for frame in frames] == list(range(100))
+    np.testing.assert_allclose([frame.time for frame in frames], np.arange(100) / 25, atol=1e-3)
