@@ -177,7 +177,7 @@ def read_known(arguments: Namespace, weights: Weights, settings: str, files: Fil
 
 
 def is_newer(path: Path, table: Path) -> bool:
-    """Return whether a file changed, was replaced (which its ctime tells) or vanished after the table was written."""
+    """Return whether a file changed, was replaced (its ctime tells) or vanished after the table was written."""
     if not path.exists():
         return True
     status = path.stat()

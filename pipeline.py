@@ -669,10 +669,10 @@ def describe_cut(path: Path) -> str:
         elif start[4:] == b"ftyp":
             while end + 8 <= size:
                 file.seek(end)
-                box = int.from_bytes(file.read(4))
+                box, name = int.from_bytes(file.read(4)), file.read(4)
                 if box == 1:  # a longer size follows the name
-                    box = int.from_bytes(file.read(12)[4:])
-                if box < 8:  # to the end, or damaged
+                    box = int.from_bytes(file.read(8))
+                if box < 8 or not name.isalnum():  # to the end; or what a camera appends is no box
                     break
                 end += box
     return f"cut short: {1 - size / end:.0%} of the file is missing" if end > size else ""

@@ -66,9 +66,8 @@ def score_file(
         else:
             found = find_faces_in_photo(item.path, options)
         sampled, faces, skipped = score_faces(watch(found), predict, weights.view)
-        notes += [f"{count(skipped, 'face')} skipped: smaller than {options.min_size:g} pixels"] * bool(
-            skipped
-        )
+        if skipped:
+            notes.append(f"{count(skipped, 'face')} skipped: smaller than {options.min_size:g} pixels")
         faces, scores, (score, verdict, warning) = decide_by_lowest(faces, kind, weights.rule)
         parts = tuple(zip(weights.names, scores, strict=False))
         note = ", ".join(filter(None, notes))
