@@ -600,7 +600,7 @@ def read_frames(
 
     path = Path(path)
     timeline = timeline or read_timeline(path)
-    wanted = _choose_frames(timeline, count, start, np.inf if end is None else end, keyframes, every)
+    wanted = choose_frames(timeline, count, start, end, keyframes, every)
     decode = _read_animation if timeline.animated else _decode_video
     decoded = 0
     try:
@@ -613,18 +613,24 @@ def read_frames(
         raise ValueError(f"none of its {len(timeline.times)} frames can be decoded")
 
 
-def _choose_frames(
-    timeline: Timeline, count: int, start: float, end: float, keyframes: bool, every: int
+def choose_frames(
+    timeline: Timeline,
+    count: int = 30,
+    start: float = 0.0,
+    end: float | None = None,
+    keyframes: bool = False,
+    every: int = 0,
 ) -> list[int]:
+    """Return the indices of the frames that `read_frames` yields. Raises ValueError if there are none."""
     times = np.array(timeline.times)
     if not len(times):
         raise ValueError("it has no frames")
-    wanted = np.flatnonzero((times >= start) & (times <= end))
+    wanted = np.flatnonzero((times >= start) & (times <= (np.inf if end is None else end)))
     if keyframes:
         wanted = np.intersect1d(wanted, timeline.key_indices)
     if not len(wanted):
         kind = "key frame" if keyframes else "frame"
-        until = "s on" if np.isinf(end) else f"to {end:g} s"
+        until = "s on" if end is None else f"to {end:g} s"
         raise ValueError(f"no {kind} from {start:g} {until}: it lasts {times[-1]:.2f} s")
     if every:
         return wanted[::every].tolist()
@@ -947,6 +953,11 @@ class FaceOptions(NamedTuple):
     min_sharpness: float = 0.0  # likewise, see measure_sharpness
     only: str | None = None  # path of a picture: only the person shown there
 
+    @property
+    def sampling(self) -> tuple[int, float, float | None, bool, int]:
+        """Which frames are searched, as `choose_frames` takes it."""
+        return self.frames, self.start, self.end, self.keyframes, self.every
+
 
 Located = tuple[Box, Pose]  # a face in a picture
 Scale = tuple[int, int]  # how many times a picture is reduced, then doubled
@@ -957,8 +968,7 @@ def sample_frames(
     path: Path, options: FaceOptions, threads: int = 0, timeline: Timeline | None = None
 ) -> Iterator[Frame]:
     """Yield the Frames of a video that the options ask for. See `read_frames`."""
-    chosen = (options.frames, options.start, options.end, options.keyframes, options.every)
-    return read_frames(path, *chosen, threads, timeline)
+    return read_frames(path, *options.sampling, threads, timeline)
 
 
 def find_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[FoundFaces]:

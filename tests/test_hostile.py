@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from PIL import ImageFile as PillowFile
 import classifiers
 import pipeline
 from weights import find_weights
+from weights.media import score_file
 
 MUTANTS = 40  # of each format
 
@@ -412,3 +414,14 @@ def test_a_full_disk_under_stdout_is_one_line():
     assert done.returncode == 1
     assert done.stderr.endswith("the output cannot be written (No space left on device)\n")
     assert "Traceback" not in done.stderr
+
+
+def test_damaged_frames_are_counted(films, tmp_path):
+    data = bytearray((films / "real/collins.mp4").read_bytes())
+    start = data.index(b"mdat") + 4
+    for position in range(start + (len(data) - start) // 3, len(data) * 2 // 3):
+        data[position] ^= 0x55
+    (tmp_path / "x.mp4").write_bytes(data)
+    item = pipeline.Item(tmp_path / "x.mp4", "", "", "x", is_video=True)
+    result = score_file(item, None, find_weights("Meso4_DF"), pipeline.FaceOptions())
+    assert re.fullmatch(r"[1-9] of \d+ frames damaged", result.note)

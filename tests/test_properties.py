@@ -104,9 +104,9 @@ def test_sampled_frames_are_ascending_and_as_many_as_asked(times, count, every, 
     inside = [i for i, time in enumerate(times) if start <= time <= end]
     if not inside:
         with pytest.raises(ValueError, match="no frame from"):
-            pipeline._choose_frames(timeline, count, start, end, False, every)
+            pipeline.choose_frames(timeline, count, start, end, False, every)
         return
-    wanted = pipeline._choose_frames(timeline, count, start, end, False, every)
+    wanted = pipeline.choose_frames(timeline, count, start, end, False, every)
     assert wanted == sorted(set(wanted))
     assert set(wanted) <= set(inside)
     assert len(wanted) == (-(-len(inside) // every) if every else min(count, len(inside)))

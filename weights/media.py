@@ -21,6 +21,7 @@ from pipeline import (
     Pose,
     Timeline,
     Watch,
+    choose_frames,
     count,
     describe_error,
     find_faces,
@@ -59,13 +60,16 @@ def score_file(
     kind = "video" if item.is_video else "photo"
     try:
         predict, notes = load_predictor(weights, threads), []
+        wanted: list[int] = []
         if item.is_video:
             timeline = read_timeline(item.path)
-            notes = [timeline.note]
+            notes, wanted = [timeline.note], choose_frames(timeline, *options.sampling)
             found = find_faces(sample_frames(item.path, options, threads, timeline), options)
         else:
             found = find_faces_in_photo(item.path, options)
         sampled, faces, skipped = score_faces(watch(found), predict, weights.view)
+        if damaged := set(wanted) - set(sampled):
+            notes.append(f"{len(damaged)} of {count(len(wanted), 'frame')} damaged")
         if skipped:
             notes.append(f"{count(skipped, 'face')} skipped: smaller than {options.min_size:g} pixels")
         faces, scores, (score, verdict, warning) = decide_by_lowest(faces, kind, weights.rule)
