@@ -7,7 +7,8 @@ people appear, the lowest person's mean. Prints a row per image if there are few
 per video, the average score and the percentage classified as deepfake/f2f; where folders are named df
 and real, also how often that is right.
 
-Exit status: 0 all were scored, 1 some were not (unreadable, or no face), 2 nothing to score or wrong usage.
+Exit status: 0 all were scored, 1 some were not (unreadable, or no face), 2 nothing to score or wrong usage,
+130 stopped with Ctrl-C.
 """
 
 import contextlib
@@ -57,7 +58,7 @@ Results = dict[str, Result]  # by path
 DEFAULT = "Meso4_DF_F2F"  # weights
 SEARCH = ("frames", "every", "start", "end", "everyone", "min_size")  # arguments that are FaceOptions
 SAVE_EVERY = 10  # seconds
-HINTS = {  # for the warnings of face crops
+HINTS = {  # for the warnings and notes of face crops
     NOT_SQUARE: "are not square, so they are hardly face crops: --align finds the faces in photographs",
     LOST_NOTE: "are named as extract_faces.py names faces, but lack its comment on how wide they were cut; other "
     "programs drop it. They were seen whole, which shifts their scores: extract them again, with --force",

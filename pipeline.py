@@ -538,6 +538,7 @@ VIDEO_FORMATS = (
     "3g2,3gp,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,"
     "mpegvideo,mxf,nut,obu,ogg,webm,wtv,yuv4mpegpipe"
 )
+MOST_BOXES = 100_000  # of an MP4 file: of two hours in fragments there are some ten thousand
 SEEK_FROM = 24  # frames: skipping fewer saves less than the seek costs
 WIDEST_PIXEL = 4  # pixels wider, or higher, than that are a mistake in the file's header
 
@@ -663,9 +664,10 @@ def describe_cut(path: Path) -> str:
             """Return (where an EBML element's content begins, how long it is) from its size at `start`."""
             file.seek(start)
             first = (file.read(1) or b"\1")[0]
-            length = 9 - first.bit_length()
+            length = 9 - first.bit_length()  # 9, of a byte 0, is damage
             value = int.from_bytes(bytes([first & (0xFF >> length)]) + file.read(length - 1))
-            return start + length, 0 if value == (1 << 7 * length) - 1 else value  # all ones: not known
+            known = length < 9 and value < (1 << 7 * length) - 1  # all ones: not known
+            return start + length, value if known else 0
 
         end, start = 0, file.read(8)
         if start[:4] == b"\x1aE\xdf\xa3":  # the header; then one segment holds all
@@ -673,12 +675,13 @@ def describe_cut(path: Path) -> str:
             file.seek(end)
             end = sum(read_size(end + 4)) if file.read(4) == b"\x18S\x80g" else 0
         elif start[4:] == b"ftyp":
-            while end + 8 <= size:
+            for _ in range(MOST_BOXES):
                 file.seek(end)
                 box, name = int.from_bytes(file.read(4)), file.read(4)
                 if box == 1:  # a longer size follows the name
                     box = int.from_bytes(file.read(8))
-                if box < 8 or not name.isalnum():  # to the end; or what a camera appends is no box
+                # the end; a box up to the end; or no box, but what a camera appends
+                if box < 8 or not name.isalnum():
                     break
                 end += box
     return f"cut short: {1 - size / end:.0%} of the file is missing" if end > size else ""
@@ -969,6 +972,17 @@ def sample_frames(
 ) -> Iterator[Frame]:
     """Yield the Frames of a video that the options ask for. See `read_frames`."""
     return read_frames(path, *options.sampling, threads, timeline)
+
+
+def describe_reading(timeline: Timeline, options: FaceOptions, sampled: Iterable[int]) -> str:
+    """Return a note on how a video was read: its Timeline's, and how many frames asked for were damaged.
+
+    `sampled`: indices of the frames that `sample_frames` yielded.
+    """
+    wanted = choose_frames(timeline, *options.sampling)
+    damaged = len(set(wanted) - set(sampled))
+    parts = [timeline.note, f"{damaged} of {count(len(wanted), 'frame')} damaged" if damaged else ""]
+    return ", ".join(filter(None, parts))
 
 
 def find_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[FoundFaces]:

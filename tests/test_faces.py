@@ -247,7 +247,7 @@ def test_force_replaces_an_extraction_and_nothing_else(tmp_path):
         check_replaceable(tmp_path)
     (tmp_path / "person2/extraction.json").unlink()
     (tmp_path / "person2/thesis.docx").touch()
-    with pytest.raises(FileExistsError, match=r"holds person2/thesis\.docx, which is not of its video"):
+    with pytest.raises(FileExistsError, match=r"holds person2/thesis\.docx, which does not belong there"):
         check_replaceable(tmp_path)
     (tmp_path / "extraction.json").unlink()
     with pytest.raises(FileExistsError, match=r"holds no extraction\.json, so it is not ours"):

@@ -20,6 +20,7 @@ from PIL import ImageFile as PillowFile
 
 import classifiers
 import pipeline
+from training.extraction import extract_video
 from weights import find_weights
 from weights.media import score_file
 
@@ -425,3 +426,4 @@ def test_damaged_frames_are_counted(films, tmp_path):
     item = pipeline.Item(tmp_path / "x.mp4", "", "", "x", is_video=True)
     result = score_file(item, None, find_weights("Meso4_DF"), pipeline.FaceOptions())
     assert re.fullmatch(r"[1-9] of \d+ frames damaged", result.note)
+    assert extract_video(item.path, tmp_path / "faces", pipeline.FaceOptions()).note == result.note

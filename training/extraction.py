@@ -27,6 +27,7 @@ from pipeline import (
     FoundFaces,
     Watch,
     describe_error,
+    describe_reading,
     find_faces,
     make_portable,
     pick_evenly,
@@ -93,8 +94,9 @@ def extract_video(
         frames = sample_frames(path, options, threads, timeline)
         # beside the folder: Windows does not rename a folder in which a file is open
         with hold_lock(part.with_name(f"{part.name}.lock")), _clear(part):
-            found = _write_faces(path, part, watch(find_faces(frames, options)), options, jpeg, drop_doubtful)
-            found["note"] = timeline.note
+            searched = watch(find_faces(frames, options))
+            found, sampled = _write_faces(path, part, searched, options, jpeg, drop_doubtful)
+            found["note"] = describe_reading(timeline, options, sampled)
             (part / RECORD_NAME).write_text(json.dumps(record | {"found": found}, indent=1) + "\n")
             if force:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -169,7 +171,7 @@ def check_replaceable(folder: Path) -> None:
             own = beside or FACE_NAME.fullmatch(entry.name)
         if not own:
             name = entry.relative_to(folder)
-            raise FileExistsError(f"{folder} holds {name}, which is not of its video: name another --output")
+            raise FileExistsError(f"{folder} holds {name}, which does not belong there: use another --output")
 
 
 def _write_faces(
@@ -179,16 +181,16 @@ def _write_faces(
     options: FaceOptions,
     jpeg: int | None,
     drop_doubtful: bool,
-) -> dict[str, Any]:
-    """Write what belongs into an extraction's folder; return the counts of its Extraction."""
-    faces, frames, empty, refused = [], 0, 0, 0
-    for _, kept, skipped in found:
+) -> tuple[dict[str, Any], list[int]]:
+    """Write what belongs into an extraction's folder; return (its counts, indices of the frames)."""
+    faces, sampled, empty, refused = [], list[int](), 0, 0
+    for frame, kept, skipped in found:
         for face in kept:
             file = folder / name_face(path, face, options.everyone, jpeg)
             file.parent.mkdir(exist_ok=True)
             write_crop(face.crop, file, jpeg)
             faces.append(face._replace(crop=None))  # crops would fill the memory
-        frames += 1
+        sampled.append(frame.index)
         empty += not kept and not skipped
         refused += skipped
     doubts = flag_outliers(faces, options.everyone)
@@ -206,8 +208,9 @@ def _write_faces(
         iio.imwrite(folder / SHEET_NAME, np.asarray(sheet))
     people = len({face.person for face in faces})
     doubtful = sum(map(bool, doubts))
-    return {"frames": frames, "faces": len(faces), "empty": empty, "refused": refused,
-            "people": people, "doubtful": doubtful}  # fmt: skip
+    counts = {"frames": len(sampled), "faces": len(faces), "empty": empty, "refused": refused,
+              "people": people, "doubtful": doubtful}  # fmt: skip
+    return counts, sampled
 
 
 def write_table(

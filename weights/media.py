@@ -21,9 +21,9 @@ from pipeline import (
     Pose,
     Timeline,
     Watch,
-    choose_frames,
     count,
     describe_error,
+    describe_reading,
     find_faces,
     get_stream,
     open_video,
@@ -59,17 +59,15 @@ def score_file(
     """
     kind = "video" if item.is_video else "photo"
     try:
-        predict, notes = load_predictor(weights, threads), []
-        wanted: list[int] = []
+        predict, notes = load_predictor(weights, threads), list[str]()
         if item.is_video:
             timeline = read_timeline(item.path)
-            notes, wanted = [timeline.note], choose_frames(timeline, *options.sampling)
             found = find_faces(sample_frames(item.path, options, threads, timeline), options)
         else:
             found = find_faces_in_photo(item.path, options)
         sampled, faces, skipped = score_faces(watch(found), predict, weights.view)
-        if damaged := set(wanted) - set(sampled):
-            notes.append(f"{len(damaged)} of {count(len(wanted), 'frame')} damaged")
+        if item.is_video:
+            notes.append(describe_reading(timeline, options, sampled))
         if skipped:
             notes.append(f"{count(skipped, 'face')} skipped: smaller than {options.min_size:g} pixels")
         faces, scores, (score, verdict, warning) = decide_by_lowest(faces, kind, weights.rule)

@@ -1,4 +1,4 @@
-"""The files that deepfakes_images.py is asked to write, checked before it scores anything."""
+"""The files that deepfakes_images.py is asked to write, checked before it scores anything, marked as ours."""
 
 import itertools
 import os
@@ -82,7 +82,7 @@ def make_png_note() -> PngImagePlugin.PngInfo:
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Write a Matplotlib figure, marked as ours."""
+    """Write a Matplotlib figure, marked as ours. Raises OSError when `path` cannot be written."""
     suffix = path.suffix.lower()
     options: dict[str, Any] = {"metadata": {"Software" if suffix == ".png" else "Creator": MADE_BY}}
     if suffix == ".jpg":

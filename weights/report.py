@@ -167,11 +167,11 @@ def describe_errors(card: dict[str, Any], level: str) -> str:
 
 def describe_crop_errors(weights: Weights, crops: bool) -> str:
     """Return a line about verdicts by the threshold alone: on face `crops`, or on all without calibration."""
-    if not crops and "calibration" in weights.card:
+    calibrated = "calibration" in weights.card
+    if calibrated and not crops:
         return ""
-    line = f"Face crops are called deepfake below {weights.rule.threshold:g}: nothing is uncertain. "
-    if not crops:
-        line = f"Everything is called deepfake below {weights.rule.threshold:g}: nothing is uncertain. "
+    what = "Face crops are" if calibrated else "Everything is"
+    line = f"{what} called deepfake below {weights.rule.threshold:g}: nothing is uncertain. "
     found = weights.card.get("validation", {}).get("all", {}).get("image")
     if not found:
         return f"{line}How often that is wrong was not measured."
