@@ -25,11 +25,11 @@ from tqdm import tqdm
 
 import pipeline
 from pipeline import Item, fail, printable
-from weights import Predict, Weights, find_weights, join_weights, load_predictor
-from weights.evidence import measure_evidence, plot_evidence
-from weights.figures import plot_results
-from weights.media import score_file, try_annotating
-from weights.outputs import (
+from weights import Predict, Rule, Weights, find_weights, join_weights, load_predictor
+from weights.scoring.annotate import score_file, try_annotating
+from weights.scoring.evidence import measure_evidence, plot_evidence
+from weights.scoring.figures import plot_results
+from weights.scoring.outputs import (
     FIGURE_SUFFIXES,
     check_folders,
     check_outputs,
@@ -38,8 +38,8 @@ from weights.outputs import (
     read_json_target,
     read_page_target,
 )
-from weights.report import describe_outcome, describe_settings, format_video, name_parts, print_report
-from weights.scores import (
+from weights.scoring.results import read_json, write_csv, write_json
+from weights.scoring.scores import (
     LOST_NOTE,
     NO_NOTE,
     NOT_SQUARE,
@@ -49,8 +49,8 @@ from weights.scores import (
     score_crops,
     warn_of_crop,
 )
-from weights.table import read_json, write_csv, write_json
-from weights.verdicts import Rule, decide, judge_face, list_counting, verdict_of
+from weights.scoring.verdicts import decide, judge_face, list_counting, verdict_of
+from weights.scoring.words import describe_outcome, describe_settings, format_video, name_parts, print_report
 
 Files = list[tuple[Item, str]]  # see pipeline.find_media
 Results = dict[str, Result]  # by path
@@ -322,7 +322,7 @@ def explain(folder: Path, files: Files, results: Results, weights: Weights, pred
 
 def try_reporting(path: Path, done: list[Result], weights: Weights, predict: Predict, settings: str) -> int:
     """Write the report; return the exit status."""
-    from weights.page import write_report
+    from weights.scoring.report import write_report
 
     def watch(results: Iterable[Result]) -> Iterable[Result]:
         return tqdm(results, total=len(done), desc="report", unit="file", **BAR)

@@ -19,8 +19,8 @@ from PIL import Image
 
 import pipeline
 from weights import find_weights, load_predictor
-from weights.scores import score_crops
-from weights.table import COLUMNS, read_json
+from weights.scoring.results import COLUMNS, read_json
+from weights.scoring.scores import score_crops
 
 GOLDEN_LINE = re.compile(r"^(\d\.\d{4})  (real|deepfake) +(\S+)$", re.MULTILINE)
 
@@ -673,7 +673,7 @@ def test_no_file_stays_open(tmp_path, photo):
 
 SCRIPTS = [
     *("deepfakes_images.py", "extract_faces.py", "training/df_CNN.py", "training/make_views.py"),
-    *("weights/average.py", "weights/convert.py", "weights/download.py", "weights/visualize.py"),
+    *("weights/average.py", "weights/convert.py", "weights/download.py", "training/visualize.py"),
 ]
 
 

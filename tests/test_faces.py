@@ -20,7 +20,7 @@ import pipeline
 from training.extraction import check_replaceable, choose_shown, extract_video
 from training.lock import hold_lock
 from weights import scores
-from weights.media import find_faces_in_photo
+from weights.scoring.annotate import find_faces_in_photo
 
 
 @pytest.fixture(scope="module")

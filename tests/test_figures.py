@@ -11,9 +11,15 @@ from matplotlib.figure import Figure
 import pipeline
 from classifiers import scale_pixels
 from weights import find_weights, load_predictor
-from weights.evidence import compute_logits, describe_evidence, map_evidence, measure_evidence, measure_normal
-from weights.figures import draw_video
-from weights.scores import Result
+from weights.scoring.evidence import (
+    compute_logits,
+    describe_evidence,
+    map_evidence,
+    measure_evidence,
+    measure_normal,
+)
+from weights.scoring.figures import draw_video
+from weights.scoring.scores import Result
 
 WEIGHTS = find_weights("Meso4_DF")
 VIEW = pipeline.View("bilinear")

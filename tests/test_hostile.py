@@ -22,7 +22,7 @@ import classifiers
 import pipeline
 from training.extraction import extract_video
 from weights import find_weights
-from weights.media import score_file
+from weights.scoring.annotate import score_file
 
 MUTANTS = 40  # of each format
 

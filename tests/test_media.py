@@ -16,7 +16,7 @@ from PIL import Image
 import pipeline
 from training.extraction import extract_video
 from weights import find_weights, media
-from weights.media import interpolate_faces, score_file
+from weights.scoring.annotate import interpolate_faces, score_file
 
 WEIGHTS = find_weights("Meso4_DF")
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 import pipeline
-from weights.metrics import evaluate, evaluate_by_dataset, evaluate_results
-from weights.scores import Result
-from weights.verdicts import Bounds, Rule, verdict_of
+from weights import Bounds, Rule
+from weights.scoring.metrics import evaluate, evaluate_by_dataset, evaluate_results
+from weights.scoring.scores import Result
+from weights.scoring.verdicts import verdict_of
 
 
 def test_evaluate_known_figures():

@@ -14,10 +14,11 @@ from hypothesis.extra import numpy as hnp
 import pipeline
 from classifiers import PIXEL_SCALE, scale_pixels
 from training.extraction import flag_outliers
-from weights.metrics import compute_roc, evaluate
-from weights.scores import Result
-from weights.table import read_json, write_csv, write_json
-from weights.verdicts import Rule, verdict_of
+from weights import Rule
+from weights.scoring.metrics import compute_roc, evaluate
+from weights.scoring.results import read_json, write_csv, write_json
+from weights.scoring.scores import Result
+from weights.scoring.verdicts import verdict_of
 
 settings.register_profile(
     "ours",

@@ -8,9 +8,9 @@ import pytest
 from conftest import ROOT
 
 import pipeline
-from weights import find_weights, load_predictor
-from weights.scores import Result, load_scored_face, score_crops, summarize
-from weights.verdicts import Rule, verdict_of
+from weights import Rule, find_weights, load_predictor
+from weights.scoring.scores import Result, load_scored_face, score_crops, summarize
+from weights.scoring.verdicts import verdict_of
 
 
 def test_scores_do_not_depend_on_batch_size():

@@ -12,10 +12,9 @@ from conftest import ROOT, run_script
 from PIL import Image
 
 import pipeline
-from weights import find_weights
-from weights.scores import Result
-from weights.table import read_json, write_json
-from weights.verdicts import Rule
+from weights import Rule, find_weights
+from weights.scoring.results import read_json, write_json
+from weights.scoring.scores import Result
 
 
 def test_csv_and_json_hold_everything(tmp_path, photo):

@@ -24,10 +24,9 @@ from classifiers import load_classifier, scale_pixels
 from training import cards, data, df_CNN, draws, evaluation, figures, imitation, make_views, trainer, views
 from training.lock import hold_lock
 from training.recipe import Recipe, format_command, shorten_path
-from weights import find_weights
-from weights.metrics import choose_threshold, evaluate_by_dataset, label_scores
-from weights.scores import Result, score_crops
-from weights.verdicts import Rule
+from weights import Rule, find_weights
+from weights.scoring.metrics import choose_threshold, evaluate_by_dataset, label_scores
+from weights.scoring.scores import Result, score_crops
 
 SCRIPT = "training/df_CNN.py"
 QUICK = ("--epochs", "3", "--batch-size", "8", "--seed", "7", "--balance", "--degrade", "0.5",

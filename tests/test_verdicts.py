@@ -3,8 +3,9 @@
 import pytest
 
 import pipeline
-from weights.report import describe_threshold
-from weights.verdicts import Bounds, Rule, classify, decide, list_thresholds, lower_bound, read_rule
+from weights import Bounds, Rule, list_thresholds, read_rule
+from weights.scoring.verdicts import classify, decide, lower_bound
+from weights.scoring.words import describe_threshold
 
 BOUNDS = Bounds(0.4, 0.6, 0.5)
 RULE = Rule(0.5, 0.55, Bounds(0.3, 0.7, 1.0), BOUNDS, 80.0, 10.0)

@@ -34,7 +34,7 @@ def test_activations_are_means(classifier, noise):
 
 
 def test_the_command_draws_both(tmp_path):
-    done = run_script("weights/visualize.py", "--weights", "Meso4_F2F", "--output", tmp_path, "--steps", "1")
+    done = run_script("training/visualize.py", "--weights", "Meso4_F2F", "--output", tmp_path, "--steps", "1")
     assert done.stderr == ""
     for name in ("activations", "units"):
         assert str(tmp_path / f"Meso4_F2F-{name}.png") in done.stdout

@@ -12,9 +12,8 @@ from conftest import ROOT, run_script
 
 import pipeline
 from classifiers import Meso4, load_classifier
-from weights import find_weights, join_weights, load_predictor, shift_scores, write_weights
-from weights.scores import score_crops
-from weights.verdicts import Rule
+from weights import Rule, find_weights, join_weights, load_predictor, shift_scores, write_weights
+from weights.scoring.scores import score_crops
 
 SHIPPED = sorted(path.stem for path in (ROOT / "weights").glob("*.json"))
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from pipeline import Item, View, measure_sharpness, read_image, read_zoom, split_video
-from weights.evidence import compute_logits
-from weights.metrics import choose_threshold, compute_auc
-from weights.verdicts import FORGED_ERROR, LEVELS, MIN_FACES_PER_PERSON, REAL_ERROR
+from weights import LEVELS
+from weights.scoring.evidence import compute_logits
+from weights.scoring.metrics import choose_threshold, compute_auc
+from weights.scoring.verdicts import FORGED_ERROR, MIN_FACES_PER_PERSON, REAL_ERROR
 
 Groups = dict[tuple[str, str], list[int]]  # (label, video) -> indices of its faces
 

@@ -16,11 +16,20 @@ from tqdm import tqdm
 import pipeline
 from pipeline import Item, View
 from training import calibration, data
-from weights import WEIGHTS_FOLDER, Predict, Weights, find_weights, load_predictor, name_card, name_stem
-from weights.evidence import measure_normal
-from weights.metrics import choose_threshold, evaluate_by_dataset, label_scores
-from weights.scores import BATCH_SIZE, Result
-from weights.verdicts import Rule, read_rule
+from weights import (
+    WEIGHTS_FOLDER,
+    Predict,
+    Rule,
+    Weights,
+    find_weights,
+    load_predictor,
+    name_card,
+    name_stem,
+    read_rule,
+)
+from weights.scoring.evidence import measure_normal
+from weights.scoring.metrics import choose_threshold, evaluate_by_dataset, label_scores
+from weights.scoring.scores import BATCH_SIZE, Result
 
 COLUMNS = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc", "eer", "uncertain")
 MAPPED = 100  # real faces whose maps of evidence show what is normal

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 import pipeline
 from pipeline import View, printable
-from weights.figures import draw_faces, draw_histogram, draw_roc
-from weights.metrics import collect_labelled
-from weights.scores import Result
-from weights.verdicts import Rule
+from weights import Rule
+from weights.scoring.figures import draw_faces, draw_histogram, draw_roc
+from weights.scoring.metrics import collect_labelled
+from weights.scoring.scores import Result
 
 WORST = 16  # most wrongly classified faces to show
 

@@ -28,9 +28,8 @@ from training.recipe import (
     shorten_path,
     write_plan,
 )
-from weights import find_keras_weights
-from weights.metrics import evaluate_by_dataset, label_scores
-from weights.verdicts import read_rule
+from weights import find_keras_weights, read_rule
+from weights.scoring.metrics import evaluate_by_dataset, label_scores
 
 if TYPE_CHECKING:
     from training import trainer

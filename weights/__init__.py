@@ -28,11 +28,59 @@ from pipeline import (
     silence_native_stderr,
     write_atomically,
 )
-from weights.verdicts import Rule, list_thresholds, read_rule
 
 # uint8 faces (N, 256, 256, 3) -> a float32 each (N,), of joined weights one for each of them (N, K)
 Predict = Callable[[np.ndarray], np.ndarray]
 WEIGHTS_FOLDER = Path(__file__).parent
+
+
+LEVELS = ("face", "video")  # what a card is calibrated for
+
+
+class Bounds(NamedTuple):
+    """Between which scores a verdict is uncertain."""
+
+    lower: float  # below: deepfake
+    upper: float  # above: real
+    spread: float  # standard deviation of the logits of real ones' scores
+
+
+class Rule(NamedTuple):
+    """How scores become verdicts: what the weights' card says, or what the user sets."""
+
+    threshold: float = 0.5  # a face's score below it is called a deepfake
+    video_threshold: float = 0.5  # likewise the mean of a person's faces in a video
+    face: Bounds | None = None  # for a single face; None: not calibrated, the threshold alone decides
+    video: Bounds | None = None  # for the mean of a person's faces in a video
+    min_size: float = 0.0  # pixels of Pose.size: smaller faces were not calibrated on
+    min_sharpness: float = 0.0  # likewise, see pipeline.measure_sharpness
+
+    def threshold_of(self, kind: str) -> float:
+        """Return the threshold for what is scored: a "video", or a single face."""
+        return self.video_threshold if kind == "video" else self.threshold
+
+    def bounds_of(self, kind: str) -> Bounds | None:
+        """Return the Bounds likewise; None for face crops, which are split in two, as published."""
+        return {"video": self.video, "photo": self.face}.get(kind)
+
+
+def read_rule(card: dict[str, Any]) -> Rule:
+    """Return the Rule of a card. Raises KeyError, TypeError or ValueError if the card lacks what is used."""
+    rule = Rule(float(card["threshold"]), float(card["threshold"]))
+    if found := card.get("calibration"):
+        for level in LEVELS:
+            for name in ("real", "forged", "real_called_deepfake", "forged_called_real", "uncertain"):
+                float(found[level][name])
+        face, video = (Bounds(*(float(found[level][name]) for name in Bounds._fields)) for level in LEVELS)
+        rule = Rule(rule.threshold, float(found["video"]["threshold"]), face, video)
+        rule = rule._replace(min_size=float(found["min_size"]), min_sharpness=float(found["min_sharpness"]))
+    return rule
+
+
+def list_thresholds(rule: Rule) -> list[float]:
+    """Return all scores at which a verdict changes."""
+    bounds = [score for one in (rule.face, rule.video) if one for score in (one.lower, one.upper)]
+    return [rule.threshold, rule.video_threshold, *bounds]
 
 
 class Weights(NamedTuple):

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 import pipeline
 from weights import evidence, find_weights, load_predictor
-from weights.metrics import compute_auc
+from weights.scoring.metrics import compute_auc
 
 SHARE = 0.1  # of the patches: those that differ most
 

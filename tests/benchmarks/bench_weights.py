@@ -20,8 +20,8 @@ sys.path.insert(0, str(ROOT))
 
 import pipeline
 from weights import find_weights, load_predictor
-from weights.metrics import evaluate_by_dataset
-from weights.scores import score_crops
+from weights.scoring.metrics import evaluate_by_dataset
+from weights.scoring.scores import score_crops
 
 FIGURES = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc")
 

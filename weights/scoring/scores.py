@@ -30,8 +30,8 @@ from pipeline import (
     read_timeline,
     view_face,
 )
-from weights import Predict
-from weights.verdicts import Rule, classify, verdict_of
+from weights import Predict, Rule
+from weights.scoring.verdicts import classify, verdict_of
 
 LARGEST_PHOTO = 50_000_000  # pixels: larger photographs are reduced before faces are searched
 BATCH_SIZE = 32  # faces that the network sees at once

@@ -8,8 +8,8 @@ import numpy as np
 
 from pipeline import IMAGE_SIZE
 from weights import Predict
-from weights.outputs import save_figure
-from weights.scores import BATCH_SIZE
+from weights.scoring.outputs import save_figure
+from weights.scoring.scores import BATCH_SIZE
 
 PATCH, STRIDE = 32, 16  # pixels of a 256x256 face
 STARTS = range(0, IMAGE_SIZE - PATCH + 1, STRIDE)

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pipeline import Item, split_video
-from weights.scores import Result
-from weights.verdicts import Bounds, Rule, verdict_of
+from weights import Bounds, Rule
+from weights.scoring.scores import Result
+from weights.scoring.verdicts import verdict_of
 
 Scores = Sequence[float] | np.ndarray  # (N,), 1 = real, 0 = forged
 Figures = dict[str, float]  # see `evaluate`

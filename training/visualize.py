@@ -1,6 +1,6 @@
 """Draw what a network looks for in faces (section 4.4 of the paper).
 
-    python3 weights/visualize.py photos --weights Meso4_F2F --output looks
+    python3 training/visualize.py photos --weights Meso4_F2F --output looks
 
 writes Meso4_F2F-activations.png, the mean activations of the first and of the last convolutional layer over
 the faces in folders labelled df and real, and Meso4_F2F-units.png, what excites each hidden unit most.
@@ -20,7 +20,7 @@ import numpy as np
 import pipeline
 from pipeline import IMAGE_SIZE, fail, read_count, write_atomically
 from weights import Weights, find_keras_weights, name_stem
-from weights.scores import BATCH_SIZE
+from weights.scoring.scores import BATCH_SIZE
 
 if TYPE_CHECKING:
     from classifiers import Classifier

@@ -16,13 +16,13 @@ from PIL import Image
 
 from pipeline import VERSION, Face, Watch, compute_sha256, printable, write_atomically
 from weights import Predict, Weights
-from weights.evidence import describe_evidence, measure_evidence, paint_evidence, paint_normal
-from weights.figures import draw_overview, draw_timeline
-from weights.report import LARGEST_ONLY, MEANING, describe_crop_errors, describe_errors
-from weights.scores import Result, load_scored_faces
-from weights.verdicts import UNCLEAR, VERDICT_COLORS, list_counting, list_people
+from weights.scoring.evidence import describe_evidence, measure_evidence, paint_evidence, paint_normal
+from weights.scoring.figures import draw_overview, draw_timeline
+from weights.scoring.scores import Result, load_scored_faces
+from weights.scoring.verdicts import UNCLEAR, VERDICT_COLORS, list_counting, list_people
+from weights.scoring.words import LARGEST_ONLY, MEANING, describe_crop_errors, describe_errors
 
-TEMPLATE = "page.html"
+TEMPLATE = "report.html"
 MOST_MAPS = 100  # of files: each map takes the time of 226 faces
 MOST_PEOPLE = 20  # of a file, with a picture
 THUMBNAIL = 144  # pixels

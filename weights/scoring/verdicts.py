@@ -11,11 +11,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from statistics import NormalDist
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline import Face
+from weights import Bounds, Rule
 
 MIN_FACES_PER_PERSON = 3  # a person seen in fewer frames of a video does not decide
 REAL_ERROR = 0.05  # share of real videos that may be called deepfake
@@ -23,53 +23,6 @@ FORGED_ERROR = 0.1  # share of forged videos that may be called real
 VERDICT_COLORS = {"real": "#1f77b4", "deepfake": "#d62728", "uncertain": "#b07d12", "no face": "#7f7f7f",
                   "error": "#7f7f7f"}  # fmt: skip
 UNCLEAR = {"video": "too few clear faces to decide", "photo": "too small or blurred to decide"}
-LEVELS = ("face", "video")  # what a card is calibrated for
-
-
-class Bounds(NamedTuple):
-    """Between which scores a verdict is uncertain."""
-
-    lower: float  # below: deepfake
-    upper: float  # above: real
-    spread: float  # standard deviation of the logits of real ones' scores
-
-
-class Rule(NamedTuple):
-    """How scores become verdicts: what the weights' card says, or what the user sets."""
-
-    threshold: float = 0.5  # a face's score below it is called a deepfake
-    video_threshold: float = 0.5  # likewise the mean of a person's faces in a video
-    face: Bounds | None = None  # for a single face; None: not calibrated, the threshold alone decides
-    video: Bounds | None = None  # for the mean of a person's faces in a video
-    min_size: float = 0.0  # pixels of Pose.size: smaller faces were not calibrated on
-    min_sharpness: float = 0.0  # likewise, see pipeline.measure_sharpness
-
-    def threshold_of(self, kind: str) -> float:
-        """Return the threshold for what is scored: a "video", or a single face."""
-        return self.video_threshold if kind == "video" else self.threshold
-
-    def bounds_of(self, kind: str) -> Bounds | None:
-        """Return the Bounds likewise; None for face crops, which are split in two, as published."""
-        return {"video": self.video, "photo": self.face}.get(kind)
-
-
-def read_rule(card: dict[str, Any]) -> Rule:
-    """Return the Rule of a card. Raises KeyError, TypeError or ValueError if the card lacks what is used."""
-    rule = Rule(float(card["threshold"]), float(card["threshold"]))
-    if found := card.get("calibration"):
-        for level in LEVELS:
-            for name in ("real", "forged", "real_called_deepfake", "forged_called_real", "uncertain"):
-                float(found[level][name])
-        face, video = (Bounds(*(float(found[level][name]) for name in Bounds._fields)) for level in LEVELS)
-        rule = Rule(rule.threshold, float(found["video"]["threshold"]), face, video)
-        rule = rule._replace(min_size=float(found["min_size"]), min_sharpness=float(found["min_sharpness"]))
-    return rule
-
-
-def list_thresholds(rule: Rule) -> list[float]:
-    """Return all scores at which a verdict changes."""
-    bounds = [score for one in (rule.face, rule.video) if one for score in (one.lower, one.upper)]
-    return [rule.threshold, rule.video_threshold, *bounds]
 
 
 def verdict_of(score: float | None, threshold: float) -> str:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline import LABELS, View, pick_evenly, printable
-from weights import Weights
-from weights.metrics import collect_labelled, compute_auc, compute_roc
-from weights.outputs import save_figure
-from weights.scores import Result, load_scored_face
-from weights.verdicts import (
+from weights import Rule, Weights
+from weights.scoring.metrics import collect_labelled, compute_auc, compute_roc
+from weights.scoring.outputs import save_figure
+from weights.scoring.scores import Result, load_scored_face
+from weights.scoring.verdicts import (
     VERDICT_COLORS,
-    Rule,
     find_deciding,
     judge_face,
     list_counting,

@@ -17,8 +17,9 @@ from pipeline import (
     printable,
     write_atomically,
 )
-from weights.scores import Result
-from weights.verdicts import VERDICT_COLORS, Rule, describe_face
+from weights import Rule
+from weights.scoring.scores import Result
+from weights.scoring.verdicts import VERDICT_COLORS, describe_face
 
 LARGEST = LARGEST_IMAGE // SMALLEST_IMAGE  # pixels: of a side of a picture
 BOX = ("left", "top", "right", "bottom")

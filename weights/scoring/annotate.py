@@ -33,10 +33,10 @@ from pipeline import (
     sample_frames,
     write_atomically,
 )
-from weights import Weights, load_predictor
-from weights.outputs import MADE_BY, make_png_note
-from weights.scores import Result, read_photo, score_faces
-from weights.verdicts import VERDICT_COLORS, Rule, decide_by_lowest, judge_face
+from weights import Rule, Weights, load_predictor
+from weights.scoring.outputs import MADE_BY, make_png_note
+from weights.scoring.scores import Result, read_photo, score_faces
+from weights.scoring.verdicts import VERDICT_COLORS, decide_by_lowest, judge_face
 
 if TYPE_CHECKING:
     from av import AudioStream

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline import CROP_ZOOM, FaceOptions, compute_sha256, printable
-from weights import Weights
-from weights.metrics import evaluate_results
-from weights.scores import Result, group_by_folder, summarize
-from weights.verdicts import UNCLEAR, Rule, list_people
+from weights import Rule, Weights
+from weights.scoring.metrics import evaluate_results
+from weights.scoring.scores import Result, group_by_folder, summarize
+from weights.scoring.verdicts import UNCLEAR, list_people
 
 ROWS_SHOWN = 50  # images: up to this many get a row each
 LARGEST_ONLY = "the largest face of a frame"  # among the settings

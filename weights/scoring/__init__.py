@@ -1,0 +1,1 @@
+"""From faces to scores, verdicts, tables and a report."""
