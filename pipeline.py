@@ -53,256 +53,137 @@ CROP_ZOOM = 1.3  # side of a crop / size of its face, as published
 SMALLEST_ZOOM = 0.5  # that weights may look at
 
 
-# --- finding files --------------------------------------------------------------------------------
+# --- files and labels -----------------------------------------------------------------------------
 
 IMAGE_SUFFIXES = (
     ".apng", ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png",
     ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
-ANIMATED_SUFFIXES = (".apng", ".avif", ".gif", ".webp")  # images that may be videos
+ANIMATED_SUFFIXES = (".apng", ".gif")  # images that may be videos
 VIDEO_SUFFIXES = (
     ".3g2", ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv",
     ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".ts", ".vob", ".webm",
     ".wmv",
 )  # fmt: skip
 IGNORED_SUFFIXES = (".csv", ".html", ".json", ".md", ".txt")  # texts beside faces: not worth a word
-
-# What lies beside the faces of a video; see training/extraction.py.
-RECORD_NAME, SHEET_NAME, DOUBTFUL_NAME = "extraction.json", "contact_sheet.png", "doubtful"
-PERSON_NAME = re.compile(r"person\d+")
-# What a face's file name says of its video: `<video>-000123.png`, as extract_faces.py writes it, or
-# `<dataset>-<video>-<frame>.jpg`, as in the face sets that the networks are trained on.
+RECORD_NAME, SHEET_NAME = "extraction.json", "contact_sheet.png"  # beside the faces of a video
+RESULTS_NAMES = {"results.csv", "results.json"}  # in a folder of results, which is never scored itself
+PERSON_NAME = re.compile(r"person\d+")  # folder of one person's faces
 EXTRACTED_NAME = re.compile(r"(?P<video>.+)(?<!\d\d-\d\d)-\d{6,}")  # not `Screenshot-2024-07-27-101010`
-DATASET_NAME = re.compile(r"(?P<dataset>[^-]+)-(?P<video>.+)-(?P<frame>[^-]+)")
-KIND = re.compile(r"(?P<kind>[^_]+)_(?P<origin>[^_]+)(_.*)?", re.DOTALL)
-WINDOWS_CHARACTERS = re.compile(r'[<>:"|?*\\\x00-\x1f]')
-WINDOWS_NAMES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-DATE = re.compile(r"(19|20)\d\d-?\d\d-?\d\d")
+FORGERY_NAME = re.compile(r"(?P<kind>[^_]+)_(?P<origin>[^_]+)(_.*)?", re.DOTALL)
 
 
 class Item(NamedTuple):
-    """A file to work on: an image or a video."""
+    """A file to work on."""
 
     path: Path  # as found from the argument given
-    label: str  # "df", "real", or "" if no folder name says
-    dataset: str  # the face set it belongs to, or ""
-    video: str  # what it was cut from; images of one video share it
-    is_video: bool = False
+    name: str  # of what comes of it: no two Items of a search have the same, nor one inside another
+    label: str = ""  # "df", "real", or "" if no folder name says
+    dataset: str = ""  # the face set it belongs to, or ""
+    video: str = ""  # what it was cut from, in its data set; images of one video share it
+    kind: str = "image"  # a face crop; or "photo", in which faces are searched, or "video"
 
 
-class FoundFile(NamedTuple):
-    path: Path
-    top: str  # own name of the folder given as argument, or "" if the file itself was
-    below: tuple[str, ...]  # names of the folders from there down to the file
-
-
-def find_media(arguments: Iterable[str | Path]) -> tuple[list[tuple[Item, str]], Counter[str]]:
-    """Return ([(Item, name of its outputs)], {suffix: number of files passed over}). See `find_files`."""
-    files, passed_over = find_files(arguments)
-    items = []
-    for file in files:
-        item = parse_labels(file.path, (file.top, *file.below))
-        if is_video(file.path, not file.top):
-            item = item._replace(is_video=True, video=str(file.path))
-        items.append(item)
-    return list(zip(drop_false_datasets(items), name_outputs(files), strict=True)), passed_over
-
-
-def find_images(arguments: Iterable[str | Path]) -> list[Item]:
-    """Return the Items of the images among files and folders. See `find_files`."""
-    return [item for item, _ in find_media(arguments)[0] if not item.is_video]
-
-
-def find_files(arguments: Iterable[str | Path]) -> tuple[list[FoundFile], Counter[str]]:
-    """Return (files, {suffix: number of files passed over}) among files and folders: sorted, each file once.
+def find_files(arguments: Iterable[str | Path]) -> tuple[list[Item], Counter[str]]:
+    """Return (Items, {suffix: number of files passed over}) of files and folders: sorted, each file once.
 
     A file given as argument is taken whatever its name. In folders, subfolders included, only images and
-    videos are taken, and neither hidden files nor those that extract_faces.py writes beside the faces.
-    Links are followed; a folder is entered once. A missing file, or a folder that cannot be entered, is
-    returned as well: reading it reports the error.
+    videos are taken, and neither hidden files nor contact sheets nor folders of results. Links are followed;
+    a folder is entered once. A missing file, or a folder that cannot be entered, is returned as well:
+    reading it reports the error.
     """
-    found: dict[str, FoundFile] = {}  # by real path
+    found: dict[str, tuple[Path, tuple[str, ...]]] = {}  # {real path: (path, folders from the argument's on)}
     passed_over: Counter[str] = Counter()
-    folders_seen = set()
-    for argument in arguments:
-        top = Path(argument)
+    seen = set()
+    for top in map(Path, arguments):
         if not os.path.isdir(top):
-            found.setdefault(os.path.realpath(top), FoundFile(top, "", ()))
-            continue
-        pending, unreadable = [top], list[Path]()
-        while pending:  # os.walk recurses once per level: too deep a tree would end it
-            folder = pending.pop()
-            try:
-                status = os.stat(folder)
-                if (status.st_dev, status.st_ino) in folders_seen:
-                    continue
-                folders_seen.add((status.st_dev, status.st_ino))
-                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-            except OSError:
-                unreadable.append(folder)
+            found.setdefault(os.path.realpath(top), (top, ()))
+        unreadable: list[OSError] = []
+        for folder, subfolders, files in os.walk(top, onerror=unreadable.append, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen or RESULTS_NAMES <= set(files):
+                subfolders.clear()
                 continue
-            entries = [entry for entry in entries if not entry.name.startswith(".")]
-            subfolders = {entry.name for entry in entries if _is_folder(entry)}
-            real = Path(os.path.abspath(folder))
-            extracted = any(entry.name == RECORD_NAME for entry in entries) or (
-                PERSON_NAME.fullmatch(real.name) and (real.parent / RECORD_NAME).exists()
-            )
-            ours = {DOUBTFUL_NAME, SHEET_NAME} if extracted else set()
-            pending += [folder / name for name in sorted(subfolders - ours, reverse=True)]
-            below = folder.parts[len(top.parts) :]
-            skipped = subfolders | ours
-            for name in (entry.name for entry in entries if entry.name not in skipped):
-                suffix = PurePosixPath(name).suffix.lower()
-                if suffix in IMAGE_SUFFIXES or suffix in VIDEO_SUFFIXES:
-                    path = folder / name
-                    found.setdefault(os.path.realpath(path), FoundFile(path, top.name or ".", below))
+            seen.add(real)
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            folders = (top.name or ".", *Path(folder).parts[len(top.parts) :])
+            ours = {SHEET_NAME} if RECORD_NAME in files else set()
+            for name in sorted(name for name in set(files) - ours if not name.startswith(".")):
+                path, suffix = Path(folder, name), Path(name).suffix.lower()
+                if suffix in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
+                    found.setdefault(os.path.realpath(path), (path, folders))
                 elif suffix not in IGNORED_SUFFIXES:
                     passed_over[suffix] += 1
-        for folder in unreadable:
-            found.setdefault(os.path.realpath(folder), FoundFile(folder, "", ()))
-    return list(found.values()), passed_over
+        for error in unreadable:
+            found.setdefault(os.path.realpath(error.filename), (Path(error.filename), ()))
+    names = name_outputs([PurePosixPath(*folders[1:], path.name) for path, folders in found.values()])
+    items = []
+    for (path, folders), name in zip(found.values(), names, strict=True):
+        kind = "video" if is_video(path) else "image"
+        label, dataset, video = parse_labels(path, folders)
+        items.append(Item(path, name, label, dataset, str(path) if kind == "video" else video, kind))
+    return items, passed_over
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
+def is_video(path: Path) -> bool:
+    """Return whether a file is a video, by its suffix; by its content if that is unknown or may be both."""
+    suffix = path.suffix.lower()
+    if suffix in VIDEO_SUFFIXES or (suffix in IMAGE_SUFFIXES and suffix not in ANIMATED_SUFFIXES):
+        return suffix in VIDEO_SUFFIXES
     try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+        with open_image(path) as image:
+            return getattr(image, "n_frames", 1) > 1
+    except (OSError, ValueError):
+        return path.is_file() and suffix not in IMAGE_SUFFIXES
+
+
+def parse_labels(path: Path, folders: Sequence[str]) -> tuple[str, str, str]:
+    """Return (label, data set, video) of an image by the names of its folders, outermost first.
+
+    `df/<data set>/<video>/` or `df/<video>/`; the folders of a video's people are one. Elsewhere the video
+    is what the name `<video>-000123.png` says, as extract_faces.py writes it, or else the image itself.
+    """
+    folders = folders[:-1] if folders and PERSON_NAME.fullmatch(folders[-1]) else folders
+    labels = [LABEL_ALIASES.get(name.lower(), "") for name in folders]
+    last = max((depth for depth, label in enumerate(labels) if label), default=None)
+    if last is not None and (below := folders[last + 1 :]):
+        return labels[last], "/".join(below[:-1]), below[-1]
+    named = EXTRACTED_NAME.fullmatch(path.stem)
+    return labels[last] if last is not None else "", "", named["video"] if named else str(path)
+
+
+def parse_forgery(item: Item) -> tuple[str, str]:
+    """Return (kind of forgery, video that it was made from) as a forged video's name in a data set says.
+
+    `<kind>_<origin>` or `<kind>_<origin>_<source>`: ffpp/face2face_055_147 was made from ffpp/055, with the
+    face or expression of ffpp/147. ("", "") if the name says nothing.
+    """
+    named = FORGERY_NAME.fullmatch(item.video) if item.dataset and item.label == "df" else None
+    return (named["kind"], named["origin"]) if named else ("", "")
+
+
+def name_outputs(paths: Sequence[PurePosixPath]) -> list[str]:
+    """Return for each path a name for what comes of it: no two are alike, nor one inside another.
+
+    It is the path without its suffix if that is unambiguous.
+    """
+    # never hidden: hidden files are passed over when the outputs are searched
+    paths = [path.with_name(path.name.lstrip(".") or "_") for path in paths]
+    uses = Counter(str(use) for path in paths for use in (path.with_suffix(""), *path.parents))
+    taken = {str(folder) for path in paths for folder in path.parents}
+    names = []
+    for path in paths:
+        short = [str(path.with_suffix(""))] * (uses[str(path.with_suffix(""))] == 1)
+        tried = itertools.chain(short, [str(path)], (f"{path}-{number}" for number in itertools.count(2)))
+        names.append(next(name for name in tried if name not in taken))
+        taken.add(names[-1])
+    return names
 
 
 def describe_passed_over(passed_over: Counter[str], wanted: str = "images or videos") -> str:
     """Return one line about the files in the folders that are not wanted."""
     listed = ", ".join(f"{suffix or 'no suffix'}: {number}" for suffix, number in sorted(passed_over.items()))
     return f"passed over, since they are not {wanted}: {listed}"
-
-
-def describe_missing(arguments: Iterable[str | Path], wanted: str) -> str:
-    """Return why no file was found: what does not exist, or holds nothing wanted."""
-    missing = [printable(path) for path in arguments if not os.path.lexists(path)]
-    empty = [printable(path) for path in arguments if os.path.lexists(path)]
-    parts = [f"{', '.join(missing)} does not exist"] * bool(missing)
-    return ", ".join(parts + [f"no {wanted} in {', '.join(empty)}"] * bool(empty))
-
-
-def is_video(path: Path, by_content: bool = False) -> bool:
-    """Return whether a file is a video, or an image with several frames; by its name, or by its content.
-
-    What cannot be read, or is neither image nor video, is judged by its name.
-    """
-    suffix = path.suffix.lower()
-    if by_content or suffix in ANIMATED_SUFFIXES:
-        try:
-            return _count_images(path) > 1
-        except (OSError, ValueError):
-            if suffix in ANIMATED_SUFFIXES:
-                return False
-    if by_content and os.path.isfile(path):
-        import av
-
-        with contextlib.suppress(OSError, ValueError, av.error.FFmpegError), open_video(path) as container:
-            return bool(_list_streams(container))
-    return suffix in VIDEO_SUFFIXES
-
-
-def parse_labels(path: Path, folder_names: Sequence[str]) -> Item:
-    """Return the Item of an image, with its label read from the names of folders, outermost first.
-
-    Its video is the subfolder below the label's folder, or else what a name like `<video>-000123.png` or
-    `<dataset>-<video>-<frame>.jpg` says, or else the image itself. The folders of a video's people are one.
-    """
-    person = folder_names and PERSON_NAME.fullmatch(folder_names[-1])
-    folder_names = folder_names[:-1] if person else folder_names
-    labels = [LABEL_ALIASES.get(name.lower(), "") for name in folder_names]
-    label = next(filter(None, reversed(labels)), "")
-    extracted, named = EXTRACTED_NAME.fullmatch(path.stem), DATASET_NAME.fullmatch(path.stem)
-    dataset = named["dataset"] if named and not extracted else ""
-    if label and not labels[-1]:
-        video = str(path.parent.parent if person else path.parent)
-    elif extracted:
-        video = extracted["video"]
-    elif named:
-        video = f"{dataset}-{named['video']}"
-    else:
-        video = str(path)
-    return Item(path, label, dataset, video)
-
-
-def split_video(image: Item) -> tuple[str, str]:
-    """Return (kind of forgery, name of the video it was made from) as a forged face's name tells, or ""s.
-
-    The video of `<dataset>-<video>-<frame>` may be `<kind>_<video that it was made from>` or
-    `<kind>_<that video>_<video of the other person>`: ffpp-face2face_055_147-12.png was made from
-    ffpp-055-12.png.
-    """
-    told = image.dataset and image.label == "df" and image.video.startswith(f"{image.dataset}-")
-    found = KIND.fullmatch(image.video.removeprefix(f"{image.dataset}-")) if told else None
-    return (found["kind"], f"{image.dataset}-{found['origin']}") if found else ("", "")
-
-
-def drop_false_datasets(items: Sequence[Item]) -> list[Item]:
-    """Return the Items without the data sets and videos that their names only seem to have.
-
-    The name `<dataset>-<video>-<frame>` counts if the data set has several videos, none named by a date,
-    and if most of its frames are numbers: neither UUIDs nor `IMG-20240727-WA0001.jpg` are such names.
-    """
-    names = defaultdict(list)
-    for item in items:
-        if item.dataset and (name := DATASET_NAME.fullmatch(item.path.stem)):
-            names[item.dataset].append((name["video"], name["frame"][0].isdigit()))
-    true = {""} | {
-        dataset
-        for dataset, found in names.items()
-        if len({video for video, _ in found}) > 1
-        and not any(DATE.match(video) for video, _ in found)
-        and sum(numbered for _, numbered in found) >= len(found) / 2
-    }
-    return [
-        item
-        if item.dataset in true
-        else item._replace(dataset="", video=str(item.path) if _is_in_name(item) else item.video)
-        for item in items
-    ]
-
-
-def _is_in_name(item: Item) -> bool:
-    """Return whether an Item's video is what its file name says, not the name of its folder."""
-    name = DATASET_NAME.fullmatch(item.path.stem)
-    return name is not None and item.video == f"{name['dataset']}-{name['video']}"
-
-
-def name_outputs(files: Sequence[FoundFile]) -> list[str]:
-    """Return for each file a name for what comes of it; no two are alike, nor one inside another.
-
-    The path below the argument, without its suffix if that is unambiguous, made portable. Names that
-    differ in case alone count as alike, as they do on Windows and macOS.
-    """
-    # never hidden: hidden files are passed over when the outputs are searched
-    parts = [((*file.below, file.path.name.lstrip(".") or "_"), file.path.suffix) for file in files]
-    full = ["/".join(map(make_portable, names)) for names, _ in parts]
-    short = ["/".join(map(make_portable, (*n[:-1], n[-1].removesuffix(suffix)))) for n, suffix in parts]
-    # how many files use a name, as theirs or as a folder of it
-    uses = Counter(use.lower() for name in short for use in (name, *map(str, PurePosixPath(name).parents)))
-    taken = {str(folder).lower() for name in short for folder in PurePosixPath(name).parents}
-    names = []
-    for with_suffix, without in zip(full, short, strict=True):
-        wanted = without if uses[without.lower()] == 1 else with_suffix
-        numbered = (f"{wanted}-{number}" for number in itertools.count(2))
-        tried = itertools.chain([wanted, with_suffix], numbered)
-        free = next(n for n in tried if not (n.lower() in taken or _is_part_of_extraction(n)))
-        taken.add(free.lower())
-        names.append(free)
-    return names
-
-
-def make_portable(name: str) -> str:
-    """Return a file's name as every system can store it: Windows reserves some names and characters."""
-    name = WINDOWS_CHARACTERS.sub("_", name).rstrip(". ") or "_"
-    return f"{name}_" if WINDOWS_NAMES.fullmatch(name) else name
-
-
-def _is_part_of_extraction(name: str) -> bool:
-    last = PurePosixPath(name.lower()).name
-    return last == DOUBTFUL_NAME or bool(PERSON_NAME.fullmatch(last))
 
 
 # --- images ---------------------------------------------------------------------------------------
@@ -329,7 +210,7 @@ warnings.filterwarnings("ignore", module="PIL")  # of large images and odd tags:
 
 
 @contextlib.contextmanager
-def _open_image(path: Path) -> Iterator[Image.Image]:
+def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image of a known format. Raises OSError or ValueError, in one line, for any other file."""
     kind = os.stat(path).st_mode
     if stat.S_ISDIR(kind):
@@ -361,7 +242,7 @@ def _register_heif() -> str:
 
 def _count_images(path: Path) -> int:
     """Return how many frames an animated image has; 1 for a picture, with which others may be stored."""
-    with _open_image(path) as image:
+    with open_image(path) as image:
         return getattr(image, "n_frames", 1) if image.format in ANIMATED_FORMATS else 1
 
 
@@ -371,7 +252,7 @@ def read_image(path: Path) -> np.ndarray:
     16-bit grey is scaled to 8 bits, alpha dropped. Raises OSError or ValueError, in one line, if the file
     is missing, damaged, not an image, too small or too large.
     """
-    with _open_image(path) as image:
+    with open_image(path) as image:
         return _decode_image(image, path)
 
 
@@ -470,13 +351,13 @@ def load_face(path: Path, view: View) -> np.ndarray:
 
     As `view_face` does; only crops that `write_crop` wrote say how wide they are.
     """
-    with _open_image(path) as image:
+    with open_image(path) as image:
         return view_face(_decode_image(image, path), view, _parse_zoom(image))
 
 
 def read_zoom(path: Path) -> float | None:
     """Return the zoom that `write_crop` noted in a file; None if it is no such crop."""
-    with _open_image(path) as image:
+    with open_image(path) as image:
         return _parse_zoom(image)
 
 
@@ -505,7 +386,7 @@ def write_crop(crop: np.ndarray, path: Path, jpeg: int | None = None, zoom: floa
 
 def read_crop_header(path: Path) -> tuple[int, int, float | None]:
     """Return (width, height, zoom as `read_zoom`) of an image without decoding it. Raises as `read_image`."""
-    with _open_image(path) as image:
+    with open_image(path) as image:
         return *image.size, _parse_zoom(image)
 
 
@@ -877,7 +758,7 @@ def _is_animation(path: Path) -> bool:
 
 
 def _time_animation(path: Path) -> Timeline:
-    with _open_image(path) as image:
+    with open_image(path) as image:
         check_size(*image.size)
         seconds = []
         for index in range(getattr(image, "n_frames", 1)):
@@ -894,7 +775,7 @@ def _read_animation(
     """Yield (index, image) of the frames `wanted` of a GIF, WebP, AVIF or PNG."""
     del timeline, threads
     chosen = set(wanted)
-    with _open_image(path):  # whatever Pillow raises becomes one line
+    with open_image(path):  # whatever Pillow raises becomes one line
         for index, image in enumerate(iio.imiter(path, plugin="pillow", mode="RGB")):
             if index in chosen:
                 yield index, image
