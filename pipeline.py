@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -101,7 +101,7 @@ def find_files(arguments: Iterable[str | Path]) -> tuple[list[Item], Counter[str
         unreadable: list[OSError] = []
         for folder, subfolders, files in os.walk(top, onerror=unreadable.append, followlinks=True):
             real = os.path.realpath(folder)
-            if real in seen or RESULTS_NAMES <= set(files):
+            if real in seen or set(files) >= RESULTS_NAMES:
                 subfolders.clear()
                 continue
             seen.add(real)
