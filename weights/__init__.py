@@ -1,7 +1,7 @@
 """Find, check, load and write weights and their cards.
 
 A score says how real a face looks: 1 = real, 0 = forged (deepfake or Face2Face). Weights, resampling
-filter and threshold belong together: the card, a JSON file beside the weights, names them. `.tflite`
+filter and thresholds belong together: the card, a JSON file beside the weights, names them. `.tflite`
 weights are run by LiteRT, so that TensorFlow is imported only for Keras weights.
 """
 
@@ -29,12 +29,11 @@ from pipeline import (
     write_atomically,
 )
 
-# uint8 faces (N, 256, 256, 3) -> a float32 each (N,), of joined weights one for each of them (N, K)
-Predict = Callable[[np.ndarray], np.ndarray]
+Predict = Callable[[np.ndarray], np.ndarray]  # uint8 faces (N, 256, 256, 3) -> float32 scores (N,)
 WEIGHTS_FOLDER = Path(__file__).parent
-
-
+DEFAULT = "Meso4_DF_F2F"  # weights
 LEVELS = ("face", "video")  # what a card is calibrated for
+MEASURED = ("real", "forged", "real_called_deepfake", "forged_called_real", "uncertain")
 
 
 class Bounds(NamedTuple):
@@ -48,39 +47,31 @@ class Bounds(NamedTuple):
 class Rule(NamedTuple):
     """How scores become verdicts: what the weights' card says, or what the user sets."""
 
-    threshold: float = 0.5  # a face's score below it is called a deepfake
-    video_threshold: float = 0.5  # likewise the mean of a person's faces in a video
-    face: Bounds | None = None  # for a single face; None: not calibrated, the threshold alone decides
+    threshold: float = 0.5  # where there are no bounds, a score below it is called a deepfake
+    face: Bounds | None = None  # for a single face of a photograph; None: not calibrated
     video: Bounds | None = None  # for the mean of a person's faces in a video
     min_size: float = 0.0  # pixels of Pose.size: smaller faces were not calibrated on
     min_sharpness: float = 0.0  # likewise, see pipeline.measure_sharpness
 
-    def threshold_of(self, kind: str) -> float:
-        """Return the threshold for what is scored: a "video", or a single face."""
-        return self.video_threshold if kind == "video" else self.threshold
-
     def bounds_of(self, kind: str) -> Bounds | None:
-        """Return the Bounds likewise; None for face crops, which are split in two, as published."""
+        """Return the Bounds for a "video" or "photo"; None for face crops, judged as published."""
         return {"video": self.video, "photo": self.face}.get(kind)
 
 
 def read_rule(card: dict[str, Any]) -> Rule:
     """Return the Rule of a card. Raises KeyError, TypeError or ValueError if the card lacks what is used."""
-    rule = Rule(float(card["threshold"]), float(card["threshold"]))
+    rule = Rule(float(card["threshold"]))
     if found := card.get("calibration"):
         for level in LEVELS:
-            for name in ("real", "forged", "real_called_deepfake", "forged_called_real", "uncertain"):
+            for name in MEASURED:
                 float(found[level][name])
         face, video = (Bounds(*(float(found[level][name]) for name in Bounds._fields)) for level in LEVELS)
-        rule = Rule(rule.threshold, float(found["video"]["threshold"]), face, video)
-        rule = rule._replace(min_size=float(found["min_size"]), min_sharpness=float(found["min_sharpness"]))
-    return rule
-
-
-def list_thresholds(rule: Rule) -> list[float]:
-    """Return all scores at which a verdict changes."""
+        rule = Rule(rule.threshold, face, video, float(found["min_size"]), float(found["min_sharpness"]))
     bounds = [score for one in (rule.face, rule.video) if one for score in (one.lower, one.upper)]
-    return [rule.threshold, rule.video_threshold, *bounds]
+    for score in (rule.threshold, *bounds):
+        if not 0 <= score <= 1:
+            raise ValueError(f"threshold {score:g}, must be from 0 to 1")
+    return rule
 
 
 class Weights(NamedTuple):
@@ -90,16 +81,7 @@ class Weights(NamedTuple):
     network: str  # "Meso4", "MesoInception4", or "" where no card tells
     view: View  # how it looks at a face
     rule: Rule = Rule()  # how scores become verdicts
-    joined: tuple["Weights", ...] = ()  # see `join_weights`
     card: dict[str, Any] = {}  # noqa: RUF012  (all that the card holds, {} without one; never changed)
-
-    @property
-    def names(self) -> list[str]:
-        """Return what joined weights are called; those of one name with their folder."""
-        names = [name_stem(one.path) for one in self.joined]
-        if len(set(names)) == len(names):
-            return names
-        return [f"{one.path.parent.name}/{name}" for one, name in zip(self.joined, names, strict=True)]
 
 
 def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weights.h5", ".h5")) -> Weights:
@@ -124,6 +106,7 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
             f"{name}: no such weights, here or in {WEIGHTS_FOLDER}, which has {ours}: "
             "weights/README.md says where to get others"
         )
+    path = Path(os.path.abspath(path))  # also for other processes
     card_path = name_card(path)
     plain = not path.name.endswith((".tflite", ".weights.h5"))
     if plain or (path.suffix == ".h5" and not card_path.is_file()):
@@ -133,20 +116,18 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
     try:
         card = json.loads(card_path.read_bytes())
         view = View(str(card["resampling"]), float(card.get("zoom", CROP_ZOOM)))
-        weights = Weights(path, str(card["network"]), view, read_rule(card), card=card)
+        weights = Weights(path, str(card["network"]), view, read_rule(card), card)
         digest = card["sha256"][path.name]
         if maps := card.get("maps"):
             np.array(maps["normal"], float).reshape(15, 15)
             float(maps["limit"]), float(maps["usual"])
+        if view.resampling not in RESAMPLING:
+            raise ValueError(f"resampling {view.resampling!r}, must be one of {[*RESAMPLING]}")
+        if not SMALLEST_ZOOM <= view.zoom <= CROP_ZOOM:
+            raise ValueError(f"zoom {view.zoom}, must be from {SMALLEST_ZOOM} to {CROP_ZOOM}")
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{card_path}: not a card of {path.name} ({error!r}): get both again") from error
-    if view.resampling not in RESAMPLING:
-        raise ValueError(f"{card_path}: resampling {view.resampling!r}, must be one of {[*RESAMPLING]}")
-    if not SMALLEST_ZOOM <= view.zoom <= CROP_ZOOM:
-        raise ValueError(f"{card_path}: zoom {view.zoom}, must be from {SMALLEST_ZOOM} to {CROP_ZOOM}")
-    for threshold in list_thresholds(weights.rule):
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"{card_path}: threshold {threshold:g}, must be from 0 to 1")
+        reason = f"{error} is missing" if isinstance(error, KeyError) else describe_error(error)
+        raise ValueError(f"{card_path}: not a card of {path.name} ({reason}): get both again") from error
     if compute_sha256(path) != digest:
         raise ValueError(f"{path}: damaged, or not the file of {card_path.name}: get both again")
     return weights
@@ -160,84 +141,44 @@ def find_keras_weights(name: str | Path) -> Weights:
     return weights
 
 
-def join_weights(several: Sequence[Weights]) -> Weights:
-    """Return Weights that stand for several: each scores every face, and the lowest score decides.
-
-    Their scores are shifted so that the threshold of each for a face lies at 0.5. Raises ValueError if they
-    need different resampling filters or zooms, or cannot be told apart by name.
-    """
-    first = several[0]
-    if len(several) == 1:
-        return first
-    for other in several:
-        if other.view != first.view:
-            raise ValueError(
-                f"{first.path} needs {first.view}, {other.path} {other.view}: "
-                "weights scored together must need the same"
-            )
-    joined = Weights(Path(), "", first.view, joined=tuple(several))
-    if len(set(joined.names)) < len(several):
-        raise ValueError(f"weights scored together must have different names, not {', '.join(joined.names)}")
-    return joined
-
-
 def name_card(path: Path) -> Path:
     """Return where the card of a weights file is."""
     return path.with_name(f"{name_stem(path)}.json")
 
 
+def name_stem(path: Path) -> str:
+    """Return the name of a weights file without its suffix: what files made from it are called."""
+    return re.sub(r"\.(tflite|weights\.h5|h5|hdf5)$", "", path.name)
+
+
 # The predictor loaded last: a process that scores many videos loads its weights once.
-_predictor: dict[tuple[tuple[Path, ...], int], Predict] = {}
+_predictor: dict[tuple[Path, int], Predict] = {}
 _one_at_a_time = threading.RLock()  # LiteRT is not thread-safe; a Dask worker may use several threads
 
 
 def load_predictor(weights: Weights, threads: int = 0) -> Predict:
     """Return the function that scores faces: uint8 (N, 256, 256, 3) -> float32 (N,), 1 = real, 0 = forged.
 
-    Of joined weights it gives float32 (N, K), a column for each.
-
     `.tflite` runs in LiteRT with `threads` threads (0: one per core). Other files run in Keras; only then
     is TensorFlow imported, which takes seconds. Raises ValueError when the file cannot be read.
     """
-    several = weights.joined or (weights,)
-    key = tuple(one.path for one in several), threads
+    key = weights.path, threads
     with _one_at_a_time:
         if key not in _predictor:
             _predictor.clear()
-            parts = [_load(one.path, threads) for one in several]
-            _predictor[key] = _join(parts, several) if weights.joined else parts[0]
+            load = _load_litert if weights.path.suffix == ".tflite" else _load_keras
+            _predictor[key] = load(weights.path, threads or os.cpu_count() or 1)
         return _predictor[key]
 
 
-def _join(parts: Sequence[Predict], several: Sequence[Weights]) -> Predict:
-    def predict(faces: np.ndarray) -> np.ndarray:
-        pairs = zip(parts, several, strict=True)
-        return np.stack([shift_scores(part(faces), one.rule.threshold) for part, one in pairs], axis=1)
-
-    return predict
-
-
-def shift_scores(scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Return scores moved along the logit so that the threshold comes to lie at 0.5, float32 (N,)."""
-    scores, threshold = scores.astype(np.float64), min(max(threshold, 1e-6), 1 - 1e-6)
-    odds = scores * (1 - threshold)
-    return (odds / (odds + (1 - scores) * threshold)).astype(np.float32)
-
-
-def _load(path: Path, threads: int) -> Predict:
-    if path.suffix == ".tflite":
-        return _load_litert(path, threads or os.cpu_count())
-    return _load_keras(path)
-
-
-def _load_keras(path: Path) -> Predict:
+def _load_keras(path: Path, threads: int) -> Predict:  # noqa: ARG001
     with silence_native_stderr():
         from classifiers import load_classifier
     classifier = load_classifier(path)
     return lambda faces: classifier.predict(faces, max(1, len(faces)))[:, 0]
 
 
-def _load_litert(path: Path, threads: int | None) -> Predict:
+def _load_litert(path: Path, threads: int) -> Predict:
     from ai_edge_litert.interpreter import Interpreter
 
     try:
@@ -287,11 +228,6 @@ def check_free(stem: Path) -> None:
             raise FileExistsError(f"{path} already exists: choose another name")
 
 
-def name_stem(path: Path) -> str:
-    """Return the name of a weights file without its suffix: what files made from it are called."""
-    return re.sub(r"\.(tflite|weights\.h5|h5|hdf5)$", "", path.name)
-
-
 def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> dict[str, Any]:
     """Write a set of weights: `stem`.weights.h5, `stem`.tflite and `stem`.json. Returns the card.
 
@@ -300,18 +236,19 @@ def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> di
     order and the SHA-256 of the two files.
     """
     stem = Path(stem)
-    h5, tflite, json_path = (Path(f"{stem}{end}") for end in (".weights.h5", ".tflite", ".json"))
+    h5, tflite = Path(f"{stem}.weights.h5"), Path(f"{stem}.tflite")
     check_room(stem.parent)
     write_atomically(h5, classifier.save)
     with silence_native_stderr():
         write_atomically(tflite, classifier.export)
-    card = {
-        **start_card(classifier.model.name),
-        **card,
-        "sha256": {path.name: compute_sha256(path) for path in (h5, tflite)},
-    }
-    write_atomically(json_path, lambda path: path.write_text(json.dumps(card, indent=1) + "\n"))
+    digests = {path.name: compute_sha256(path) for path in (h5, tflite)}
+    card = start_card(classifier.model.name) | card | {"sha256": digests}
+    write_card(Path(f"{stem}.json"), card)
     return card
+
+
+def write_card(path: Path, card: dict[str, Any]) -> None:
+    write_atomically(path, lambda part: part.write_text(json.dumps(card, indent=1) + "\n"))
 
 
 def check_room(folder: Path) -> None:

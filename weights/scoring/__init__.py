@@ -1,1 +1,81 @@
-"""From faces to scores, verdicts, tables and a report."""
+"""From files to verdicts: `score` is what deepfakes_images.py itself calls."""
+
+import functools
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import PROCESS_DIED, FaceOptions, Item, find_files, run_jobs, show_progress
+from weights import DEFAULT, Weights, find_weights
+from weights.scoring.scores import Result, judge_again, score_images, score_video
+
+NOTHING_KNOWN: Mapping[str, Result] = {}
+
+
+def score(
+    paths: Iterable[str | Path | Item],
+    weights: str | Path | Weights = DEFAULT,
+    *,
+    frames: int = 30,
+    start: float = 0.0,
+    end: float | None = None,
+    everyone: bool = False,
+    align: bool | None = None,
+    jobs: int = 1,
+    dask: str | None = None,
+    known: Mapping[str, Result] = NOTHING_KNOWN,
+    progress: bool = False,
+) -> Iterator[Result]:
+    """Yield the Result of each image and video among files and folders, images first.
+
+    >>> for result in score(["video.mp4", "photos"], weights="Meso4_DF", frames=30):
+    ...     print(result.item.path, result.score, result.verdict)
+
+    A score says how real a face looks to the network: 1 = real, 0 = forged. `frames` are sampled of each
+    video, evenly from `start` to `end` seconds; `everyone` scores all their faces instead of the largest. An
+    image shows whether it is a face crop or a photograph; `align` True takes all for photographs, False for
+    crops. Results `known` by their path are judged again, not scored, where the file is still the same. A
+    file that cannot be read has the verdict "error", and its Result says why. Raises FileNotFoundError or
+    ValueError if the weights cannot be used, OSError or ImportError if the Dask cluster cannot.
+    """
+    paths = list(paths)
+    items = [path for path in paths if isinstance(path, Item)]
+    items += find_files(path for path in paths if not isinstance(path, Item))[0]
+    weights = weights if isinstance(weights, Weights) else find_weights(weights)
+    options = FaceOptions(frames, start, end, everyone=everyone)
+    stamps = {item: stamp_file(item.path) for item in items}
+    todo = {item: None for item in items if not is_known(known.get(str(item.path)), stamps[item], align)}
+    images = [item for item in todo if item.kind == "image"]
+    videos = [item for item in todo if item.kind == "video"]
+    calls = [(item._replace(path=Path(os.path.abspath(item.path))),) for item in videos]
+    given: dict[str, Any] = {"weights": weights, "options": options}
+    if progress and len(videos) == 1 and not dask and jobs == 1:
+        given["watch"] = functools.partial(show_progress, total=frames, unit="frame")
+    found = {
+        "image": score_images(images, weights, align),
+        "video": run_jobs(score_video, calls, given, jobs, dask),
+    }
+    ordered = sorted(items, key=lambda item: item.kind == "video")
+    for item in show_progress(ordered, len(items), "file") if progress else ordered:
+        if item in todo:
+            result = next(found[item.kind]) or Result(item, None, "error", PROCESS_DIED)
+        else:
+            result = judge_again(known[str(item.path)], weights.rule)
+        yield result._replace(item=item._replace(kind=result.item.kind), stamp=stamps[item])
+
+
+def stamp_file(path: Path) -> str:
+    """Return what changes when another file takes the place of this one: its size and time, or ""."""
+    try:
+        status = os.stat(path)
+        return f"{status.st_size} {status.st_mtime_ns}"
+    except OSError:
+        return ""
+
+
+def is_known(result: Result | None, stamp: str, align: bool | None) -> bool:
+    """Return whether the Result of an earlier run holds for a file that has this stamp now."""
+    if result is None or result.error or result.stamp != stamp:
+        return False
+    return align is None or result.item.kind != ("image" if align else "photo")

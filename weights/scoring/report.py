@@ -7,131 +7,162 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from pipeline import VERSION, Face, Watch, compute_sha256, printable, write_atomically
-from weights import Predict, Weights
-from weights.scoring.evidence import describe_evidence, measure_evidence, paint_evidence, paint_normal
-from weights.scoring.figures import draw_overview, draw_timeline
-from weights.scoring.scores import Result, load_scored_faces
-from weights.scoring.verdicts import UNCLEAR, VERDICT_COLORS, list_counting, list_people
-from weights.scoring.words import LARGEST_ONLY, MEANING, describe_crop_errors, describe_errors
+from weights import Predict, Weights, load_predictor
+from weights.scoring.figures import (
+    COLORS,
+    describe_evidence,
+    describe_timeline,
+    draw_overview,
+    draw_roc,
+    draw_timeline,
+    measure_evidence,
+    paint_evidence,
+    save_svg,
+)
+from weights.scoring.scores import Result, read_pictures, see_face
+from weights.scoring.summary import (
+    LARGEST_ONLY,
+    MEANING,
+    describe_crop_errors,
+    describe_errors,
+    format_accuracy,
+    list_missed,
+)
+from weights.scoring.verdicts import UNCLEAR, judge_face, list_counting, list_people
 
-TEMPLATE = "report.html"
 MOST_MAPS = 100  # of files: each map takes the time of 226 faces
 MOST_PEOPLE = 20  # of a file, with a picture
-THUMBNAIL = 144  # pixels
+THUMBNAIL, OVERVIEW = 144, 200  # pixels: side of a face, longer side of a whole frame
 PACKAGES = ("ai-edge-litert", "numpy", "pillow", "av", "face_recognition", "dlib-bin")
-WORDS = {
-    "deepfake": "deepfake: it looks forged",
-    "uncertain": "uncertain: the score decides nothing",
-    "real": "real: no trace found of the forgeries that these weights know",
-    "no face": "no face found",
-    "error": "could not be scored",
-}
 
 
 def write_report(
     path: Path,
     results: Sequence[Result],
     weights: Weights,
-    predict: Predict,
-    settings: str,
+    summary: dict[str, Any],
+    explain: bool = False,
     watch: Watch[Result] = iter,
 ) -> None:
     """Write the report on Results. `watch` wraps the iterator over them: a progress bar.
 
-    It names each file's SHA-256. Files that have vanished since are reported without pictures. Raises OSError
-    when `path` cannot be written.
+    With `explain`, maps of evidence are measured for the 100 lowest files. The page names each file's
+    SHA-256. Files that have vanished since are reported without pictures. Raises OSError when `path` cannot
+    be written.
     """
     from jinja2 import Environment, FileSystemLoader
 
     ranked = sorted(results, key=lambda r: (r.score is None, r.score))
     scored = [r for r in ranked if r.score is not None]
-    mapped = {id(r) for r in scored[:MOST_MAPS]}
-    page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template(TEMPLATE)
-    normal = paint_normal(weights.card)
-    levels = dict.fromkeys("video" if r.kind == "video" else "face" for r in results if r.kind != "image")
-    errors = [line for level in levels if (line := describe_errors(weights.card, level))]
-    shown = "video" in levels and "calibration" in weights.card
-    kinds = weights.card["calibration"]["video"].get("kinds", {}) if shown else {}
-    write_atomically(
-        path,
-        lambda part: part.write_text(
-            page.render(
-                meaning=MEANING,
-                words=WORDS,
-                colors=VERDICT_COLORS,
-                counts=Counter(r.verdict for r in ranked),
-                total=len(ranked),
-                overview=draw_scores(scored, weights) if len(scored) > 1 else "",
-                entries=[describe(r, weights, predict, id(r) in mapped) for r in watch(ranked)],
-                normal="" if normal is None else encode_thumbnail(normal),
-                maps_left_out=max(0, len(scored) - MOST_MAPS),
-                errors=errors,
-                kinds=kinds,
-                crop_errors=describe_crop_errors(weights, any(r.kind == "image" for r in results)),
-                maps=bool(mapped),
-                largest=LARGEST_ONLY in settings and "video" in levels,
-                unclear=UNCLEAR,
-                weights=weights,
-                several=[(one, compute_sha256(one.path)) for one in weights.joined or (weights,)],
-                settings=settings,
-                versions=list_versions(),
-                date=datetime.now().astimezone().isoformat(" ", "minutes"),
-            ),
-            encoding="utf-8",
-            errors="backslashreplace",
-        ),
+    mapped = {id(r) for r in scored[:MOST_MAPS]} if explain and "maps" in weights.card else set()
+    labelled = {r.item.label for r in scored} >= {"df", "real"}
+    kinds = [kind for kind in ("video", "photo") if f"{kind}s" in summary]
+    accuracies = {
+        kind: format_accuracy(found.get("image", found))
+        for kind in ("images", "videos", "photos")
+        if (found := summary.get(kind, {}).get("accuracy"))
+    }
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    page = environment.get_template("report.html").render(
+        meaning=MEANING,
+        colors=COLORS,
+        counts=Counter(r.verdict for r in ranked),
+        entries=[describe(r, weights, id(r) in mapped) for r in watch(ranked)],
+        overview=encode("svg+xml", save_svg(draw_overview(scored))) if len(scored) > 1 else "",
+        roc=encode("svg+xml", save_svg(draw_roc(scored))) if labelled else "",
+        accuracies=accuracies,
+        errors=[line for kind in kinds if (line := describe_errors(weights.card, kind))],
+        kinds=weights.card.get("calibration", {}).get("video", {}).get("kinds", {}),
+        crop_errors=describe_crop_errors(weights) if "images" in summary else "",
+        largest=LARGEST_ONLY if "the largest face of a frame" in summary["settings"] else "",
+        explained=bool(mapped),
+        weights=weights,
+        digest=compute_sha256(weights.path),
+        settings=summary["settings"],
+        versions=list_versions(),
+        date=datetime.now().astimezone().isoformat(" ", "minutes"),
+    )
+    write_atomically(path, lambda part: part.write_text(page, encoding="utf-8", errors="backslashreplace"))
 
 
-def describe(result: Result, weights: Weights, predict: Predict, mapped: bool) -> dict[str, Any]:
+def describe(result: Result, weights: Weights, mapped: bool) -> dict[str, Any]:
     """Return what the template says of a file."""
-    pictures = list(picture_faces(result, weights))
     entry: dict[str, Any] = {
         "result": result,
         "path": printable(result.item.path),
+        "sentence": describe_verdict(result, weights),
         "digest": hash_file(result.item.path),
-        "pictures": [(caption, encode_thumbnail(face)) for caption, face in pictures],
-        "people": list(picture_people(result, weights)),
-        "timeline": draw_scores_over_time(result, weights) if result.kind == "video" and result.faces else "",
-        "map": "",
+        "frame": "",
+        "pictures": [],
+        "people": [],
+        "timeline": "",
     }
-    if mapped and pictures:
-        _, face = pictures[0]
-        patches = measure_evidence(face, predict)
-        painted = paint_evidence(face, patches, weights.card)
-        entry |= {"map": encode_thumbnail(painted), "evidence": describe_evidence(patches, weights.card)}
+    if result.score is None:
+        return entry
+    counting = list_counting(result.faces, result.item.kind, weights.rule)
+    chosen: list[Face | None] = [*dict.fromkeys((counting[0], counting[-1]))] if counting else [None]
+    pictures = read_pictures(result, chosen)
+    for name, face, picture in zip(("lowest", "highest"), chosen, pictures, strict=False):
+        seen = see_face(result, face, picture, weights.view)
+        if seen is not None:
+            when = f", at {face.time:.2f} s" if face and result.item.kind == "video" else ""
+            caption = f"{name if len(chosen) > 1 else 'face'}: {(face or result).score:.3f}{when}"
+            entry["pictures"].append((caption, encode_picture(seen)))
+        if name == "lowest" and seen is not None and picture is not None:
+            entry["frame"] = encode_picture(mark_face(picture, face), OVERVIEW)
+            if mapped and (found := draw_map(seen, load_predictor(weights), weights.card["maps"])):
+                entry["pictures"].append(found)
+    entry["people"] = list(picture_people(result, weights))
+    if result.item.kind == "video":
+        entry["timeline"] = encode("svg+xml", save_svg(draw_timeline(result, weights.rule)))
+        entry["timeline_text"] = describe_timeline(result, weights.rule)
     return entry
 
 
-def picture_faces(result: Result, weights: Weights) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (caption, face) of the lowest, the median and the highest face, or of the one there is."""
-    if result.score is None:
-        return
-    # None: the image itself
-    faces: list[Face | None] = [*list_counting(result.faces, result.kind, weights.rule)] or [None]
-    names = {0: "lowest"}
-    if len(faces) > 2:
-        names[len(faces) // 2] = "median"
-    if len(faces) > 1:
-        names[len(faces) - 1] = "highest"
-    chosen = [faces[place] for place in names]
-    loaded = load_scored_faces(result, chosen, weights.view)
-    for name, face, image in zip(names.values(), chosen, loaded, strict=False):
-        caption = f"{face.score:.3f}" if face else ""
-        if len(chosen) > 1:
-            caption = f"{name}: {caption}"
-        if face and result.kind == "video":
-            caption += f", at {face.time:.2f} s"
-        if image is not None:
-            yield caption, image
+def describe_verdict(result: Result, weights: Weights) -> str:
+    """Return one sentence on a verdict: `looks forged in 19 of 30 frames`."""
+    if result.verdict == "no face":
+        return "No face was found."
+    if result.verdict == "error":
+        return f"Could not be read: {result.error}."
+    missed = list_missed(weights.card)
+    often = f" {' and '.join(missed)} {'is' if len(missed) == 1 else 'are'} often missed." if missed else ""
+    if result.item.kind != "video":
+        where = ""
+    else:
+        judged = [judge_face(face, "video", weights.rule) for face in result.faces]
+        frames = {f.frame for f, v in zip(result.faces, judged, strict=True) if v == "deepfake"}
+        where = f" in {len(frames)} of {result.frames} frames"
+    if result.verdict == "deepfake":
+        return f"Looks forged{where}."
+    if result.verdict == "uncertain":
+        return f"Undecided; looks forged{where}." if where else "Undecided."
+    return f"No trace was found of a forgery that these weights know.{often}"
+
+
+def mark_face(picture: np.ndarray, face: Face | None) -> np.ndarray:
+    """Return a picture with the face boxed: a crop alone does not show which clip it is from."""
+    image = Image.fromarray(picture)
+    if face:
+        ImageDraw.Draw(image).rectangle(face.box, outline="#ffd400", width=max(3, image.width // 100))
+    return np.asarray(image)
+
+
+def draw_map(face: np.ndarray, predict: Predict, maps: dict[str, Any]) -> tuple[str, str] | None:
+    """Return (caption, picture) of a map of evidence, None if it shows nothing unusual."""
+    patches = measure_evidence(face, predict)
+    text = describe_evidence(patches, maps)
+    return (text, encode_picture(paint_evidence(face, patches, maps["limit"]))) if text else None
 
 
 def picture_people(result: Result, weights: Weights) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -139,56 +170,29 @@ def picture_people(result: Result, weights: Weights) -> Iterator[tuple[str, tupl
 
     Of many people, only the lowest have a picture; "" stands for the others.
     """
-    people = list_people(result.faces, result.kind, weights.rule)
+    people = list_people(result.faces, result.item.kind, weights.rule)
     if len(people) < 2:
         return
-    pictured = [row[0] for row in sorted(people, key=itemgetter(1))[:MOST_PEOPLE]]
-    ranked = sorted(result.faces, key=attrgetter("score"), reverse=True)
-    lowest = {face.person: face for face in ranked}
-    faces = load_scored_faces(result, [lowest[person] for person in pictured], weights.view)
-    loaded = dict(zip(pictured, faces, strict=True))
+    pictured = {row[0] for row in sorted(people, key=itemgetter(1))[:MOST_PEOPLE]}
+    lowest = {face.person: face for face in sorted(result.faces, key=lambda face: -face.score)}
+    shown = [lowest[row[0]] for row in people if row[0] in pictured]
+    pictures = dict(zip((face.person for face in shown), read_pictures(result, shown), strict=True))
     for row in people:
-        face = loaded.get(row[0])
-        yield "" if face is None else encode_thumbnail(face), row
+        face = see_face(result, lowest[row[0]], pictures.get(row[0]), weights.view)
+        yield "" if face is None else encode_picture(face), row
 
 
-def draw_scores(scored: Sequence[Result], weights: Weights) -> str:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    draw_overview(figure.subplots(), scored, weights.rule)
-    return encode_figure(figure, 90)
-
-
-def draw_scores_over_time(result: Result, weights: Weights) -> str:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 2.6), layout="constrained")
-    panel = figure.subplots()
-    draw_timeline(panel, result, weights.rule)
-    panel.set_title("")
-    return encode_figure(figure, 75)
-
-
-def encode_figure(figure: Any, dpi: int) -> str:
-    """Return a figure as a data URI: PNG of few colours."""
+def encode_picture(picture: np.ndarray, side: int = THUMBNAIL) -> str:
+    """Return a picture, its longer side made `side` pixels, as a data URI: JPEG."""
+    image = Image.fromarray(picture)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     with io.BytesIO() as file:
-        figure.savefig(file, format="png", dpi=dpi)
-        image = Image.open(file).convert("RGB")
-    return encode_image(image.quantize(128), "PNG", optimize=True)
+        image.save(file, "JPEG", quality=82)
+        return encode("jpeg", file.getvalue())
 
 
-def encode_thumbnail(face: np.ndarray) -> str:
-    """Return a face as a data URI: JPEG."""
-    image = Image.fromarray(face).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    return encode_image(image, "JPEG", quality=82)
-
-
-def encode_image(image: Image.Image, form: str, **options: Any) -> str:
-    with io.BytesIO() as file:
-        image.save(file, form, **options)
-        content = base64.b64encode(file.getvalue()).decode()
-    return f"data:image/{form.lower()};base64,{content}"
+def encode(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def hash_file(path: Path) -> str:

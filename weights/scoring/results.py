@@ -1,145 +1,168 @@
-"""Results as CSV and JSON, and from JSON back."""
+"""A folder of results: results.csv, faces.csv and results.json, and Results from the last one again."""
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
-from operator import itemgetter
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import (
-    LARGEST_IMAGE,
-    SMALLEST_IMAGE,
-    Face,
-    Item,
-    Pose,
-    describe_error,
-    printable,
-    write_atomically,
-)
+from pipeline import Face, Item, Pose, describe_error, write_atomically
 from weights import Rule
 from weights.scoring.scores import Result
-from weights.scoring.verdicts import VERDICT_COLORS, describe_face
+from weights.scoring.verdicts import VERDICTS, describe_face, judge_face
 
-LARGEST = LARGEST_IMAGE // SMALLEST_IMAGE  # pixels: of a side of a picture
+FILES_TABLE, FACES_TABLE, RESULTS = "results.csv", "faces.csv", "results.json"
+PAGE, COPIES = "report.html", "annotated"
+OURS = {FILES_TABLE, FACES_TABLE, RESULTS, PAGE, COPIES}
 BOX = ("left", "top", "right", "bottom")
-# and, of several weights, "score NAME" for each
-COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "frame", "time", "person",
-           *BOX, *Pose._fields, "settings", "sharpness", "warning")  # fmt: skip
+FILE_COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "faces", "warning", "note",
+                "settings")  # fmt: skip
+FACE_COLUMNS = ("path", "score", "verdict", "frame", "time", "person", *BOX, *Pose._fields, "sharpness",
+                "warning")  # fmt: skip
+LARGEST = 1e9  # no number in a table is larger
 
 
-def list_rows(results: Iterable[Result], rule: Rule) -> Iterator[dict[str, Any]]:
-    """Yield a dict per Result and, after a video or photograph, one per face, of kind "face"."""
-    for r in results:
-        score = None if r.score is None else round(r.score, 6)
-        row = {"path": str(r.item.path), "score": score, "verdict": r.verdict, "label": r.item.label,
-               "error": r.error, "kind": r.kind}  # fmt: skip
-        parts: dict[str, Any] = {f"score {name}": round(part, 6) for name, part in r.parts}
-        if parts:
-            parts["decided_by"] = min(r.parts, key=itemgetter(1))[0]
-        if r.kind != "image":
-            parts["frames"] = r.frames
-        parts |= {"warning": r.warning, "note": r.note}
-        yield row | parts
-        for face in r.faces:
-            yield {
-                "path": row["path"],
-                "score": round(face.score, 6),
-                "kind": "face",
-                "frame": face.frame,
-                "time": round(face.time, 6),
-                "person": face.person,
-                **dict(zip(BOX, face.box, strict=True)),
-                **{name: round(value, 4) for name, value in face.pose._asdict().items()},
-                "sharpness": round(face.sharpness, 4),
-                "warning": describe_face(face, rule),
-            }
+def open_folder(folder: Path, settings: str, force: bool) -> tuple[dict[str, Result], dict[str, Any]]:
+    """Make a folder of results, or open one to continue; return ({path: Result}, summary) of what is there.
+
+    With `force` it begins anew. Raises ValueError, with nothing changed, if the folder holds anything that
+    is not ours, or Results by other settings; OSError if it cannot be written.
+    """
+    before: dict[str, Result] = {}
+    summary: dict[str, Any] = {}
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output {folder}: must be a folder")
+    entries = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    others = sorted(name for name in entries - OURS if not name.startswith(".writing-"))
+    if others or (entries and RESULTS not in entries):
+        held = ", ".join(others[:3]) or f"no {RESULTS}"
+        raise ValueError(f"--output {folder}: holds {held}, so it is not ours: name another folder")
+    if force:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif RESULTS in entries:
+        before, summary = read_json(folder / RESULTS)
+        if summary["settings"] != settings:
+            raise ValueError(
+                f"--output {folder}: was scored with {summary['settings']}, not {settings}: "
+                "name another folder, or begin anew with --force"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    return before, summary
 
 
-def write_csv(path: Path, results: Iterable[Result], rule: Rule, settings: str) -> None:
-    """Write the rows of `list_rows`, each with the settings that the score depends on, in words."""
-    rows = list(list_rows(results, rule))
-    columns = list(dict.fromkeys((*COLUMNS, *(name for row in rows for name in row))))
-
-    def write(part: Path) -> None:
-        with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            for row in rows:  # a spreadsheet would run a path that begins like a formula
-                path = f"./{row['path']}" if row["path"][0] in "=+-@" else row["path"]
-                writer.writerow(row | {"path": path, "settings": settings})
-
-    write_atomically(path, write)
-
-
-def write_json(path: Path, results: Iterable[Result], rule: Rule, summary: dict[str, Any]) -> None:
-    """Write {"summary": summary, "items": the rows of `list_rows`}; the summary holds the settings."""
-    content = {"summary": summary, "items": list(list_rows(results, rule))}
-    write_atomically(
-        path, lambda part: part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    )
+def write_tables(folder: Path, results: Sequence[Result], rule: Rule, summary: dict[str, Any]) -> None:
+    """Write the three tables. Raises OSError, naming the file, after the others were tried."""
+    errors = []
+    rows = [{"faces": len(r.faces), "settings": summary["settings"]} | make_row(r) for r in results]
+    faces = [row for r in results for row in make_face_rows(r, rule)]
+    items = (row for r in results for row in (make_row(r) | {"stamp": r.stamp}, *make_face_rows(r, rule)))
+    content = {"summary": summary, "items": list(items)}
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    for name, write in (
+        (RESULTS, lambda part: part.write_text(text)),
+        (FILES_TABLE, lambda part: write_csv(part, rows, FILE_COLUMNS)),
+        (FACES_TABLE, lambda part: write_csv(part, faces, FACE_COLUMNS)),
+    ):
+        try:
+            write_atomically(folder / name, write)
+        except OSError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
-def read_json(path: Path) -> tuple[dict[str, Result], str]:
-    """Return ({path: Result}, settings) as `write_json` wrote them. Raises ValueError for any other file."""
+def make_row(r: Result) -> dict[str, Any]:
+    """Return what the tables say of a file."""
+    return {
+        "path": str(r.item.path),
+        "score": None if r.score is None else round(r.score, 6),
+        "verdict": r.verdict,
+        "label": r.item.label,
+        "error": r.error,
+        "kind": r.item.kind,
+        "frames": r.frames,
+        "warning": r.warning,
+        "note": r.note,
+    }
+
+
+def make_face_rows(r: Result, rule: Rule) -> Iterator[dict[str, Any]]:
+    """Yield what the tables say of each face of a video or photograph, of kind "face"."""
+    for face in r.faces:
+        yield {
+            "path": str(r.item.path),
+            "kind": "face",
+            "score": round(face.score, 6),
+            "verdict": judge_face(face, r.item.kind, rule),
+            "frame": face.frame,
+            "time": round(face.time, 6),
+            "person": face.person,
+            **dict(zip(BOX, face.box, strict=True)),
+            **{name: round(value, 4) for name, value in face.pose._asdict().items()},
+            "sharpness": round(face.sharpness, 4),
+            "warning": describe_face(face, rule),
+        }
+
+
+def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Write a table that spreadsheets and pandas read: with BOM, bytes that are no UTF-8 as \\udcXX."""
+    with open(path, "w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        for row in rows:  # a spreadsheet would run a path that begins like a formula
+            harmless = f"./{row['path']}" if row["path"][0] in "=+-@\t\r" else row["path"]
+            writer.writerow(row | {"path": harmless})
+
+
+def read_json(path: Path) -> tuple[dict[str, Result], dict[str, Any]]:
+    """Return ({path: Result}, summary) as `write_tables` wrote them. Raises ValueError for any other file."""
     try:
         content = json.loads(path.read_bytes())
         results: dict[str, Result] = {}
-        faces: dict[str, list[Face]] = {}
         for row in content["items"]:
             name = str(row["path"])
             if row["kind"] == "face":
-                if name not in faces:
-                    raise ValueError(f"a face of {name} comes before {name} itself")
-                faces[name].append(_read_face(row))
+                results[name] = results[name]._replace(faces=(*results[name].faces, read_face(row)))
             elif name in results:
                 raise ValueError(f"{name} is there twice")
             else:
-                results[name], faces[name] = _read_result(row), []
+                results[name] = read_result(row)
         for name, result in results.items():
-            if result.kind != "image" and (result.score is None) != (not faces[name]):
+            if (result.score is None) != (result.verdict in ("no face", "error")):
+                raise ValueError(f"{name}: score {result.score}, verdict {result.verdict}")
+            if result.item.kind != "image" and (result.score is None) != (not result.faces):
                 raise ValueError(f"{name}: a score must come with faces, and faces with a score")
-            if len({face.frame for face in faces[name]}) > max(1, result.frames):
-                raise ValueError(f"{name}: faces in more than {result.frames} frames")
-            results[name] = result._replace(faces=tuple(faces[name]))
-        return results, content["summary"]["settings"]
+        str(content["summary"]["settings"])
+        return results, content["summary"]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else describe_error(error)
-        raise ValueError(f"{path}: not a table of scores as --json writes it ({reason})") from error
+        raise ValueError(
+            f"{path}: damaged, or not written by this program ({reason}): --force begins anew"
+        ) from error
 
 
-def _read_result(row: dict[str, Any]) -> Result:
-    """Return the Result of an image, video or photograph, without its faces."""
-    score = None if row["score"] is None else _read_number(row["score"], 0, 1)
-    verdict, kind = row["verdict"], row["kind"]
-    if kind not in ("image", "video", "photo") or verdict not in VERDICT_COLORS:
-        raise ValueError(f"kind {kind!r}, verdict {verdict!r}")
-    if (score is None) != (verdict in ("no face", "error")) or (verdict == "error" and not row["error"]):
-        raise ValueError(f"{row['path']}: score {score}, verdict {verdict!r}, error {row['error']!r}")
-    parts = tuple(
-        (key.removeprefix("score "), _read_number(value, 0, 1))
-        for key, value in row.items()
-        if key.startswith("score ")
-    )
-    frames = int(_read_number(row.get("frames", 0), 0))
-    item = Item(Path(str(row["path"])), str(row["label"]), "", "")
-    # warnings are made anew, see weights.verdicts.decide
-    return Result(
-        item, score, verdict, str(row["error"]), kind, frames, (), parts, "", printable(row.get("note", ""))
-    )
+def read_result(row: dict[str, Any]) -> Result:
+    if row["kind"] not in ("image", "video", "photo") or row["verdict"] not in VERDICTS:
+        raise ValueError(f"kind {row['kind']!r}, verdict {row['verdict']!r}")
+    item = Item(Path(row["path"]), "", str(row["label"]), kind=row["kind"])
+    score = None if row["score"] is None else read_number(row["score"], 0, 1)
+    texts = {name: str(row[name]) for name in ("warning", "note", "stamp")}
+    return Result(item, score, row["verdict"], str(row["error"]), int(read_number(row["frames"])), **texts)
 
 
-def _read_face(row: dict[str, Any]) -> Face:
-    frame, person = (int(_read_number(row[name], 0)) for name in ("frame", "person"))
-    box = tuple(int(_read_number(row[name], -LARGEST, LARGEST)) for name in BOX)
-    x, y = (_read_number(row[name], -LARGEST, LARGEST) for name in ("x", "y"))
-    pose = Pose(x, y, _read_number(row["size"], 0, LARGEST), _read_number(row["angle"], -360, 360))
-    score = _read_number(row["score"], 0, 1)
-    sharpness = _read_number(row.get("sharpness", 0), 0)
-    return Face(frame, _read_number(row["time"], 0), box, pose, person, sharpness, score=score)
+def read_face(row: dict[str, Any]) -> Face:
+    numbers = [read_number(row[name]) for name in ("frame", "time", "person", "sharpness")]
+    box = tuple(int(read_number(row[name], -LARGEST)) for name in BOX)
+    pose = Pose(*(read_number(row[name], -LARGEST) for name in Pose._fields))
+    if not 0 < pose.size <= 2 * max(1, *box):  # it would be cut out to be shown
+        raise ValueError(f"{row['path']}: a face of {pose.size:g} pixels")
+    frame, time, person, sharpness = numbers
+    score = read_number(row["score"], 0, 1)
+    return Face(int(frame), time, box, pose, int(person), sharpness, score=score)
 
 
-def _read_number(value: Any, least: float, most: float = 1e9) -> float:
+def read_number(value: Any, least: float = 0.0, most: float = LARGEST) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise ValueError(f"{value!r} must be a number from {least:g} to {most:g}")
     return float(value)

@@ -1,14 +1,11 @@
 """Faces to scores: how real each looks to the network, 1 = real, 0 = forged.
 
 A video's score is the mean of its faces' scores, the paper's aggregation; where several people appear, the
-lowest person's mean decides. weights/verdicts.py says what a score means.
+lowest person's mean decides. weights/scoring/verdicts.py says what a score means.
 """
 
-import math
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,27 +14,35 @@ from pipeline import (
     CROP_ZOOM,
     EXTRACTED_NAME,
     Face,
-    FoundFaces,
+    FaceOptions,
+    Frame,
     Item,
     View,
+    Watch,
     align_face,
     describe_error,
+    describe_reading,
+    detect_faces,
+    find_faces,
+    find_faces_in_photo,
     load_face,
-    load_faces,
-    read_crop_header,
+    map_ahead,
+    read_crop,
     read_frames,
     read_image,
     read_timeline,
+    sample_frames,
     view_face,
 )
-from weights import Predict, Rule
-from weights.scoring.verdicts import classify, verdict_of
+from weights import Predict, Rule, Weights, load_predictor
+from weights.scoring.verdicts import classify, decide
 
-LARGEST_PHOTO = 50_000_000  # pixels: larger photographs are reduced before faces are searched
 BATCH_SIZE = 32  # faces that the network sees at once
-NOT_SQUARE = "not square: the score of a whole photograph means nothing, see --align"
+LARGEST_CROP = 400  # pixels: larger square pictures may be photographs
+SEARCHED = 320  # pixels: side at which such a picture is searched for a face
+NOT_SQUARE = "not square: faces are found first unless --crops is given"
+NO_FACE = "no face was found in it: taken for a face crop"
 SMALL = "smaller than the faces that the weights were tested on"
-NO_NOTE = "does not say that it is a face crop"
 LOST_NOTE = "does not say how wide it was cut: seen whole, which shifts the score"
 
 
@@ -46,79 +51,136 @@ class Result(NamedTuple):
 
     item: Item
     score: float | None  # 1 = real, 0 = forged; None without a face or after an error
-    verdict: str  # key of VERDICT_COLORS
-    error: str  # the reason, or ""
-    kind: str = "image"  # a face crop; else "video" or "photo"
+    verdict: str  # one of verdicts.VERDICTS
+    error: str = ""  # the reason
     frames: int = 0  # frames sampled
     faces: tuple[Face, ...] = ()  # of a video or photograph, scored
-    parts: tuple[tuple[str, float], ...] = ()  # (weights, score) of each of several weights
     warning: str = ""  # what weakens the verdict
     note: str = ""  # how the file was read
+    stamp: str = ""  # size and time of the file: another file of its name has another
 
     @property
     def remarks(self) -> str:
         return ", ".join(filter(None, (self.warning, self.note)))
 
 
-def score_crops(
-    items: Sequence[Item],
-    predict: Predict,
-    view: View,
-    threshold: float,
-    batch_size: int = BATCH_SIZE,
-    names: Sequence[str] = (),
-) -> Iterator[Result]:
-    """Yield the Result of each face crop, in order. Images are decoded in threads meanwhile.
+def score_images(items: Iterable[Item], weights: Weights, align: bool | None = None) -> Iterator[Result]:
+    """Yield the Result of each image, in order. Files are decoded in threads meanwhile.
 
-    `names` are those of joined weights, of which the lowest score counts.
+    A face crop is scored as it is; of a photograph, the faces found. With `align` None, each image shows
+    which it is, see `choose_kind`; True: all are photographs, False: all are crops.
     """
-    waiting: list[tuple[Item, str]] = []
-    faces: list[np.ndarray] = []
+    predict, view, rule = load_predictor(weights), weights.view, weights.rule
+    waiting: list[tuple[Item, str, np.ndarray | Exception]] = []
+
+    def load(item: Item) -> tuple[Item, str, np.ndarray | Exception]:
+        try:
+            image, zoom = read_crop(item.path)
+            searched = align is None and not zoom and is_square(image) and max(image.shape) > LARGEST_CROP
+            share = measure_largest_face(image) if searched else None
+            if align or (align is None and is_photo(image, zoom, share)):
+                return item._replace(kind="photo"), "", image
+            return item, describe_crop(item, image, zoom, share, weights), view_face(image, view, zoom)
+        except (OSError, ValueError, MemoryError) as error:
+            return item, "", error
 
     def score_waiting() -> Iterator[Result]:
-        scores = iter(predict(np.stack(faces)) if faces else ())
-        for item, reason in waiting:
-            row = np.full(1, np.nan) if reason else np.atleast_1d(next(scores))
-            score = None if reason else float(row.min())
-            parts = () if reason else tuple(zip(names, map(float, row), strict=False))
-            if score is None or np.isfinite(score):
-                yield Result(item, score, verdict_of(score, threshold), reason, parts=parts)
+        crops = [
+            face for item, _, face in waiting if item.kind == "image" and not isinstance(face, Exception)
+        ]
+        scores = iter(predict(np.stack(crops)).tolist() if crops else ())
+        for item, warning, image in waiting:
+            if isinstance(image, Exception):
+                yield Result(item, None, "error", describe_error(image))
+            elif item.kind == "photo":
+                yield score_photo(item, image, predict, weights)
+            elif np.isfinite(score := next(scores)):
+                yield Result(item, score, classify(score, "image", rule), warning=warning)
             else:
                 yield Result(item, None, "error", f"the weights are unusable: they gave the score {score}")
         waiting.clear()
-        faces.clear()
 
-    for item, face in zip(items, load_faces(items, view, 2 * batch_size), strict=True):
-        if isinstance(face, Exception):
-            waiting.append((item, describe_error(face)))
-        else:
-            waiting.append((item, ""))
-            faces.append(face)
-        if len(faces) == batch_size:
+    for loaded in map_ahead(load, items, 2 * BATCH_SIZE):
+        waiting.append(loaded)
+        if len(waiting) == BATCH_SIZE:
             yield from score_waiting()
     yield from score_waiting()
 
 
-def warn_of_crop(result: Result, view: View, rule: Rule) -> Result:
-    """Return the Result of a face crop with a warning if it can hardly be one, or was not seen as meant."""
-    if result.score is None:
-        return result
+def is_photo(image: np.ndarray, zoom: float | None, share: float | None) -> bool:
+    """Return whether a picture is a photograph, whose faces must be found first; else it is a face crop.
+
+    A file with the comment of extract_faces.py, which says its `zoom`, is a crop. A picture whose sides are
+    more than a fifth apart is a photograph; so is a nearly square one of more than 400 pixels whose largest
+    face is narrower than half of it: its `share`, None if it was not searched.
+    """
+    return not zoom and (not is_square(image) or bool(share and share < 0.5))
+
+
+def is_square(image: np.ndarray) -> bool:
+    height, width = image.shape[:2]
+    return max(width, height) <= 1.2 * min(width, height)
+
+
+def measure_largest_face(image: np.ndarray) -> float:
+    """Return how wide the largest face in a picture is, as a share of its longer side; 0.0 without a face."""
+    scale = SEARCHED / max(image.shape)
+    width, height = (round(side * scale) for side in image.shape[1::-1])
+    reduced = np.asarray(Image.fromarray(image).resize((width, height)))
+    boxes = detect_faces(reduced) or detect_faces(reduced, upsample=1)
+    return max((right - left for left, _, right, _ in boxes), default=0) / SEARCHED
+
+
+def describe_crop(
+    item: Item, image: np.ndarray, zoom: float | None, share: float | None, weights: Weights
+) -> str:
+    """Return what weakens the verdict on a face crop, or "". The arguments are those of `is_photo`."""
+    if not is_square(image):
+        return NOT_SQUARE
+    if not zoom and weights.view.zoom < CROP_ZOOM and EXTRACTED_NAME.fullmatch(item.path.stem):
+        return LOST_NOTE
+    if image.shape[1] / (zoom or weights.view.zoom) < weights.rule.min_size:
+        return SMALL
+    return NO_FACE if share == 0 else ""
+
+
+def score_photo(item: Item, image: np.ndarray, predict: Predict, weights: Weights) -> Result:
+    """Return the Result of a photograph, uint8 RGB: all its faces are scored."""
     try:
-        width, height, zoom = read_crop_header(result.item.path)
-    except (OSError, ValueError, MemoryError):
-        return result
-    if max(width, height) > 1.2 * min(width, height):
-        return result._replace(warning=NOT_SQUARE)
-    if zoom is None and view.zoom < CROP_ZOOM and EXTRACTED_NAME.fullmatch(result.item.path.stem):
-        return result._replace(warning=LOST_NOTE)
-    small = width / (zoom or view.zoom) < rule.min_size
-    return result._replace(warning=SMALL if small else "", note="" if zoom else NO_NOTE)
+        found = [(Frame(0, 0.0, image), find_faces_in_photo(image))]
+        _, faces = score_faces(found, predict, weights.view)
+        score, verdict, warning = decide(faces, "photo", weights.rule)
+        return Result(item, score, verdict, "", 1, faces, warning)
+    except (OSError, ValueError, MemoryError) as error:
+        return Result(item, None, "error", describe_error(error))
+
+
+def score_video(
+    item: Item,
+    weights: Weights,
+    options: FaceOptions,
+    threads: int = 0,
+    watch: Watch[tuple[Frame, list[Face]]] = iter,
+) -> Result:
+    """Return the Result of a video, from the faces that extract_faces.py would write, errors included.
+
+    `watch` wraps the iterator over frames: a progress bar.
+    """
+    try:
+        timeline = read_timeline(item.path)
+        found = find_faces(sample_frames(item.path, options, threads, timeline), options)
+        sampled, faces = score_faces(watch(found), load_predictor(weights, threads), weights.view)
+        score, verdict, warning = decide(faces, "video", weights.rule)
+        note = describe_reading(timeline, options, sampled)
+        return Result(item, score, verdict, "", len(sampled), faces, warning, note)
+    except (OSError, ValueError, MemoryError) as error:
+        return Result(item, None, "error", describe_error(error))
 
 
 def score_faces(
-    found: Iterable[FoundFaces], predict: Predict, view: View
-) -> tuple[list[int], tuple[Face, ...], int]:
-    """Return (indices of the frames, scored Faces, faces skipped) of what `pipeline.find_faces` yields.
+    found: Iterable[tuple[Frame, list[Face]]], predict: Predict, view: View
+) -> tuple[list[int], tuple[Face, ...]]:
+    """Return (indices of the frames, scored Faces) of what `pipeline.find_faces` yields.
 
     Faces are scored in batches while others are still being found. Raises ValueError when the network
     returns NaN or infinity.
@@ -127,94 +189,58 @@ def score_faces(
     scored: list[Face] = []
     waiting: list[Face] = []
 
-    def score_batch() -> None:
-        batch = waiting[:BATCH_SIZE]
-        scores = predict(np.stack([view_face(face.crop, view) for face in batch]))
+    def score_waiting() -> None:
+        scores = predict(np.stack([view_face(face.crop, view) for face in waiting])).tolist()
         if not np.isfinite(scores).all():
             raise ValueError("the weights are unusable: they gave a score that is not a number")
-        scored.extend(
-            face._replace(crop=None, score=float(np.min(score)), parts=tuple(map(float, np.ravel(score))))
-            for face, score in zip(batch, scores, strict=True)
-        )
-        del waiting[:BATCH_SIZE]
+        # crops would fill the memory
+        scored.extend(f._replace(crop=None, score=s) for f, s in zip(waiting, scores, strict=True))
+        waiting.clear()
 
-    skipped = 0
-    for frame, faces, refused in found:
+    for frame, faces in found:
         sampled.append(frame.index)
-        skipped += refused
-        waiting += faces
-        while len(waiting) >= BATCH_SIZE:
-            score_batch()
+        for face in faces:
+            waiting.append(face)
+            if len(waiting) == BATCH_SIZE:
+                score_waiting()
     if waiting:
-        score_batch()
-    return sampled, tuple(scored), skipped
+        score_waiting()
+    return sampled, tuple(scored)
 
 
-def summarize(results: Sequence[Result], rule: Rule) -> dict[str, Any]:
-    """Return counts of the Results (files, scored, skipped, no_face, each verdict) and, over those scored,
-    average_score, deepfake_percent (scores below the threshold, as published) and the verdict on the average
-    (None and "error" if nothing was scored)."""
-    scores = [r.score for r in results if r.score is not None]
-    verdicts = Counter(r.verdict for r in results)
-    average = float(np.mean(scores)) if scores else None
-    kinds = {r.kind for r in results if r.score is not None}
-    kind = kinds.pop() if len(kinds) == 1 else ""  # of several, the threshold decides
-    deepfakes = sum(r.score is not None and r.score < rule.threshold_of(r.kind) for r in results)
-    return {
-        "files": len(results),
-        "scored": len(scores),
-        "skipped": len(results) - len(scores) - verdicts["no face"],
-        "no_face": verdicts["no face"],
-        "verdicts": dict(verdicts),
-        "average_score": average,
-        "deepfake_percent": 100 * deepfakes / len(scores) if scores else None,
-        "verdict": "error" if average is None else classify(average, kind, rule),
-    }
+def judge_again(result: Result, rule: Rule) -> Result:
+    """Return a Result of an earlier run with the verdict that the rule gives now."""
+    if result.score is None:
+        return result
+    if result.item.kind == "image":
+        return result._replace(verdict=classify(result.score, "image", rule))
+    score, verdict, warning = decide(result.faces, result.item.kind, rule)
+    return result._replace(score=score, verdict=verdict, warning=warning)
 
 
-def group_by_folder(results: Iterable[Result]) -> dict[str, list[Result]]:
-    """Return {folder: its Results}, in order of appearance."""
-    folders = defaultdict(list)
-    for result in results:
-        folders[str(result.item.path.parent)].append(result)
-    return folders
+def read_pictures(result: Result, faces: Sequence[Face | None]) -> list[np.ndarray | None]:
+    """Return the frame that shows each face of a video, or the picture, uint8 RGB.
 
-
-def read_photo(path: Path) -> np.ndarray:
-    """Return a photograph as `read_image` does, reduced by a whole factor to at most 50 megapixels."""
-    image = read_image(path)
-    factor = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / LARGEST_PHOTO))
-    return image if factor == 1 else np.asarray(Image.fromarray(image).reduce(factor))
-
-
-def load_scored_faces(result: Result, faces: Sequence[Face | None], view: View) -> list[np.ndarray | None]:
-    """Return the pixels that the network saw, uint8 (256, 256, 3), or None where they cannot be read again.
-
-    `faces` says which faces of a video or photograph; for a face crop it is [None].
+    None stands for what cannot be read again. `faces` are those of the Result; of a face crop it is [None].
     """
     try:
-        if result.kind == "image":
-            return [load_face(result.item.path, view)]
-        timeline = read_timeline(result.item.path) if result.kind == "video" else None
-        image = None if timeline else read_photo(result.item.path)
-    except (OSError, ValueError):
+        if result.item.kind != "video":
+            return [read_image(result.item.path)] * len(faces)
+        timeline = read_timeline(result.item.path)
+    except (OSError, ValueError, MemoryError):
         return [None] * len(faces)
-    found: list[np.ndarray | None] = []
+    pictures: list[np.ndarray | None] = []
     for face in faces:
-        if timeline and face:
-            near = (face.time - 5e-4, face.time + 5e-4)
-            try:
-                image = next(read_frames(result.item.path, 1, *near, timeline=timeline)).image
-            except (OSError, ValueError):
-                image = None
-        # a face so much larger than its picture comes from a damaged table that was resumed
-        if face is None or image is None or face.pose.size > 2 * max(image.shape):
-            found.append(None)
-        else:
-            found.append(view_face(align_face(image, face.pose), view))
-    return found
+        try:
+            near = (face.time - 5e-4, face.time + 5e-4) if face else (0, 0)
+            pictures.append(next(read_frames(result.item.path, 1, *near, timeline=timeline)).image)
+        except (OSError, ValueError, MemoryError):
+            pictures.append(None)
+    return pictures
 
 
-def load_scored_face(result: Result, face: Face | None, view: View) -> np.ndarray | None:
-    """Return the pixels of one face, see `load_scored_faces`."""
-    return load_scored_faces(result, [face], view)[0]
+def see_face(result: Result, face: Face | None, picture: np.ndarray | None, view: View) -> np.ndarray | None:
+    """Return what the network saw of a face in its picture: uint8 (256, 256, 3), or None without a picture."""
+    if picture is None:
+        return None
+    return view_face(align_face(picture, face.pose), view) if face else load_face(result.item.path, view)

@@ -1,9 +1,9 @@
 """Scores to verdicts: deepfake, uncertain or real.
 
-A card's thresholds split scores in two, as published. Where the card is calibrated too, a video or
-photograph gets one of three verdicts: the bounds were chosen on videos held back from training so that few
-real ones fall below the lower and few forged ones above the upper (split conformal prediction; see
-training/calibration.py).
+A face crop is judged by one threshold, as published. Where the card is calibrated, a video or photograph
+gets one of three verdicts: the bounds were chosen on videos held back from training, so that few real ones
+fall below the lower and few forged ones above the upper (split conformal prediction; see
+training/calibrate.py).
 """
 
 import math
@@ -20,69 +20,60 @@ from weights import Bounds, Rule
 MIN_FACES_PER_PERSON = 3  # a person seen in fewer frames of a video does not decide
 REAL_ERROR = 0.05  # share of real videos that may be called deepfake
 FORGED_ERROR = 0.1  # share of forged videos that may be called real
-VERDICT_COLORS = {"real": "#1f77b4", "deepfake": "#d62728", "uncertain": "#b07d12", "no face": "#7f7f7f",
-                  "error": "#7f7f7f"}  # fmt: skip
+VERDICTS = ("deepfake", "uncertain", "real", "no face", "error")
 UNCLEAR = {"video": "too few clear faces to decide", "photo": "too small or blurred to decide"}
 
 
-def verdict_of(score: float | None, threshold: float) -> str:
-    """Return "deepfake" for a score below the threshold, else "real"; "error" for None."""
-    if score is None:
-        return "error"
-    return "deepfake" if score < threshold else "real"
-
-
-def decide(faces: Iterable[Face], kind: str, rule: Rule) -> tuple[float | None, str, str]:
+def decide(faces: Sequence[Face], kind: str, rule: Rule) -> tuple[float | None, str, str]:
     """Return (score, verdict, warnings in words) of the scored Faces of a "video" or "photo".
 
     The score is the mean of the lowest person who counts. A person counts if enough of their faces (at least
     half, and in a video at least three) are as large and as sharp as those the weights were calibrated on. If
     nobody counts, the lowest of all people's means is the score, and the verdict is uncertain.
     """
-    faces = list(faces)
     people = average_people(faces)
     if not people:
         return None, "no face", ""
     deciding = find_deciding(faces, kind, rule)
-    score = min(people[person][0] for person in deciding or people)
-    verdict = classify(score, kind, rule, len(deciding))
-    return score, verdict, describe_doubts(faces, deciding, kind, rule)
-
-
-def decide_by_lowest(
-    faces: Sequence[Face], kind: str, rule: Rule
-) -> tuple[tuple[Face, ...], tuple[float, ...], tuple[float | None, str, str]]:
-    """Return (Faces with the scores of the weights that decide, the score by each, what `decide` returns).
-
-    Of several weights those with the lowest score decide; of one it is `decide` alone.
-    """
-    count = len(faces[0].parts) if faces else 0
-    if count < 2:
-        return tuple(face._replace(parts=()) for face in faces), (), decide(faces, kind, rule)
-    by_weights = [tuple(face._replace(score=face.parts[i], parts=()) for face in faces) for i in range(count)]
-    found = [decide(own, kind, rule) for own in by_weights]
-    scores = tuple(float(score or 0) for score, _, _ in found)
-    lowest = scores.index(min(scores))
-    return by_weights[lowest], scores, found[lowest]
+    score = min(people[person] for person in deciding or people)
+    return score, classify(score, kind, rule, len(deciding)), describe_doubts(faces, deciding, kind, rule)
 
 
 def classify(score: float, kind: str, rule: Rule, people: int = 1) -> str:
-    """Return the verdict on the lowest mean of so many people in a "video" or "photo"."""
+    """Return the verdict on a score: the lowest mean of so many people in a "video" or "photo", or a crop's."""
     bounds = rule.bounds_of(kind)
     if bounds is None:
-        return verdict_of(score, rule.threshold_of(kind))
-    if not people:
-        return "uncertain"
-    if score < lower_bound(bounds, people):
+        return "deepfake" if score < rule.threshold else "real"
+    if people and score < lower_bound(bounds, people):
         return "deepfake"
-    return "real" if score > bounds.upper else "uncertain"
+    return "real" if people and score > bounds.upper else "uncertain"
 
 
-def judge_face(face: Face, rule: Rule) -> str:
-    """Return the verdict on a single Face of a video or photograph."""
-    if rule.face and describe_face(face, rule):
-        return "uncertain"
-    return classify(face.score, "photo", rule)
+def judge_face(face: Face, kind: str, rule: Rule) -> str:
+    """Return the verdict on a single Face: that of a video or photograph with this score."""
+    clear = not (rule.bounds_of(kind) and describe_face(face, rule))
+    return classify(face.score, kind, rule, int(clear))
+
+
+def lower_bound(bounds: Bounds, people: int) -> float:
+    """Return below which score the lowest of several people is called a deepfake.
+
+    The lowest of several real people scores lower than one alone. So each person gets an equal part of
+    REAL_ERROR (Bonferroni). There are too few videos to count that far out: the logits of real scores are
+    taken to be normally distributed.
+    """
+    normal = NormalDist()
+    shift = bounds.spread * (normal.inv_cdf(REAL_ERROR / people) - normal.inv_cdf(REAL_ERROR))
+    odds = bounds.lower / max(1 - bounds.lower, 1e-9) * math.exp(shift)
+    return odds / (1 + odds)
+
+
+def average_people(faces: Iterable[Face]) -> dict[int, float]:
+    """Return {person: mean score} of scored Faces."""
+    people = defaultdict(list)
+    for face in faces:
+        people[face.person].append(face.score)
+    return {person: float(np.mean(scores)) for person, scores in sorted(people.items())}
 
 
 def find_deciding(faces: Sequence[Face], kind: str, rule: Rule) -> list[int]:
@@ -105,27 +96,14 @@ def list_people(faces: Sequence[Face], kind: str, rule: Rule) -> list[tuple[int,
 
     Where nobody has enough clear faces, all count.
     """
-    people = average_people(faces)
     deciding = find_deciding(faces, kind, rule)
+    number = Counter(face.person for face in faces)
     rows = []
-    for person, (mean, number) in people.items():
+    for person, mean in average_people(faces).items():
         counts = person in deciding or not deciding
         verdict = classify(mean, kind, rule, len(deciding) if counts else 0)
-        rows.append((person, mean, number, verdict, counts))
+        rows.append((person, mean, number[person], verdict, counts))
     return rows
-
-
-def lower_bound(bounds: Bounds, people: int) -> float:
-    """Return below which score the lowest of several people is called a deepfake.
-
-    The lowest of several real people scores lower than one alone. So each person gets an equal part of
-    REAL_ERROR (Bonferroni). There are too few videos to count that far out: the logits of real scores are
-    taken to be normally distributed.
-    """
-    normal = NormalDist()
-    shift = bounds.spread * (normal.inv_cdf(REAL_ERROR / people) - normal.inv_cdf(REAL_ERROR))
-    odds = bounds.lower / max(1 - bounds.lower, 1e-9) * math.exp(shift)
-    return odds / (1 + odds)
 
 
 def describe_face(face: Face, rule: Rule) -> str:
@@ -139,21 +117,13 @@ def describe_doubts(faces: Sequence[Face], deciding: Sequence[int], kind: str, r
     """Return in words what weakens a verdict, or ""."""
     doubts = [describe_face(face, rule) for face in faces]
     counts = {word: sum(word in doubt for doubt in doubts) for word in ("small", "blurred")}
-    parts = [] if deciding or not rule.bounds_of(kind) else [UNCLEAR[kind]]
+    bounds = rule.bounds_of(kind)
+    parts = [] if deciding or not bounds else [UNCLEAR[kind]]
     parts += [f"{number} of {len(faces)} faces {word}" for word, number in counts.items() if number]
     if len(deciding) > 1:
-        bounds = rule.bounds_of(kind)
         below = f" (deepfake below {lower_bound(bounds, len(deciding)):.3f})" if bounds else ""
         parts.append(f"the lowest of {len(deciding)} people decides{below}")
     people = len({face.person for face in faces})
     if 0 < len(deciding) < people:
         parts.append(f"{people - len(deciding)} of {people} people not counted: {UNCLEAR[kind]}")
     return ", ".join(parts)
-
-
-def average_people(faces: Iterable[Face]) -> dict[int, tuple[float, int]]:
-    """Return {person: (mean score, number of faces)} of scored Faces."""
-    people = defaultdict(list)
-    for face in faces:
-        people[face.person].append(face.score)
-    return {person: (float(np.mean(scores)), len(scores)) for person, scores in sorted(people.items())}
