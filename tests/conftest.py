@@ -5,6 +5,7 @@ import csv
 import functools
 import importlib.util
 import io
+import json
 import os
 import subprocess
 import sys
@@ -118,10 +119,15 @@ def make_bad_images(folder, photo):
     }
 
 
-def read_rows(path):
-    """Return {path: row} of a table of scores, without the rows of single faces."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return {row["path"]: row for row in csv.DictReader(file) if row["kind"] != "face"}
+def read_rows(folder):
+    """Return {path: row} of the table of files in a folder of results, which must be strict UTF-8."""
+    with open(folder / "results.csv", encoding="utf-8-sig", newline="") as file:
+        return {row["path"]: row for row in csv.DictReader(file)}
+
+
+def read_items(folder):
+    """Return the rows of files and faces in results.json."""
+    return json.loads((folder / "results.json").read_text())["items"]
 
 
 def list_files():

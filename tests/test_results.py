@@ -1,0 +1,328 @@
+"""What scoring writes: a folder of tables, a page, annotated copies, maps of evidence."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import av
+import clips
+import numpy as np
+import pytest
+from clips import RATE, film, find_landmarks, forge_face
+from conftest import ROOT, read_items, read_rows, run_script
+from PIL import Image
+
+import pipeline
+from weights import find_weights, load_predictor
+from weights.scoring.annotate import draw_label, interpolate_faces
+from weights.scoring.figures import describe_evidence, describe_timeline, measure_evidence, measure_normal
+from weights.scoring.results import read_json
+from weights.scoring.scores import Result
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+SCRIPT = "deepfakes_images.py"
+HOSTILE = "<script>alert(1)<\u2215script>&.png"
+
+
+@pytest.fixture(scope="module")
+def folder(films, photo, tmp_path_factory):
+    """Results of videos, crops, one of a hostile name, one that is no image and one whose name is no text."""
+    folder = tmp_path_factory.mktemp("results")
+    photo.save(folder / HOSTILE)
+    photo.save(os.fsencode(folder) + b"/not-utf8-\xff.png", "PNG")
+    (folder / "broken.jpg").write_text("no image")
+    command = [SCRIPT, films, ".", ROOT / "test_images", "--everyone", "--output", "out"]
+    run_script(*command, "--annotate", "--explain", cwd=folder, status=1)
+    return folder / "out"
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def test_the_tables_hold_everything(folder, films):
+    items, rows = read_items(folder), read_rows(folder)
+    files = [item for item in items if item["kind"] != "face"]
+    assert len(rows) == len(files) == 15
+    pair = rows[str(films / "pair.mp4")]
+    assert (pair["verdict"], pair["frames"], pair["faces"]) == ("deepfake", "8", "16")
+    assert pair["settings"].startswith("Meso4_DF_F2F.tflite ")
+    with (folder / "faces.csv").open(encoding="utf-8-sig", newline="") as file:
+        faces = list(csv.DictReader(file))
+    assert len(faces) == len(items) - len(files) == 32
+    assert {name: faces[0][name] for name in ("path", "frame", "time")} == {
+        "path": str(films / "pair.mp4"), "frame": "0", "time": "0.0"
+    }  # fmt: skip
+    assert all(float(face["left"]) < float(face["x"]) < float(face["right"]) for face in faces)
+    summary = json.loads((folder / "results.json").read_text())["summary"]
+    assert (summary["files"], summary["scored"], summary["no_face"], summary["skipped"]) == (15, 13, 1, 1)
+    assert (summary["images"]["files"], summary["videos"]["files"]) == (11, 4)
+    assert "photos" not in summary
+
+
+def test_any_program_reads_the_tables(folder):
+    """A spreadsheet needs the BOM, pandas whole UTF-8; results.json keeps the exact name."""
+    assert (folder / "results.csv").read_bytes().startswith(b"\xef\xbb\xbf")
+    names = {os.path.basename(path) for path in read_rows(folder)}
+    assert {"not-utf8-\\udcff.png", HOSTILE} <= names
+    assert any(item["path"].endswith("not-utf8-\udcff.png") for item in read_items(folder))
+
+
+def test_paths_that_begin_like_a_formula(tmp_path, photo):
+    for name in ("=1+1.png", "\t=2.png", "@x.png"):
+        photo.resize((64, 64)).save(tmp_path / name)
+    run_script(SCRIPT, "=1+1.png", "\t=2.png", "@x.png", "--output", "out", cwd=tmp_path)
+    assert set(read_rows(tmp_path / "out")) == {"./=1+1.png", "./\t=2.png", "./@x.png"}
+
+
+# --- the same command again -----------------------------------------------------------------------
+
+
+def mark(folder):
+    """Change what a table says, so that what is scored again shows."""
+    path = folder / "results.json"
+    path.write_text(path.read_text().replace('"note": ""', '"note": "kept"'))
+
+
+def test_the_same_command_continues(tmp_path, photo):
+    for name in ("a", "b", "c"):
+        photo.resize((100, 100)).save(tmp_path / f"{name}.png")
+    command = [SCRIPT, ".", "--output", "out"]
+    run_script(*command, cwd=tmp_path)
+    mark(tmp_path / "out")
+    photo.resize((90, 90)).save(tmp_path / "b.png")
+    (tmp_path / "c.png").unlink()
+    photo.resize((80, 80)).save(tmp_path / "d.png")
+    run_script(*command, "--threshold", "0.999", "--annotate", cwd=tmp_path)
+    rows = read_rows(tmp_path / "out")
+    assert {name: row["note"] for name, row in rows.items()} == {"a.png": "kept", "b.png": "", "c.png": "kept", "d.png": ""}
+    assert rows["a.png"]["verdict"] == "deepfake"  # by the new threshold
+    assert {path.name for path in (tmp_path / "out/annotated").iterdir()} == {"a.png", "b.png", "d.png"}
+    before = (tmp_path / "out/annotated/a.png").stat().st_mtime_ns
+    run_script(*command, "--threshold", "0.999", "--annotate", cwd=tmp_path)
+    assert (tmp_path / "out/annotated/a.png").stat().st_mtime_ns == before
+    run_script(*command, "--annotate", cwd=tmp_path)  # other verdicts
+    assert (tmp_path / "out/annotated/a.png").stat().st_mtime_ns > before
+    for option in (("--weights", "Meso4_DF"), ("--frames", "5")):
+        done = run_script(*command, *option, cwd=tmp_path, status=2)
+        assert re.search(r"--output out: was scored with Meso4_DF_F2F\.tflite .*--force", done.stderr)
+    run_script(*command, "--weights", "Meso4_DF", "--force", cwd=tmp_path)
+    assert {row["note"] for row in read_rows(tmp_path / "out").values()} == {""}
+    assert not (tmp_path / "out/annotated").exists()
+
+
+def test_folders_of_others_are_never_touched(tmp_path):
+    image = ROOT / "test_images/real/obama.png"
+    for name in ("notes.txt", "results.csv", "annotated"):
+        folder = tmp_path / name.partition(".")[0]
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        for force in ((), ("--force",)):
+            done = run_script(SCRIPT, image, "--output", folder, *force, status=2)
+            assert "so it is not ours: name another folder" in done.stderr
+        assert (folder / name).read_text() == "mine"
+    run_script(SCRIPT, image, "--output", tmp_path / "out", "--annotate")
+    (tmp_path / "out/annotated/mine.txt").write_text("mine")
+    run_script(SCRIPT, image, "--output", tmp_path / "out", "--force", status=2)
+    assert "must be a folder" in run_script(SCRIPT, image, "--output", image, status=2).stderr
+    run_script(SCRIPT, image, "--output", "/proc/none", status=2)
+
+
+def test_a_folder_of_results_is_passed_over(tmp_path):
+    shutil.copy(ROOT / "test_images/real/obama.png", tmp_path / "a.png")
+    command = [SCRIPT, tmp_path, "--output", tmp_path / "out", "--annotate"]
+    run_script(*command)
+    assert "(0 of 1 image)" in run_script(*command).stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"score": 0.', '"score": 7.'), ('"kind": "image"', '"kind": "song"'), ('"verdict": "real"', '"verdict": "error"'),
+     ("{", "["), ('"items"', '"others"'), ('"stamp"', '"x"')],
+)  # fmt: skip
+def test_damaged_tables_are_refused(tmp_path, old, new):
+    image = ROOT / "test_images/real/obama.png"
+    run_script(SCRIPT, image, "--output", tmp_path)
+    path = tmp_path / "results.json"
+    path.write_text(path.read_text().replace(old, new))
+    done = run_script(SCRIPT, image, "--output", tmp_path, status=2)
+    assert re.search(r"results\.json: damaged, or not written by this program \(.*\): --force", done.stderr)
+    run_script(SCRIPT, image, "--output", tmp_path, "--force")
+
+
+def test_results_come_back_as_they_were(folder):
+    results, _ = read_json(folder / "results.json")
+    assert sum(len(result.faces) for result in results.values()) == 32
+    text = (folder / "results.json").read_text()
+    huge = re.sub(r'"size": [\d.]+', '"size": 100000.0', text)  # it would be cut out to be shown
+    (folder / "huge.json").write_text(huge)
+    with pytest.raises(ValueError, match="a face of 100000 pixels"):
+        read_json(folder / "huge.json")
+    (folder / "huge.json").unlink()
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def test_the_page_answers_first(folder, films):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert re.search(r"<h1>6 of 15 look forged</h1>", text)
+    table, _, files = text.partition("<h2>The files")
+    assert table.count("<tr>") == 1 + 15
+    assert files.count("<article") == 15
+    assert re.search(r"pair\.mp4</a><br>Looks forged in \d of 8 frames\.", table)
+    scores = [float(value) for value in re.findall(r">score (\d\.\d+)", table)]
+    assert scores == sorted(scores)
+    for words in ("1 = natural, 0 = deepfake/f2f", "It is not a probability", "No face was found", "not an image",
+                  "the lowest of 2 people decides", "this program 1.0, Python 3.", "Labelled df", "ROC curve",
+                  "real ones were called deepfake"):  # fmt: skip
+        assert words in text, words
+    assert pipeline.compute_sha256(films / "pair.mp4") in text
+    assert pipeline.compute_sha256(ROOT / "weights/Meso4_DF_F2F.tflite") in text
+    assert not re.search(r"logit|face that counts|Nothing unusual", text)
+    assert all(re.findall(r'<img[^>]* alt="([^"]*)"', text))
+    assert len(re.findall(r'<img[^>]* alt="', text)) == text.count("<img")
+
+
+def test_nothing_is_fetched_and_no_name_is_run(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert set(re.findall(r'(?:src|href)="([^:"#]*):', text)) == {"data"}
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert (folder / "report.html").stat().st_size < 15 * 150_000
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium")
+def test_a_browser_shows_it(folder, tmp_path):
+    def look(name, width, *options):
+        page, target = (folder / "report.html").as_uri(), tmp_path / name
+        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *options]
+        command += [f"--window-size={width},1500", f"--screenshot={target}", page]
+        subprocess.run(command, capture_output=True, check=True, timeout=120)
+        return pipeline.read_image(target)
+
+    wide, narrow = look("wide.png", 1000), look("narrow.png", 500)
+    assert min(np.median(wide), np.median(narrow)) > 240
+    assert (narrow[:, -6:] == 255).mean() > 0.99  # nothing runs over the right edge
+    assert np.median(look("dark.png", 1000, "--blink-settings=preferredColorScheme=0")) < 40
+
+
+def test_timelines_in_words():
+    faces = [
+        pipeline.Face(i, i / 2, (0, 0, 9, 9), pipeline.Pose(0, 0, 99, 0), 1, 9.0, score=value)
+        for i, value in enumerate((0.9, 0.2, 0.1, 0.8, 0.3))
+    ]
+    result = Result(pipeline.Item(pipeline.Path("a.mp4"), "a", kind="video"), 0.4, "real", "", 5, tuple(faces))
+    rule = find_weights("Meso4_DF").rule
+    assert describe_timeline(result, rule) == "Score over time: below the bound from 0.5 to 1.0 s, from 2.0 to 2.0 s"
+    assert describe_timeline(result._replace(faces=tuple(faces[:1])), rule) == "Score over time: never below the bound"
+
+
+# --- annotated copies -----------------------------------------------------------------------------
+
+
+def write_sounding(path, frames, codec):
+    """Write a clip with a second of tone, stored as `codec`."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", RATE)
+        video.height, video.width = frames[0].shape[:2]
+        video.pix_fmt = "yuv420p"
+        sound = container.add_stream(codec, rate=44100)
+        for frame in frames:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        container.mux(video.encode())
+        tone = (np.sin(np.arange(44100) / 16) * 9000).astype(np.int16)[None]
+        samples = av.AudioFrame.from_ndarray(tone, "s16", "mono")
+        samples.sample_rate, samples.pts = 44100, 0
+        container.mux(sound.encode(samples))
+        container.mux(sound.encode())
+    return path
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "pcm_s16le"), ("a.avi", "libmp3lame")])
+def test_annotated_video(portrait, tmp_path, name, codec):
+    forged = forge_face(portrait, find_landmarks(portrait))
+    frames = [film(forged, pipeline.Pose(250 + 4 * i, 240, 180, 0), (501, 401)) for i in range(25)]
+    frames = [np.ascontiguousarray(frame[:400, :500]) for frame in frames]
+    clip = write_sounding(tmp_path / name, frames, codec)
+    run_script(SCRIPT, clip, "--frames", "5", "--annotate", "--output", tmp_path / "out")
+    with av.open(str(tmp_path / "out/annotated/a.mp4")) as container:
+        (video,), (sound,) = container.streams.video, container.streams.audio
+        assert (video.codec_context.name, video.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert sound.codec_context.name == "aac"
+        assert float(sound.duration * sound.time_base) == pytest.approx(1, abs=0.1)
+        loudness = [np.abs(f.to_ndarray().astype(float)).mean() for f in container.decode(audio=0)]
+    assert max(loudness) > 0.05
+    found = list(pipeline.read_frames(tmp_path / "out/annotated/a.mp4", None))
+    np.testing.assert_allclose([f.time for f in found], np.arange(25) / RATE, atol=1e-3)
+    video, *faces = read_items(tmp_path / "out")
+    assert [face["frame"] for face in faces] == [0, 6, 12, 18, 24]
+    assert video["verdict"] == "deepfake"
+    for frame, original in zip(found, frames, strict=True):
+        known = faces[frame.index // 6]
+        edge = frame.image[(known["top"] + known["bottom"]) // 2].astype(int)
+        left = np.flatnonzero((edge[:, 0] > 140) & (edge[:, 1] < 90) & (edge[:, 2] < 90))[0]
+        assert left == pytest.approx(known["left"] + 4 * (frame.index - known["frame"]), abs=8)  # it moves along
+        changed = np.abs(frame.image.astype(int) - original).max(axis=2) > 60
+        assert changed[:25, :60].any()  # the verdict
+        assert changed[-30:, :].mean() < 0.1
+
+
+def test_annotated_pictures_and_copies_that_fail(tmp_path):
+    shutil.copytree(ROOT / "test_images/df", tmp_path / "df")
+    frames = {height: [np.zeros((height, 64, 3), np.uint8)] * 2 for height in (1, 64)}
+    for height, name in ((1, "a.mkv"), (64, "b.mkv")):
+        clips.write_clip(tmp_path / name, frames[height], "ffv1", pixels="bgr0")
+    done = run_script(SCRIPT, ".", "--annotate", "--output", "out", cwd=tmp_path, status=1)
+    assert "a.mkv: no annotated copy: frames must be at least 2x2 pixels" in done.stderr
+    copies = {str(path.relative_to(tmp_path / "out/annotated")) for path in tmp_path.glob("out/annotated/**/*.*")}
+    assert copies == {"b.mp4", *(f"df/{name}.png" for name in ("biden", "collins", "hopper", "obama"))}
+    original, copy = (pipeline.read_image(tmp_path / f"{where}df/obama.png") for where in ("", "out/annotated/"))
+    assert (copy[0, 0] == (198, 40, 40)).all()
+    assert (copy[100:] == original[100:]).all()
+
+
+def test_sound_that_changes_costs_no_copy(shared, tmp_path):
+    run_script(SCRIPT, shared / "inputs/cat_same.ts", "--frames", "2", "--annotate", "--output", tmp_path / "out")
+    assert list(pipeline.read_frames(tmp_path / "out/annotated/cat_same.mp4", 2))
+
+
+def test_boxes_vanish_where_no_face_was_found():
+    def face(frame, left):
+        return pipeline.Face(frame, 0, (left, 0, left + 10, 10), pipeline.Pose(0, 0, 10, 0), 1, score=0.5)
+
+    faces = {0: [face(0, 0)], 10: [face(10, 10)], 20: [], 30: [], 40: [face(40, 40)]}
+    boxes = [interpolate_faces(faces, list(faces), i) for i in range(60)]
+    expected = [*range(10), *[10] * 10, *[None] * 20, *[40] * 10, *[None] * 10]
+    assert [b[0].box[0] if b else None for b in boxes] == expected
+
+
+def test_labels_cover_no_other_face():
+    image = Image.new("RGB", (200, 200))
+    draw_label(image, (20, 60, 80, 100), "0.123 deepfake", "deepfake", [(20, 102, 80, 160)])
+    drawn = np.asarray(image).any(axis=2)
+    assert drawn[:60].any()
+    assert not drawn[60:].any()
+
+
+# --- maps of evidence -----------------------------------------------------------------------------
+
+
+def test_a_map_finds_a_planted_artefact(noise):
+    def predict(faces):  # forged is what is bright in the upper left quarter
+        return 1 / (1 + np.exp(faces[:, :128, :128].mean(axis=(1, 2, 3)) / 20 - 5))
+
+    face = np.full((256, 256, 3), 40, np.uint8)
+    face[200:, 200:] = 255  # among which pixels are shuffled
+    patches = measure_evidence(face, predict)
+    assert patches.shape == (15, 15)
+    assert (patches[:7, :7] < -0.01).all()  # hiding makes it brighter there
+    assert np.abs(patches[8:, 8:]).max() == 0
+    maps = measure_normal(noise, load_predictor(find_weights("Meso4_DF")))
+    assert np.shape(maps["normal"]) == (15, 15)
+    raised = np.array(maps["normal"])
+    assert describe_evidence(raised, maps) == ""
+    raised[1, 13] += maps["usual"] + 1
+    assert describe_evidence(raised, maps) == "Strongest sign of forgery: the upper right part of the picture."

@@ -1,0 +1,259 @@
+"""Faces to scores, scores to verdicts, verdicts to figures. See also test_properties.py."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import film, open_portrait
+from conftest import ROOT
+from PIL import Image
+
+import pipeline
+from pipeline import Item
+from training.extraction import extract_video
+from weights import Bounds, Rule, find_weights, load_predictor, read_rule
+from weights.scoring import score, scores
+from weights.scoring.metrics import evaluate, evaluate_by_dataset, evaluate_results
+from weights.scoring.scores import LOST_NOTE, NO_FACE, NOT_SQUARE, Result
+from weights.scoring.summary import summarize
+from weights.scoring.verdicts import classify, decide, lower_bound
+
+BOUNDS = Bounds(0.4, 0.6, 0.5)
+RULE = Rule(0.5, Bounds(0.3, 0.7, 1.0), BOUNDS, 80.0, 10.0)
+WEIGHTS = find_weights("Meso4_DF")
+
+
+def make_faces(value, number=5, person=1, size=100.0, sharpness=50.0):
+    pose = pipeline.Pose(0.0, 0.0, size, 0.0)
+    return [
+        pipeline.Face(i, i / 25, (0, 0, 9, 9), pose, person, sharpness, score=value) for i in range(number)
+    ]
+
+
+# --- scores ---------------------------------------------------------------------------------------
+
+
+def test_scores_do_not_depend_on_batch_size(monkeypatch):
+    found = {}
+    for size in (1, 3, 32):
+        monkeypatch.setattr(scores, "BATCH_SIZE", size)
+        found[size] = [result.score for result in score([ROOT / "test_images"], "Meso4_DF")]
+    np.testing.assert_allclose(found[1], found[3], atol=1e-6)
+    np.testing.assert_allclose(found[1], found[32], atol=1e-6)
+
+
+def test_several_threads_share_the_network(noise):
+    predict = load_predictor(WEIGHTS)
+    expected = [predict(noise[: i % 4 + 1]) for i in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        for i, found in enumerate(pool.map(lambda i: predict(noise[: i % 4 + 1]), range(80))):
+            np.testing.assert_array_equal(found, expected[i % 8])
+
+
+def test_a_score_that_is_no_number_is_an_error(monkeypatch):
+    monkeypatch.setattr(scores, "load_predictor", lambda *_: lambda faces: np.full(len(faces), np.nan))
+    found = list(score([ROOT / "test_images/real"]))
+    assert {(result.score, result.verdict) for result in found} == {(None, "error")}
+    assert "they gave the score nan" in found[0].error
+
+
+def test_a_file_that_vanishes_costs_itself_alone(tmp_path, photo):
+    for number in range(3):
+        photo.save(tmp_path / f"{number}.png")
+    items, _ = pipeline.find_files([tmp_path])
+    (tmp_path / "1.png").unlink()
+    (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:2000])
+    found = list(score(items))
+    assert [result.verdict == "error" for result in found] == [False, True, True]
+    assert [result.item.path.name for result in found] == ["0.png", "1.png", "2.png"]
+
+
+def test_scores_are_of_the_faces_extracted(films, tmp_path):
+    """Same frames, same crops: what extract_faces.py writes, scored, is what the video scores."""
+    clip = films / "real/collins.mp4"
+    extract_video(clip, tmp_path / "faces", pipeline.FaceOptions(frames=5))
+    (video,) = score([clip], frames=5)
+    crops = list(score([tmp_path / "faces"]))
+    assert [face.score for face in video.faces] == pytest.approx([crop.score for crop in crops], abs=2e-6)
+    assert video.score == pytest.approx(np.mean([face.score for face in video.faces]), abs=1e-6)
+    assert {(crop.item.kind, crop.warning) for crop in crops} == {("image", "")}
+    Image.open(crops[0].item.path).save(crops[0].item.path)  # Pillow drops comments
+    again = list(score([tmp_path / "faces"]))
+    assert [crop.warning for crop in again] == [LOST_NOTE, *[""] * 4]
+
+
+def test_the_lowest_person_decides(films):
+    (video,) = score([films / "pair.mp4"], "Meso4_DF", everyone=True)
+    means = {}
+    for face in video.faces:
+        means.setdefault("left" if face.pose.x < 320 else "right", []).append(face.score)
+    assert {side: len(values) for side, values in means.items()} == {"left": 8, "right": 8}
+    assert np.mean(means["right"]) < 0.2 < np.mean(means["left"])
+    assert (video.score, video.verdict) == (pytest.approx(np.mean(means["right"])), "deepfake")
+
+
+def test_crops_and_photographs_are_told_apart(portrait, photo, tmp_path):
+    left = film(portrait, pipeline.Pose(160, 240, 140, 20))[:, :320]
+    right = film(open_portrait("obama"), pipeline.Pose(480, 240, 150, -30))[:, 320:]
+    Image.fromarray(np.concatenate((left, right), axis=1)).save(tmp_path / "pair.png")
+    square = film(portrait, pipeline.Pose(250, 240, 100, 0), (500, 500))
+    Image.fromarray(square).save(tmp_path / "square.png")
+    Image.fromarray(square[150:330, 160:340]).resize((500, 500)).save(tmp_path / "large_crop.png")
+    Image.fromarray(np.full((500, 500, 3), 99, np.uint8)).save(tmp_path / "wall.png")
+    photo.resize((300, 280)).save(tmp_path / "small_crop.png")
+
+    def look(align=None):
+        return {r.item.path.stem: r for r in score([tmp_path], "Meso4_DF", align=align)}
+
+    found = look()
+    kinds = {name: result.item.kind for name, result in found.items()}
+    assert kinds == {"pair": "photo", "square": "photo", "large_crop": "image", "wall": "image", "small_crop": "image"}
+    assert [len(found[name].faces) for name in ("pair", "square", "wall")] == [2, 1, 0]
+    assert sorted(round(face.pose.angle, -1) for face in found["pair"].faces) == [-30, 20]
+    assert found["pair"].score == min(face.score for face in found["pair"].faces)
+    assert (found["wall"].warning, found["large_crop"].warning) == (NO_FACE, "")
+    assert {r.item.kind for r in look(align=True).values()} == {"photo"}
+    assert look(align=True)["wall"].verdict == "no face"
+    crops = look(align=False)
+    assert {r.item.kind for r in crops.values()} == {"image"}
+    assert crops["pair"].warning == NOT_SQUARE
+
+
+def test_what_is_known_is_judged_again_and_not_scored(films, tmp_path):
+    (before,) = score([films / "df/forged.mp4"], "Meso4_DF")
+    marked = before._replace(note="kept")
+    path = str(before.item.path)
+    lenient = WEIGHTS._replace(rule=Rule(0.0))
+    (found,) = score([path], lenient, known={path: marked})
+    assert (found.note, found.verdict, before.verdict) == ("kept", "real", "deepfake")
+    (found,) = score([path], lenient, known={path: marked._replace(stamp="another")})
+    assert found.note == ""
+
+
+def test_jobs_give_the_same(films):
+    one, two = (list(score([films], jobs=jobs)) for jobs in (1, 2))
+    for a, b in zip(one, two, strict=True):
+        assert (a.item, a.verdict, len(a.faces)) == (b.item, b.verdict, len(b.faces))
+        for face, other in zip(a.faces, b.faces, strict=True):
+            assert face._replace(score=0) == other._replace(score=0)
+            assert face.score == pytest.approx(other.score, abs=2e-6)  # another number of threads
+
+
+# --- verdicts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "verdict"),
+    [
+        (0.39, "video", "deepfake"), (0.4, "video", "uncertain"), (0.6, "video", "uncertain"),
+        (0.61, "video", "real"), (0.39, "photo", "uncertain"), (0.29, "photo", "deepfake"),
+        (0.71, "photo", "real"),
+    ],
+)  # fmt: skip
+def test_three_verdicts(value, kind, verdict):
+    assert decide(make_faces(value), kind, RULE) == (pytest.approx(value), verdict, "")
+
+
+def test_without_bounds_one_threshold_decides():
+    for kind in ("video", "photo"):
+        assert decide(make_faces(0.49), kind, Rule(0.5))[1] == "deepfake"
+        assert decide(make_faces(0.5), kind, Rule(0.5))[1] == "real"
+    assert decide([], "video", Rule(0.5)) == (None, "no face", "")
+    assert [classify(value, "image", RULE) for value in (0.49, 0.5)] == ["deepfake", "real"]
+
+
+def test_who_is_hardly_seen_decides_nothing():
+    for rule in (RULE, Rule()):
+        found = decide(make_faces(0.9, 20) + make_faces(0.1, 2, 2), "video", rule)
+        assert found[:2] == (pytest.approx(0.9), "real")
+        found = decide(make_faces(0.9, 20) + make_faces(0.1, 3, 2), "video", rule)
+        warning = f"the lowest of 2 people decides{' (deepfake below 0.363)' if rule is RULE else ''}"
+        assert found == (pytest.approx(0.1), "deepfake", warning)
+    found = decide(make_faces(0.9, 2) + make_faces(0.1, 1, 2), "video", RULE)
+    assert found == (pytest.approx(0.1), "uncertain", "too few clear faces to decide")
+
+
+def test_small_and_blurred_faces_decide_nothing():
+    clear = make_faces(0.9)
+    value, verdict, warning = decide(clear + make_faces(0.0, 9, 2, size=79), "video", RULE)
+    assert (value, verdict) == (pytest.approx(0.9), "real")
+    assert warning == "9 of 14 faces small, 1 of 2 people not counted: too few clear faces to decide"
+    value, verdict, warning = decide(make_faces(0.0, 9, size=79, sharpness=9), "video", RULE)
+    assert (value, verdict) == (0.0, "uncertain")
+    assert warning == "too few clear faces to decide, 9 of 9 faces small, 9 of 9 faces blurred"
+    # the mean of a person who decides is that of all faces, as published
+    assert decide(clear + make_faces(0.0, 5, size=79), "video", RULE)[0] == pytest.approx(0.45)
+    # but most of them must be clear
+    assert decide(clear + make_faces(0.0, 6, size=79), "video", RULE)[1] == "uncertain"
+
+
+def test_more_people_need_a_lower_score():
+    bounds = [lower_bound(BOUNDS, people) for people in (1, 2, 6)]
+    assert bounds == pytest.approx([0.4, 0.36285, 0.31431], abs=1e-4)
+    assert [classify(0.35, "video", RULE, people) for people in (1, 6, 0)] == ["deepfake", *["uncertain"] * 2]
+
+
+def test_rules_of_cards():
+    assert read_rule({"threshold": 0.4}) == Rule(0.4)
+    level = {"lower": 0.4, "upper": 0.6, "spread": 0.5, "real": 19, "forged": 9}
+    level |= {"real_called_deepfake": 0, "forged_called_real": 0, "uncertain": 0}
+    calibration = {"face": level, "video": level, "min_size": 80, "min_sharpness": 9}
+    assert read_rule({"threshold": 0.5, "calibration": calibration}) == Rule(0.5, BOUNDS, BOUNDS, 80.0, 9.0)
+    with pytest.raises(KeyError):
+        read_rule({"threshold": 0.5, "calibration": {"face": {}}})
+    with pytest.raises(ValueError, match=r"threshold 1\.5, must be from 0 to 1"):
+        read_rule({"threshold": 1.5})
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def make_result(label, video, value, verdict, dataset=""):
+    return Result(Item(Path("x.png"), "x", label, dataset, video), value, verdict)
+
+
+def test_summaries_count_verdicts():
+    verdicts = [(0.9, "real"), (0.5, "uncertain"), (0.1, "deepfake"), (0.2, "deepfake"), (None, "no face"), (None, "error")]
+    found = summarize([make_result("", "", value, verdict) for value, verdict in verdicts])
+    assert (found["files"], found["scored"], found["skipped"], found["no_face"]) == (6, 4, 1, 1)
+    assert (found["deepfake_percent"], found["uncertain_percent"]) == (50, 25)
+    assert found["average_score"] == pytest.approx(0.425)
+    assert summarize([])["average_score"] is None
+
+
+def test_evaluate_known_figures():
+    labels, values = ["df", "df", "df", "df", "real", "real"], [0.1, 0.2, 0.3, 0.9, 0.8, 0.4]
+    verdicts = ["deepfake", "deepfake", "uncertain", "real", "real", "deepfake"]
+    found = evaluate(labels, values, verdicts)
+    assert (found["accuracy_df"], found["accuracy_real"], found["balanced_accuracy"]) == (0.5, 0.5, 0.5)
+    assert (found["accuracy"], found["uncertain"]) == (0.5, pytest.approx(1 / 6))
+    assert (found["auc"], found["eer"]) == (pytest.approx(6 / 8), pytest.approx(0.25))
+    assert "auc" not in evaluate(["df", "df"], [0.1, 0.2], ["real", "real"])
+
+
+def test_the_crops_of_a_video_are_one():
+    values = [("df", 0.1), ("df", 0.7), ("df", 0.3), ("real", 0.9), ("", 0.0)]
+    found = [make_result(label, "a", value, classify(value, "image", RULE)) for label, value in values]
+    levels = evaluate_results(found, RULE)
+    assert (levels["image"]["count"], levels["image"]["accuracy_df"]) == (4, pytest.approx(2 / 3))
+    assert levels["video"]["count"] == 2  # a forged and a real video may share a name
+    assert levels["video"]["accuracy_df"] == 1.0  # the mean is 0.37
+    assert evaluate_results(found[4:], RULE) == {}
+
+
+def test_kinds_of_forgery():
+    def make(label, video, value):
+        return make_result(label, video, value, classify(value, "image", RULE), "set")
+
+    found = [make("real", f"{video}", 0.8) for video in (1, 2) for _ in range(3)]
+    found += [make("df", f"swap_{video}", 0.2) for video in (1, 2) for _ in range(3)]
+    found += [make("df", "f2f_1", value) for value in (0.45, 0.9, 0.75)]
+    figures = evaluate_by_dataset(found, RULE)
+    assert list(figures) == ["set f2f", "set swap", "all", "mean"]
+    assert figures["set swap"]["image"]["auc"] == 1
+    assert figures["set f2f"]["image"]["auc"] == pytest.approx(2 / 3)  # one of three above the real ones
+    assert figures["set f2f"]["video"]["accuracy_df"] == 0  # the mean is 0.7
+    figures = evaluate_by_dataset([*found, make("df", "7", 0.9), make_result("real", "1", 0.9, "real", "b")], RULE)
+    assert figures["set other"]["image"]["accuracy_df"] == 0
+    assert figures["set"]["image"]["count"] == 16  # all of them
