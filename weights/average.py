@@ -4,10 +4,9 @@
 
 If one was trained from the other, what lies between them often does better on all data sets than either
 (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). Writes the three files that scoring
-and training use; evaluate them with training/df_CNN.py --evaluate --calibrate.
+and training use; training/calibrate.py then chooses their threshold and bounds.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,56 +14,44 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 import pipeline
-from pipeline import fail, read_share
+from pipeline import fail
 from weights import check_free, find_keras_weights, write_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
+    parser = pipeline.make_parser(__doc__)
+    add = parser.add_argument
+    add("weights", nargs=2, metavar="FILE", help="two .weights.h5 of one network, with their cards")
+    add("--share", type=float, default=0.5, metavar="P", help="of the second (default: %(default)s)")
+    add("--name", type=Path, required=True, help="path of the files to write, without suffix")
+    arguments = parser.parse_args(argv)
+    share = arguments.share
     try:
+        if not 0 <= share <= 1:
+            raise ValueError(f"--share must be from 0 to 1, not {share:g}")
         first, second = (find_keras_weights(name) for name in arguments.weights)
-        for weights in (first, second):
-            if not weights.card:
-                raise ValueError(f"{weights.path}: has no card: weights/convert.py makes one")
-        if second.view != first.view:
-            raise ValueError(f"{second.path}: must need {first.view}, not {second.view}")
         check_free(arguments.name)
+        for name, one, other in (("network", first.network, second.network), ("view", first.view, second.view)):
+            if not one or one != other:
+                raise ValueError(f"{second.path}: its card must have the {name} {one or '...'}, not {other}")
         with pipeline.silence_native_stderr():
-            import classifiers
-        average, other = (classifiers.load_classifier(weights.path) for weights in (first, second))
-        if average.model.name != other.model.name:
-            raise ValueError(
-                f"{second.path}: must be weights of {average.model.name}, not {other.model.name}"
-            )
+            from classifiers import load_classifier
+        average, other = (load_classifier(weights.path) for weights in (first, second))
         pairs = zip(average.model.get_weights(), other.model.get_weights(), strict=True)
-        share = arguments.share
-        average.model.set_weights([(1 - share) * one + share * two for one, two in pairs])
+        average.model.set_weights([(1 - share) * a + share * b for a, b in pairs])
+        kept = ("command", "commit", "recipe", "sha256")
+        parts = [{key: weights.card[key] for key in kept if key in weights.card} for weights in (first, second)]
         card = {
             **first.view._asdict(),
             "threshold": 0.5,
             "trained_on": second.card.get("trained_on"),
-            "average_of": [
-                {"share": part}
-                | {key: weights.card.get(key) for key in ("command", "best_epoch", "recipe", "sha256")}
-                for part, weights in ((1 - share, first), (share, second))
-            ],
+            "average_of": [{"share": s} | part for s, part in zip((1 - share, share), parts, strict=True)],
         }
         write_weights(average, arguments.name, card)
     except (OSError, ValueError) as error:
         return fail(1, error)
     print(f"wrote {arguments.name}.weights.h5, .tflite and .json")
     return 0
-
-
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = pipeline.make_parser(__doc__, "FILE FILE --name NAME [options]")
-    add = parser.add_argument
-    # fmt: off
-    add("weights", nargs=2, metavar="FILE", help="two .weights.h5 of one network, with their cards")
-    add("--share", type=read_share, default=0.5, metavar="P", help="of the second (default: %(default)s)")
-    add("--name", type=Path, required=True, help="path of the files to write, without suffix")
-    # fmt: on
-    return pipeline.parse(parser, argv)
 
 
 if __name__ == "__main__":

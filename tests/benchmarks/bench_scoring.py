@@ -1,14 +1,12 @@
 """LiteRT against Keras, side by side: seconds from start to finish, and images a second.
 
-    python3 tests/benchmarks/bench_scoring.py [NAME] [--before FOLDER]
+    python3 tests/benchmarks/bench_scoring.py [NAME]
 
 Scores test_images with the .tflite and the .weights.h5 of the same weights, three times each in turn,
 as a user would, and imports TensorFlow alone; then 320 faces from memory, batches of 32, in one process.
-Last, --jobs 2 against one job on forty short clips. With --before FOLDER, another copy of the project, its
-deepfakes_images.py is timed in turn with ours.
+Last, --jobs 2 against one job on forty short clips.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -24,7 +22,7 @@ import clips
 import numpy as np
 
 import pipeline
-from weights import find_weights, load_predictor
+from weights import DEFAULT, find_weights, load_predictor
 
 ROUNDS = 3
 FACES = 320
@@ -32,41 +30,26 @@ CLIPS = 40
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", default=["Meso4_DF_F2F"], metavar="NAME")
-    parser.add_argument("--before", type=Path, metavar="FOLDER", help="another copy of the project")
-    arguments = parser.parse_args()
-    for name in arguments.names:
-        if arguments.before:
-            pairs = [
-                [time_python("deepfakes_images.py", root=root) for root in (arguments.before, ROOT)]
-                for _ in range(ROUNDS)
-            ]
-            before, now = (statistics.median(one) for one in zip(*pairs, strict=True))
-            print(
-                f"test_images, start to finish: before {before:.2f} s, now {now:.2f} s, {before / now:.1f} x"
-            )
-        forms = {"LiteRT": f"{name}.tflite", "Keras": f"{name}.weights.h5"}
-        seconds = {form: [] for form in (*forms, "import tensorflow")}
-        for _ in range(ROUNDS):
-            for form, weights in forms.items():
-                seconds[form].append(time_python("deepfakes_images.py", "--weights", weights))
-            seconds["import tensorflow"].append(time_python("-c", "import tensorflow"))
-        speeds = {form: [] for form in forms}
-        predictors = {form: load_predictor(find_weights(weights)) for form, weights in forms.items()}
-        for _ in range(ROUNDS):
-            for form, predict in predictors.items():
-                speeds[form].append(time_predictor(predict))
-        print(f"{name}, {os.cpu_count()} cores   start to finish   images/s")
-        for form, found in seconds.items():
-            speed = f"{max(speeds[form]):>9.0f}" if form in forms else ""
-            print(f"{form:<24}  {statistics.median(found):>13.2f} s  {speed}")
-        litert, keras, tensorflow = (statistics.median(found) for found in seconds.values())
-        faster = max(speeds["LiteRT"]) / max(speeds["Keras"])
-        print(f"{'Keras / LiteRT':<24}  {keras / litert:>13.1f} x  {faster:>8.1f}x")
-        print(f"{'LiteRT / import':<24}  {litert / tensorflow:>13.2f} x", flush=True)
+    name = sys.argv[1] if len(sys.argv) > 1 else DEFAULT
+    forms = {"LiteRT": f"{name}.tflite", "Keras": f"{name}.weights.h5"}
+    seconds = {form: [] for form in (*forms, "import tensorflow")}
+    for _ in range(ROUNDS):
+        for form, weights in forms.items():
+            seconds[form].append(time_python("deepfakes_images.py", "--weights", weights))
+        seconds["import tensorflow"].append(time_python("-c", "import tensorflow"))
+    speeds = {form: [] for form in forms}
+    predictors = {form: load_predictor(find_weights(weights)) for form, weights in forms.items()}
+    for _ in range(ROUNDS):
+        for form, predict in predictors.items():
+            speeds[form].append(time_predictor(predict))
+    print(f"{name}, {os.cpu_count()} cores   start to finish   images/s")
+    for form, found in seconds.items():
+        speed = f"{max(speeds[form]):>9.0f}" if form in forms else ""
+        print(f"{form:<24}  {statistics.median(found):>13.2f} s  {speed}")
+    litert, keras, tensorflow = (statistics.median(found) for found in seconds.values())
+    faster = max(speeds["LiteRT"]) / max(speeds["Keras"])
+    print(f"{'Keras / LiteRT':<24}  {keras / litert:>13.1f} x  {faster:>8.1f}x")
+    print(f"{'LiteRT / import':<24}  {litert / tensorflow:>13.2f} x", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(CLIPS):
             portrait = clips.open_portrait(("hopper", "collins")[number % 2])
@@ -80,9 +63,9 @@ def main():
     print(f"one job keeps {used / one:.2f} cores busy: on two, at most {2 * one / used:.2f} times as fast")
 
 
-def time_python(*arguments, root=ROOT):
+def time_python(*arguments):
     started = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], cwd=root, check=True, capture_output=True)
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
     return time.perf_counter() - started
 
 
