@@ -18,10 +18,14 @@ from clips import film, find_landmarks, forge_face, open_portrait, write_clip
 from PIL import Image, ImageFilter
 
 import pipeline
+from weights import DEFAULT, find_weights
+from weights.scoring import score
+from weights.scoring.figures import draw_timeline
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "tests/figures"
 FRAMES = 75
+SHOWN = (14, 37, 62)  # of the annotated copy, above the timeline
 
 
 def main():
@@ -31,29 +35,40 @@ def main():
         for label in pipeline.LABELS:
             shutil.copytree(ROOT / "test_images" / label, folder / label)
         run("extract_faces.py", clip, "--output", folder / "faces", "--frames", "20")
-        run("deepfakes_images.py", clip, "--every", "3", "--plot", folder / "timeline.png")
-        run("deepfakes_images.py", ROOT / "test_images", "--explain", folder / "maps")
-        report = ("--report", "report.html", "--frames", "45")
-        run("deepfakes_images.py", "portrait.mp4", "real", "df", *report, cwd=folder)
-        photograph(folder / "report.html", folder / "report.png")
-        keep(folder / "faces/contact_sheet.png")
-        keep(folder / "timeline.png")
-        keep(folder / "report.png")
-        keep(folder / "maps/df/collins.png", "evidence.png")
+        keep(Image.open(folder / "faces/contact_sheet.png"), "contact_sheet.png")
+        run("deepfakes_images.py", "portrait.mp4", "real", "df", "--output", "results", "--annotate", cwd=folder)
+        keep(photograph(folder / "results/report.html", folder / "report.png"), "report.png")
+        frames = pipeline.read_frames(folder / "results/annotated/portrait.mp4", None)
+        shown = [frame.image for frame in frames if frame.index in SHOWN]
+        keep(draw_demonstration(shown, clip, folder / "timeline.png"), "demo.png")
+
+
+def draw_demonstration(frames, clip, scratch):
+    """Return frames of an annotated copy, side by side, above the scores over time."""
+    (result,) = score([clip])
+    figure = draw_timeline(result, find_weights(DEFAULT).rule)
+    figure.set_size_inches(9.6, 2.4)
+    figure.savefig(scratch, dpi=100)
+    upper = Image.fromarray(np.concatenate(frames, axis=1))
+    upper = upper.resize((960, 960 * upper.height // upper.width), Image.Resampling.LANCZOS)
+    timeline = Image.open(scratch).convert("RGB")
+    whole = Image.new("RGB", (960, upper.height + timeline.height), "white")
+    whole.paste(upper, (0, 0))
+    whole.paste(timeline, (0, upper.height))
+    return whole
 
 
 def photograph(page, picture):
+    """Return the first screen of a page as Chromium shows it."""
     browser = shutil.which("chromium") or "google-chrome"
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=860,3900"]
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=860,1250"]
     subprocess.run([browser, *options, f"--screenshot={picture}", page.as_uri()], check=True)
-    whole = Image.open(picture)
-    whole.crop((0, 0, whole.width, 1750)).save(picture)
+    return Image.open(picture)
 
 
-def keep(picture, name=None):
+def keep(picture, name):
     """Put a picture among the README's, with colours enough for it to look the same."""
-    colors = Image.open(picture).convert("RGB").quantize(200)
-    colors.save(FIGURES / (name or picture.name), optimize=True)
+    picture.convert("RGB").quantize(200).save(FIGURES / name, optimize=True)
 
 
 def draw_frames():
