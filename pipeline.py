@@ -14,8 +14,10 @@ import hashlib
 import io
 import itertools
 import math
+import multiprocessing
 import os
 import re
+import signal
 import stat
 import sys
 import tempfile
@@ -29,15 +31,16 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
-import imageio.v3 as iio
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 from PIL import ImageFile as PillowFile
+from tqdm import tqdm
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame, VideoStream
     from av.container import InputContainer
 
+S = TypeVar("S")
 T = TypeVar("T")
 Box = tuple[int, ...]  # left, top, right, bottom, whole pixels
 Watch = Callable[[Iterable[T]], Iterable[T]]  # wraps an iterator: a progress bar
@@ -50,7 +53,6 @@ LABEL_ALIASES = {
 }
 IMAGE_SIZE = 256  # pixels, both ways: what the networks take
 CROP_ZOOM = 1.3  # side of a crop / size of its face, as published
-SMALLEST_ZOOM = 0.5  # that weights may look at
 
 
 # --- files and labels -----------------------------------------------------------------------------
@@ -190,23 +192,30 @@ def describe_passed_over(passed_over: Counter[str], wanted: str = "images or vid
 
 # Formats that only hold pixels: EPS, say, would start Ghostscript.
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")
-ANIMATED_FORMATS = ("PNG", "GIF", "WEBP", "AVIF")  # other files of several images hold previews or pages
 HEIF_BRANDS = [b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")]
 SMALLEST_IMAGE = 16  # pixels: in less there is no face to score
 LARGEST_IMAGE = 250_000_000  # pixels: 750 MB once decoded
-MOST_SCANS = 100  # of a progressive JPEG, which has about 10; each goes over all pixels
 CROP_NOTE = "face crop by extract_faces.py: {} times as wide as the face"
 CROP_ZOOM_NOTED = re.compile(re.escape(CROP_NOTE).replace(r"\{\}", r"(\d\.\d+)"))
-JPEG_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")  # those with a header, and the end
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,  # antialiased when it shrinks
     "bicubic": Image.Resampling.BICUBIC,  # likewise
 }
-Image.MAX_IMAGE_PIXELS = None  # check_size says what is too large
+Image.MAX_IMAGE_PIXELS = None  # check_size refuses what is too large
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # screenshots carry megabytes of XMP
 warnings.filterwarnings("ignore", "Glyph")  # of Matplotlib, which lacks some of the world's letters
 warnings.filterwarnings("ignore", module="PIL")  # of large images and odd tags: read_image checks
+
+
+class View(NamedTuple):
+    """How a network looks at a face."""
+
+    resampling: str = "nearest"  # key of RESAMPLING: what brings the face to 256x256
+    zoom: float = CROP_ZOOM  # how wide a square it looks at, in widths of the face
+
+    def __str__(self) -> str:
+        return f"{self.resampling} resizing and zoom {self.zoom}"
 
 
 @contextlib.contextmanager
@@ -240,12 +249,6 @@ def _register_heif() -> str:
     return "HEIF"
 
 
-def _count_images(path: Path) -> int:
-    """Return how many frames an animated image has; 1 for a picture, with which others may be stored."""
-    with open_image(path) as image:
-        return getattr(image, "n_frames", 1) if image.format in ANIMATED_FORMATS else 1
-
-
 def read_image(path: Path) -> np.ndarray:
     """Return an image as uint8 (height, width, 3) RGB, upright by its EXIF; the first frame of several.
 
@@ -253,24 +256,20 @@ def read_image(path: Path) -> np.ndarray:
     is missing, damaged, not an image, too small or too large.
     """
     with open_image(path) as image:
-        return _decode_image(image, path)
+        return _decode_image(image)
 
 
-def _decode_image(image: Image.Image, path: Path) -> np.ndarray:
+def _decode_image(image: Image.Image) -> np.ndarray:
     """Return the pixels of an open image, see `read_image`."""
     width, height = image.size
     if min(width, height) < SMALLEST_IMAGE:
         raise ValueError(f"{width}x{height} pixels: must be at least {SMALLEST_IMAGE} both ways")
     check_size(width, height)
-    if image.format in ("JPEG", "MPO") and (scans := _count_scans(path)) > MOST_SCANS:
-        raise ValueError(f"JPEG of {scans} scans: must be at most {MOST_SCANS}")
     if image.mode == "F":
         raise ValueError("float pixels, of unknown range: save the image with 8 bits")
-    pixels = _convert_to_rgb(image)
-    return np.ascontiguousarray(_turn_upright(pixels, _read_orientation(image)))
-
-
-def _convert_to_rgb(image: Image.Image) -> np.ndarray:
+    image.load()
+    with contextlib.suppress(Exception):  # damaged EXIF makes Pillow raise anything
+        ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
         grey = np.asarray(image, np.float64)
         if grey.min() < 0 or grey.max() > 65535:
@@ -280,49 +279,35 @@ def _convert_to_rgb(image: Image.Image) -> np.ndarray:
     return np.asarray((image.convert("RGBA") if image.mode == "P" else image).convert("RGB"))
 
 
-def _read_orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 (not turned) if there is none or EXIF cannot be read."""
-    try:
-        return int(image.getexif().get(0x0112, 1))
-    except Exception:  # noqa: BLE001  (damaged EXIF makes Pillow raise anything)
-        return 1
-
-
-def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.transpose(1, 0, 2)
-    rows = -1 if orientation in (3, 4, 7, 8) else 1
-    columns = -1 if orientation in (2, 3, 6, 7) else 1
-    return pixels[::rows, ::columns]
-
-
-def _count_scans(path: Path) -> int:
-    with open(path, "rb") as file:
-        data = file.read(4 * LARGEST_IMAGE)
-    scans, position = 0, 2
-    while found := JPEG_MARKER.search(data, position):
-        kind, position = found[1][0], found.end()
-        if kind == 0xD9:  # the end; anything may follow, even a film
-            break
-        scans += kind == 0xDA
-        position += int.from_bytes(data[position : position + 2])  # skip the header, which may hold anything
-    return scans
-
-
 def check_size(width: int, height: int) -> None:
     """Raise ValueError if an image of this size would fill the memory."""
     if width * height > LARGEST_IMAGE:
         raise ValueError(f"{width}x{height} pixels: must be at most {LARGEST_IMAGE:,} in all")
 
 
-class View(NamedTuple):
-    """How a network looks at a face."""
+def read_crop_header(path: Path) -> tuple[int, int, float | None]:
+    """Return (width, height, zoom as `read_zoom`) of an image without decoding it. Raises as `read_image`."""
+    with open_image(path) as image:
+        return *image.size, _parse_zoom(image)
 
-    resampling: str = "nearest"  # key of RESAMPLING: what brings the face to 256x256
-    zoom: float = CROP_ZOOM  # how wide a square it looks at, in widths of the face
 
-    def __str__(self) -> str:
-        return f"{self.resampling} resizing and zoom {self.zoom}"
+def read_zoom(path: Path) -> float | None:
+    """Return the zoom that `write_crop` noted in a file; None if it is no such crop."""
+    return read_crop_header(path)[2]
+
+
+def _parse_zoom(image: Image.Image) -> float | None:
+    note = image.info.get("Comment", image.info.get("comment", ""))
+    found = CROP_ZOOM_NOTED.fullmatch(note.decode("latin-1") if isinstance(note, bytes) else str(note))
+    return float(found[1]) if found and 0.5 <= float(found[1]) <= 5 else None  # else it is damaged
+
+
+def write_crop(crop: np.ndarray, path: Path, zoom: float = CROP_ZOOM) -> None:
+    """Write a face crop, uint8 (side, side, 3), as PNG; a comment notes with which zoom it was cut."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", CROP_NOTE.format(float(zoom)))
+    # level 3 takes a third of the time of 6 and makes files a tenth larger
+    Image.fromarray(crop).save(path, "PNG", pnginfo=text, compress_level=3)
 
 
 def resize_face(image: np.ndarray, resampling: str, side: int = IMAGE_SIZE, share: float = 1.0) -> np.ndarray:
@@ -341,60 +326,25 @@ def resize_face(image: np.ndarray, resampling: str, side: int = IMAGE_SIZE, shar
 def view_face(crop: np.ndarray, view: View, cut: float | None = CROP_ZOOM) -> np.ndarray:
     """Return what a network sees of a crop: uint8 (256, 256, 3) RGB, the middle of it.
 
-    `cut` is how wide the crop is, in widths of the face. If nobody knows (None), it is taken whole.
+    `cut` is how wide the crop is, in widths of the face. If that is unknown (None), the crop is taken whole.
     """
     return resize_face(crop, view.resampling, share=min(1, view.zoom / cut) if cut else 1)
 
 
+def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
+    """Return (image as `read_image`, zoom that `write_crop` noted, None if it is no such crop) of a file."""
+    with open_image(path) as image:
+        return _decode_image(image), _parse_zoom(image)
+
+
 def load_face(path: Path, view: View) -> np.ndarray:
-    """Return what a network sees of the face crop in a file: what is scored and trained on.
-
-    As `view_face` does; only crops that `write_crop` wrote say how wide they are.
-    """
-    with open_image(path) as image:
-        return view_face(_decode_image(image, path), view, _parse_zoom(image))
+    """Return what a network sees of the face crop in a file, for scoring and training. See `view_face`."""
+    crop, zoom = read_crop(path)
+    return view_face(crop, view, zoom)
 
 
-def read_zoom(path: Path) -> float | None:
-    """Return the zoom that `write_crop` noted in a file; None if it is no such crop."""
-    with open_image(path) as image:
-        return _parse_zoom(image)
-
-
-def _parse_zoom(image: Image.Image) -> float | None:
-    """Return the zoom noted in an open image, see `read_zoom`."""
-    note = image.info.get("Comment", image.info.get("comment", ""))
-    found = CROP_ZOOM_NOTED.fullmatch(note.decode("latin-1") if isinstance(note, bytes) else str(note))
-    return float(found[1]) if found and 0.5 <= float(found[1]) <= 5 else None  # else it is damaged
-
-
-def write_crop(crop: np.ndarray, path: Path, jpeg: int | None = None, zoom: float | None = CROP_ZOOM) -> None:
-    """Write a face crop, uint8 (side, side, 3), as PNG, or as JPEG of quality `jpeg`.
-
-    A comment in the file notes the zoom with which it was cut, unless that is None, for `load_face`.
-    """
-    note = CROP_NOTE.format(float(zoom)) if zoom else ""
-    if jpeg:
-        # full colour resolution: colour traces are among what the networks look for
-        options: dict[str, Any] = {"quality": jpeg, "subsampling": 0, "comment": note}
-    else:
-        text = PngImagePlugin.PngInfo()
-        text.add_text("Comment", note)
-        options = {"pnginfo": text, "compress_level": 3}  # a third of the time of 6, a tenth larger
-    Image.fromarray(crop).save(path, "JPEG" if jpeg else "PNG", **options)
-
-
-def read_crop_header(path: Path) -> tuple[int, int, float | None]:
-    """Return (width, height, zoom as `read_zoom`) of an image without decoding it. Raises as `read_image`."""
-    with open_image(path) as image:
-        return *image.size, _parse_zoom(image)
-
-
-def load_faces(items: Iterable[Item], view: View, ahead: int = 64) -> Iterator[np.ndarray | Exception]:
-    """Yield for each Item, in order, its face (see `load_face`) or the error that reading it raised.
-
-    Files are decoded in threads, at most `ahead` files ahead.
-    """
+def load_faces(items: Iterable[Item], view: View) -> Iterator[np.ndarray | Exception]:
+    """Yield for each Item, in order, its face (see `load_face`) or the error that reading it raised."""
 
     def load(item: Item) -> np.ndarray | Exception:
         try:
@@ -402,10 +352,15 @@ def load_faces(items: Iterable[Item], view: View, ahead: int = 64) -> Iterator[n
         except (OSError, ValueError, MemoryError) as error:
             return error
 
-    pending: deque[Future[np.ndarray | Exception]] = deque()
+    return map_ahead(load, items)
+
+
+def map_ahead(function: Callable[[S], T], items: Iterable[S], ahead: int = 64) -> Iterator[T]:
+    """Yield function(item) for each item, in order, computed in threads at most `ahead` items ahead."""
+    pending: deque[Future[T]] = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for item in items:
-            pending.append(pool.submit(load, item))
+            pending.append(pool.submit(function, item))
             if len(pending) > ahead:
                 yield pending.popleft().result()
         while pending:
@@ -416,12 +371,13 @@ def load_faces(items: Iterable[Item], view: View, ahead: int = 64) -> Iterator[n
 
 # Formats that only hold a video: a playlist, say, would read other files or wait for a network.
 VIDEO_FORMATS = (
-    "3g2,3gp,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,"
+    "3g2,3gp,apng,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,"
     "mpegvideo,mxf,nut,obu,ogg,webm,wtv,yuv4mpegpipe"
 )
-MOST_BOXES = 100_000  # of an MP4 file: of two hours in fragments there are some ten thousand
 SEEK_FROM = 24  # frames: skipping fewer saves less than the seek costs
 WIDEST_PIXEL = 4  # pixels wider, or higher, than that are a mistake in the file's header
+NO_PICTURE = 8  # bytes: MPEG-4 says so in at most as many, in which no picture of 64x64 pixels fits
+MISSING = 0.5  # seconds at the end of a file, from which on it counts as cut short
 
 
 class Frame(NamedTuple):
@@ -436,57 +392,48 @@ class Timeline(NamedTuple):
     """When the frames of a video are shown, and where decoding can start."""
 
     times: list[float]  # of each frame, rising: seconds since the first
-    stamps: list[int]  # of each frame, ascending, in the stream's unit; [] if the file's are unusable
-    keys: list[tuple[int, int]]  # (stamp, stamp of decoding) of the key frames, ascending
-    key_indices: list[int]  # of the key frames
+    stamps: list[int]  # of each frame, ascending, in the stream's unit; [] if frames can only be counted
+    keys: list[int]  # indices of the key frames
     stream: int = 0  # index of the video stream in its container
     note: str = ""  # what a reader should know of how the video was read
-    animated: bool = False  # whether the file is an animated image, which has no streams
 
 
-def find_videos(arguments: Iterable[str | Path]) -> tuple[list[tuple[Path, str]], Counter[str]]:
-    """Return ([(path, name of its outputs)] of videos, {suffix: number of files passed over}).
+class Header(NamedTuple):
+    """What is kept of a packet: the content of all may exceed the memory."""
 
-    See `find_files` and `name_outputs`. A file given as argument is taken whatever it is.
-    """
-    files, passed_over = find_files(arguments)
-    videos = []
-    for file in files:
-        if not file.top or is_video(file.path):
-            videos.append(file)
-        else:
-            passed_over[file.path.suffix.lower()] += 1
-    return list(zip((file.path for file in videos), name_outputs(videos), strict=True)), passed_over
+    pts: int | None  # when its frame is shown
+    dts: int | None  # when it is decoded
+    is_key: bool
+    is_discard: bool  # decoded only, since others build on it
+    size: int  # bytes
+    duration: int
 
 
 def read_frames(
     path: str | Path,
-    count: int = 30,
+    count: int | None = 30,
     start: float = 0.0,
     end: float | None = None,
     keyframes: bool = False,
-    every: int = 0,
     threads: int = 0,
     timeline: Timeline | None = None,
 ) -> Iterator[Frame]:
-    """Yield `count` Frames of a video, evenly spread, or all of them if there are fewer.
+    """Yield `count` Frames of a video, evenly spread; all of them if there are fewer or if it is None.
 
-    `every=n` takes every nth frame instead. Both choose among the frames from `start` to `end`, in
-    seconds since the first frame (None: to the last); with `keyframes`, among the intra-coded ones. The
-    file's packets are counted, since headers can be wrong; then it is decoded once, forward, with
-    `threads` threads (0: one per core), seeking over long stretches. A damaged frame is replaced by the
-    next intact one. `timeline` is what `read_timeline` returned, to save reading it again. Raises
-    OSError or ValueError, in one line, if the file is missing, not a video, or has no such frame.
+    They are chosen among the frames from `start` to `end`, in seconds since the first frame (None: to the
+    last); with `keyframes`, among the intra-coded ones. The file's packets are counted, since headers can
+    be wrong; then it is decoded once, forward, with `threads` threads (0: one per core), seeking over long
+    stretches. A damaged frame is replaced by the next intact one. `timeline` is what `read_timeline`
+    returned, to save reading it again. Raises OSError or ValueError, in one line, if the file is missing,
+    not a video, or has no such frame.
     """
     import av
 
-    path = Path(path)
     timeline = timeline or read_timeline(path)
-    wanted = choose_frames(timeline, count, start, end, keyframes, every)
-    decode = _read_animation if timeline.animated else _decode_video
+    wanted = choose_frames(timeline, count, start, end, keyframes)
     decoded = 0
     try:
-        for index, image in decode(path, timeline, wanted, threads):
+        for index, image in _decode_video(path, timeline, wanted, threads):
             yield Frame(index, timeline.times[index], image)
             decoded += 1
     except av.error.FFmpegError as error:
@@ -497,11 +444,10 @@ def read_frames(
 
 def choose_frames(
     timeline: Timeline,
-    count: int = 30,
+    count: int | None = 30,
     start: float = 0.0,
     end: float | None = None,
     keyframes: bool = False,
-    every: int = 0,
 ) -> list[int]:
     """Return the indices of the frames that `read_frames` yields. Raises ValueError if there are none."""
     times = np.array(timeline.times)
@@ -509,71 +455,67 @@ def choose_frames(
         raise ValueError("it has no frames")
     wanted = np.flatnonzero((times >= start) & (times <= (np.inf if end is None else end)))
     if keyframes:
-        wanted = np.intersect1d(wanted, timeline.key_indices)
+        wanted = np.intersect1d(wanted, timeline.keys)
     if not len(wanted):
         kind = "key frame" if keyframes else "frame"
         until = "s on" if end is None else f"to {end:g} s"
         raise ValueError(f"no {kind} from {start:g} {until}: it lasts {times[-1]:.2f} s")
-    if every:
-        return wanted[::every].tolist()
-    return wanted[np.linspace(0, len(wanted) - 1, min(count, len(wanted))).round().astype(int)].tolist()
+    number = min(len(wanted), count or len(wanted))
+    return wanted[np.linspace(0, len(wanted) - 1, number).round().astype(int)].tolist()
 
 
 def read_timeline(path: str | Path) -> Timeline:
     """Return the Timeline of a video from its packets, without decoding. Raises as `read_frames`."""
     import av
 
-    path = Path(path)
     if not os.path.getsize(path):
         raise ValueError("empty file")
-    if _is_animation(path):
-        return _time_animation(path)
     try:
         with open_video(path) as container:
-            timeline = _time_packets(container)
-            return timeline._replace(note=", ".join(filter(None, (timeline.note, describe_cut(path)))))
+            return _list_frames(container)
     except av.error.FFmpegError as error:
         raise ValueError(f"not a readable video ({describe_error(error)})") from error
-
-
-def describe_cut(path: Path) -> str:
-    """Return a note if an MP4 or Matroska file is shorter than its own headers say, else ""."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-
-        def read_size(start: int) -> tuple[int, int]:
-            """Return (where an EBML element's content begins, how long it is) from its size at `start`."""
-            file.seek(start)
-            first = (file.read(1) or b"\1")[0]
-            length = 9 - first.bit_length()  # 9, of a byte 0, is damage
-            value = int.from_bytes(bytes([first & (0xFF >> length)]) + file.read(length - 1))
-            known = length < 9 and value < (1 << 7 * length) - 1  # all ones: not known
-            return start + length, value if known else 0
-
-        end, start = 0, file.read(8)
-        if start[:4] == b"\x1aE\xdf\xa3":  # the header; then one segment holds all
-            end = sum(read_size(4))
-            file.seek(end)
-            end = sum(read_size(end + 4)) if file.read(4) == b"\x18S\x80g" else 0
-        elif start[4:] == b"ftyp":
-            for _ in range(MOST_BOXES):
-                file.seek(end)
-                box, name = int.from_bytes(file.read(4)), file.read(4)
-                if box == 1:  # a longer size follows the name
-                    box = int.from_bytes(file.read(8))
-                # the end; a box up to the end; or no box, but what a camera appends
-                if box < 8 or not name.isalnum():
-                    break
-                end += box
-    return f"cut short: {1 - size / end:.0%} of the file is missing" if end > size else ""
 
 
 def open_video(path: str | Path) -> "InputContainer":
     """Return the PyAV container of a file. Nothing but the file is read: no playlist, no network."""
     import av
 
+    # of an MP4 that is cut short, the packets of all streams are read in the order in which they lie
+    options = {"format_whitelist": VIDEO_FORMATS, "interleaved_read": "0"}
     # an absolute path cannot begin with a protocol
-    return av.open(os.path.abspath(path), options={"format_whitelist": VIDEO_FORMATS})
+    return av.open(os.path.abspath(path), options=options, metadata_errors="replace")
+
+
+def get_stream(container: "InputContainer", timeline: Timeline) -> "VideoStream":
+    """Return the video stream of an open container that the Timeline is of."""
+    return next(stream for stream in container.streams.video if stream.index == timeline.stream)
+
+
+def _list_frames(container: "InputContainer") -> Timeline:
+    """Return the Timeline of the largest video stream."""
+    known, last = _list_streams(container), 0.0
+    packets: dict[int, list[Header]] = {stream.index: [] for stream in known}
+    for packet in _demux(container):
+        if packet.pts is not None:
+            last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream_index in packets:
+            header = (packet.pts, packet.dts, packet.is_keyframe, packet.is_discard, packet.size)
+            packets[packet.stream_index].append(Header(*header, packet.duration or 0))
+
+    def rank(stream: "VideoStream") -> tuple:
+        own = packets[stream.index]  # a picture of one frame is not the film; empty pictures have few bytes
+        return len(own) > 1, stream.width * stream.height, sum(packet.size for packet in own)
+
+    stream = max(known, key=rank)
+    check_size(stream.width, stream.height)
+    notes = []
+    if sizes := [f"{other.width}x{other.height}" for other in known if other is not stream]:
+        notes.append(f"of {len(sizes) + 1} video streams the largest was taken, not {', '.join(sizes)}")
+    whole = (container.duration or 0) / 1e6
+    if container.format.name.startswith(("matroska", "mov")) and whole - last > MISSING:
+        notes.append(f"cut short: the last {whole - last:.1f} of {whole:.1f} s are missing")
+    return Timeline(*_time_frames(container, stream, packets[stream.index]), stream.index, ", ".join(notes))
 
 
 def _list_streams(container: "InputContainer") -> list["VideoStream"]:
@@ -589,69 +531,39 @@ def _list_streams(container: "InputContainer") -> list["VideoStream"]:
     return known
 
 
-def _time_packets(container: "InputContainer") -> Timeline:
-    known = _list_streams(container)
-    # without the packets' content, which may exceed the memory
-    packets: dict[int, list[tuple]] = {stream.index: [] for stream in known}
-    guessed = container.format.name.startswith("matroska")  # holds no decoding times: FFmpeg makes them up
-    for packet in _demux(container, *known):
-        dts = None if guessed else packet.dts
-        found = (packet.pts, dts, packet.is_keyframe, packet.is_discard, packet.size)
-        packets[packet.stream.index].append(found)
+def _time_frames(
+    container: "InputContainer", stream: "VideoStream", packets: Sequence[Header]
+) -> tuple[list[float], list[int], list[int]]:
+    """Return (times, stamps, keys) of a Timeline: FFmpeg's stamps, of the packets that hold a picture.
 
-    def rank(stream: "VideoStream") -> tuple:
-        own = packets[stream.index]  # a picture of one frame is not the film; empty pictures have few bytes
-        return len(own) > 1, stream.width * stream.height, sum(size for *_, size in own)
-
-    stream = max(known, key=rank)
-    check_size(stream.width, stream.height)
-    sizes = [f"{other.width}x{other.height}" for other in known if other is not stream]
-    notes = [f"of {len(sizes) + 1} video streams the largest was taken, not {', '.join(sizes)}"] * bool(sizes)
-    own, unit = packets[stream.index], float(stream.time_base or 1)
-    shown = [packet for packet in own if not packet[3]]  # the rest is decoded only, since others build on it
-    only_decoding = container.format.name == "avi"  # says when frames are decoded, not when they are shown
-    stamps = [dts if only_decoding or pts is None else pts for pts, dts, *_ in shown]
-    pieces = _split_pieces(shown, stamps)
-    if None not in stamps and not only_decoding and len(pieces) == 1 and len(set(stamps)) == len(stamps):
-        stamps.sort()
-        times = [(stamp - stamps[0]) * unit for stamp in stamps]
-        keys = sorted((pts, pts if dts is None else dts) for pts, dts, is_key, *_ in own if is_key)
-        key_indices = [i for i in (bisect.bisect_left(stamps, key) for key, _ in keys) if i < len(stamps)]
-        return Timeline(times, stamps, keys, key_indices, stream.index, ", ".join(notes))
-    if None in stamps:  # a raw stream
-        pieces, unit = [list(range(len(shown)))], 1 / float(stream.average_rate or 25)
-    key_indices = [number for number, (_, _, is_key, *_) in enumerate(shown) if is_key]
-    return Timeline(_join_pieces(pieces, unit), [], [], key_indices, stream.index, ", ".join(notes))
-
-
-def _split_pieces(packets: Sequence[tuple], stamps: Sequence[int | None]) -> list[list[int | None]]:
-    """Return the stamps in pieces: a new one begins where the decoding clock goes back, in joined files."""
-    pieces: list[list[int | None]] = [[]]
-    last = None
-    for (_, dts, *_), stamp in zip(packets, stamps, strict=True):
-        if dts is not None and last is not None and dts < last:
-            pieces.append([])
-        last = dts if dts is not None else last
-        pieces[-1].append(stamp)
-    return pieces
-
-
-def _join_pieces(pieces: Sequence[Sequence[int | None]], unit: float) -> list[float]:
-    """Return rising times, in seconds, of stamps that repeat or restart: one piece follows the other."""
-    ordered = [np.sort(np.array(piece, float)) * unit for piece in pieces if piece]
-    gaps = np.concatenate([np.zeros(0), *(np.diff(piece) for piece in ordered)])
-    step = float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else 1 / 25
-    times, end = [], 0.0
-    for piece in ordered:
-        times.append(piece - piece[0] + end)
-        end = times[-1][-1] + step
-    joined = np.concatenate([np.zeros(0), *times])
-    first = np.flatnonzero(np.diff(joined, prepend=-1) > 0)  # of each run of equal times
-    return np.interp(np.arange(len(joined)), [*first, len(joined)], [*joined[first], end]).tolist()
+    Where these are missing, repeat or go back, as in joined files, frames follow one another by their
+    durations.
+    """
+    form, codec = container.format.name, stream.codec_context.name
+    least = NO_PICTURE if codec == "mpeg4" else 0
+    shown = [packet for packet in packets if packet.size > least and not packet.is_discard]
+    # AVI holds the order of decoding alone, from which FFmpeg guesses wrong where frames are reordered
+    counted = form == "avi" and codec in ("h264", "hevc")
+    stamps = [packet.dts if counted or packet.pts is None else packet.pts for packet in shown]
+    # Matroska holds no decoding times: FFmpeg makes them up, and they may go back
+    decoded = (
+        [] if form.startswith("matroska") else [packet.dts for packet in shown if packet.dts is not None]
+    )
+    unit = float(stream.time_base or 1)
+    if None in stamps or len(set(stamps)) < len(stamps) or decoded != sorted(decoded):
+        step = 1 / float(stream.average_rate or 25)
+        steps = [packet.duration * unit or step for packet in shown]
+        times, counted = [0.0, *np.cumsum(steps)[:-1].tolist()], True
+        order = range(len(shown))
+    else:
+        order = sorted(range(len(shown)), key=stamps.__getitem__)
+        times = [(stamps[i] - stamps[order[0]]) * unit for i in order]
+    keys = [index for index, i in enumerate(range(len(shown)) if counted else order) if shown[i].is_key]
+    return times, [] if counted else [stamps[i] for i in order], keys
 
 
 def _demux(container: "InputContainer", *streams: "VideoStream") -> Iterator["Packet"]:
-    """Yield the packets up to where the file is cut off, trimmed ones included: others build on them."""
+    """Yield the packets up to where the file is cut off, of all streams if none is given."""
     import av
 
     with contextlib.suppress(av.error.FFmpegError):
@@ -661,7 +573,7 @@ def _demux(container: "InputContainer", *streams: "VideoStream") -> Iterator["Pa
 
 
 def _decode_video(
-    path: Path, timeline: Timeline, wanted: list[int], threads: int
+    path: str | Path, timeline: Timeline, wanted: list[int], threads: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (index, image) of the frames `wanted`, of square pixels, upright."""
     with open_video(path) as container:
@@ -678,11 +590,6 @@ def _decode_video(
             yield index, np.ascontiguousarray(image)  # without padding: dlib misreads padded rows
 
 
-def get_stream(container: "InputContainer", timeline: Timeline) -> "VideoStream":
-    """Return the video stream of an open container that the Timeline is of."""
-    return next(stream for stream in container.streams.video if stream.index == timeline.stream)
-
-
 def _seek_and_decode(
     container: "InputContainer", stream: "VideoStream", timeline: Timeline, wanted: list[int]
 ) -> Iterator[tuple[int, "VideoFrame"]]:
@@ -691,7 +598,7 @@ def _seek_and_decode(
     The frames are those that decoding from the start gives. Where a seek leads past the wanted frame
     (damage, or a packet wrongly marked as a key frame), decoding begins again at the start, without seeking.
     """
-    stamps, keys = timeline.stamps, timeline.keys
+    stamps, keys = timeline.stamps, timeline.keys if timeline.stamps else []
     frames, frame, position = _decode(stream, _demux(container, stream)), None, -1
 
     def decode_to(index: int) -> bool:
@@ -705,14 +612,14 @@ def _seek_and_decode(
         return True
 
     for index, following in zip(wanted, [*wanted[1:], len(timeline.times)], strict=True):
-        key = keys[max(0, bisect.bisect_right(keys, (stamps[index], np.inf)) - 1)] if keys else None
-        if key and bisect.bisect_left(stamps, key[0]) - position > SEEK_FROM:
+        earlier = keys[: bisect.bisect_right(keys, index)]
+        if earlier and earlier[-1] - position > SEEK_FROM:
             decode_to(0)  # the first frame tells some decoders what kind of encoder made the rest
-            packets = _seek(container, stream, key)
+            packets = _seek(container, stream, [stamps[key] for key in earlier[:-3:-1]])
             frames = _decode(stream, packets or ())
             if not (packets and decode_to(index) and position == index):
                 keys, position = [], -1
-                container.seek(timeline.keys[0][1], stream=stream)
+                container.seek(stamps[0], stream=stream)
                 frames = _decode(stream, _demux(container, stream))
         if not decode_to(index):
             return
@@ -721,17 +628,14 @@ def _seek_and_decode(
 
 
 def _seek(
-    container: "InputContainer", stream: "VideoStream", key: tuple[int, int]
+    container: "InputContainer", stream: "VideoStream", stamps: Sequence[int]
 ) -> Iterator["Packet"] | None:
-    """Return the packets from a key frame on, or from one before it; None if the seek failed.
-
-    Some formats seek by when a frame is shown, others by when it is decoded.
-    """
-    for stamp in key:
+    """Return the packets from the first of the key frames on, else from the next; None if seeking failed."""
+    for stamp in stamps:
         container.seek(stamp, stream=stream)
         packets = _demux(container, stream)
         first = next(packets, None)
-        if first and first.is_keyframe and first.pts is not None and first.pts <= key[0]:
+        if first and first.is_keyframe and first.pts is not None and first.pts <= stamps[0]:
             return itertools.chain([first], packets)
     return None
 
@@ -748,53 +652,20 @@ def _decode(stream: "VideoStream", packets: Iterable["Packet"]) -> Iterator["Vid
         yield from (frame for frame in frames if not frame.is_corrupt)
 
 
-# --- animated images ------------------------------------------------------------------------------
-
-
-def _is_animation(path: Path) -> bool:
-    with contextlib.suppress(ValueError):
-        return _count_images(path) > 1
-    return False
-
-
-def _time_animation(path: Path) -> Timeline:
-    with open_image(path) as image:
-        check_size(*image.size)
-        seconds = []
-        for index in range(getattr(image, "n_frames", 1)):
-            image.seek(index)
-            image.load()  # of a WebP, the duration is known only then
-            seconds.append((image.info.get("duration") or 100) / 1000)
-    times = np.cumsum([0, *seconds[:-1]]).tolist()
-    return Timeline(times, [], [], list(range(len(times))), animated=True)
-
-
-def _read_animation(
-    path: Path, timeline: Timeline, wanted: list[int], threads: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (index, image) of the frames `wanted` of a GIF, WebP, AVIF or PNG."""
-    del timeline, threads
-    chosen = set(wanted)
-    with open_image(path):  # whatever Pillow raises becomes one line
-        for index, image in enumerate(iio.imiter(path, plugin="pillow", mode="RGB")):
-            if index in chosen:
-                yield index, image
-
-
 # --- faces ----------------------------------------------------------------------------------------
 
 HOG_FACE = 80  # pixels: the smallest face that the detector sees
 DOUBLED = (1, 1)  # a Scale
 ZONE, ZONE_FACE = 280, 112  # pixels: side of the zone searched around a known face, and the face in it
 COARSE = 640  # pixels: long side of the smallest reduced picture that is searched
-TILE = 3000  # pixels: side of the parts in which pictures of more pixels are searched, to bound the memory
+LARGEST_SEARCHED = 12_000_000  # pixels: larger photographs are reduced, larger frames never doubled
 LARGER = 1.15  # another face must be so many times as wide to be followed instead
 SHRUNK = 1.7  # a face found near the one followed, but so many times smaller, is another
 LOOK_AROUND = 10  # frames, at most, from one search for larger faces to the next
 CHEAP = 20_000  # pixels: pictures so small are searched in every frame; twice as large ones in every second
 CUT = 0.5  # correlation of two frames below which they are different scenes
 BACKGROUND = 8  # faces so many times smaller than the largest are not searched for
-PROBED = 8  # of the frames without a face, the slow search tries the first two and then every eighth
+SLOW_EVERY = 4  # frames without a face: the slow search is made in every fourth
 SAME_PERSON = 0.6  # distance of encodings: face_recognition's own limit
 SAME_LOOK = 0.75  # correlation of crops
 
@@ -820,32 +691,26 @@ class Face(NamedTuple):
     # `Any`: `crop` is None once the face is scored (crops would fill the memory), `score` is None before
     crop: Any = None  # uint8 (side, side, 3) RGB, upright
     score: Any = None  # float: 1 = real, 0 = forged
-    parts: tuple[float, ...] = ()  # the scores by each of several weights
 
 
 class FaceOptions(NamedTuple):
     """Which faces of a video to take. Defaults: the published ones."""
 
     frames: int = 30  # to sample
-    every: int = 0  # if not 0: sample every nth frame instead
     start: float = 0.0  # seconds
     end: float | None = None  # seconds
     keyframes: bool = False  # sample the intra-coded frames only
-    detector: str = "hog"  # or "cnn", slow without a GPU
     everyone: bool = False  # every person's face, not only the largest of each frame
-    min_size: float = 0.0  # pixels: faces with a smaller Pose.size are skipped
-    min_sharpness: float = 0.0  # likewise, see measure_sharpness
-    only: str | None = None  # path of a picture: only the person shown there
+    min_size: float = 0.0  # pixels: extraction skips faces whose Pose.size is smaller
 
     @property
-    def sampling(self) -> tuple[int, float, float | None, bool, int]:
+    def sampling(self) -> tuple[int, float, float | None, bool]:
         """Which frames are searched, as `choose_frames` takes it."""
-        return self.frames, self.start, self.end, self.keyframes, self.every
+        return self.frames, self.start, self.end, self.keyframes
 
 
 Located = tuple[Box, Pose]  # a face in a picture
 Scale = tuple[int, int]  # how many times a picture is reduced, then doubled
-FoundFaces = tuple[Frame, list[Face], int]  # see find_faces
 
 
 def sample_frames(
@@ -866,18 +731,30 @@ def describe_reading(timeline: Timeline, options: FaceOptions, sampled: Iterable
     return ", ".join(filter(None, parts))
 
 
-def find_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[FoundFaces]:
-    """Yield (Frame, its Faces, number of faces skipped as too small or too blurred) for each Frame.
+def find_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tuple[Frame, list[Face]]]:
+    """Yield (Frame, its Faces, largest first) for each Frame of a video.
 
     Decoding, searching and telling people apart run side by side.
     """
     # while the first frames decode; no daemon, which would crash a program that ends meanwhile
     threading.Thread(target=_load_detector_ahead).start()
-    searched = options._replace(everyone=True) if options.only else options
-    recognized = recognize_people(prefetch(locate_faces(prefetch(frames), searched)))
-    for frame, faces in keep_person(recognized, options.only) if options.only else recognized:
-        kept = [f for f in faces if f.pose.size >= options.min_size and f.sharpness >= options.min_sharpness]
-        yield frame, kept, len(faces) - len(kept)
+    yield from recognize_people(prefetch(locate_faces(prefetch(frames), options)))
+
+
+def find_faces_in_photo(image: np.ndarray) -> list[Face]:
+    """Return all Faces of a photograph, uint8 (height, width, 3) RGB, largest first.
+
+    They are searched at no more than 12 megapixels and cut from the photograph itself.
+    """
+    factor = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / LARGEST_SEARCHED))
+    small = np.asarray(Image.fromarray(image).reduce(factor)) if factor > 1 else image
+    located = []
+    for box, pose in locate_anywhere(small, FaceOptions(everyone=True)):
+        x, y = (factor * (place + 0.5) - 0.5 for place in pose[:2])
+        located.append((tuple(factor * edge for edge in box), Pose(x, y, factor * pose.size, pose.angle)))
+    frame = Frame(0, 0.0, image)
+    ((_, faces),) = recognize_people([(frame, _make_faces(frame, located))])
+    return faces
 
 
 def prefetch(iterable: Iterable[T], ahead: int = 2) -> Iterator[T]:
@@ -895,75 +772,25 @@ def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tupl
     """Yield (Frame, its Faces, largest first, of person 0) for each of a video's Frames.
 
     The largest face is followed from frame to frame until a larger one is seen or the scene changes.
-    Frames without a face wait until a few of them are searched at twice their size (see `locate_anywhere`);
-    only if that finds a face are all searched so from then on.
+    Of the frames in which the fast search finds nobody, every fourth is searched at twice its size; with
+    `options.everyone`, so is every frame once somebody is found, since smaller people may stand beside.
     """
     last: Located | None = None  # the face that is followed
-    look_before: np.ndarray | None = None
-    blank: np.ndarray | None = None  # a picture in which every search failed
-    waiting: list[Frame] = []
-    doubled = False
+    look: np.ndarray | None = None
+    met = False  # whether anybody was found
+    missed = 0  # frames since the last with a face
     for number, frame in enumerate(frames):
-        look = _reduce_grey(frame.image[::4, ::4], 32)
-        if look_before is not None and _correlate(look, look_before) < CUT:
+        look, before = measure_look(frame.image), look
+        if before is not None and _correlate(look, before) < CUT:
             last = None
-        look_before = look
-        searched_before = waiting[-1].image if waiting else blank
-        found: list[Located] = []
-        if searched_before is None or not _is_unchanged(frame.image, searched_before):
-            found = _locate(frame.image, number, last, options, doubled)
-        if not found and not doubled:
-            waiting.append(frame)
-            if len(waiting) < (2 if blank is None else PROBED):
-                continue
-        if waiting:
-            again = _search_again(waiting, options, blank)
-            doubled = any(again)
-            last = next((located[0] for located in reversed(again) if located), last)
-            blank = None if doubled else waiting[-1].image
-            for earlier, located in zip(waiting, again, strict=True):
-                yield earlier, _make_faces(earlier, located)
-            waiting = []
-            if not found:
-                continue
+        slow = missed % SLOW_EVERY == 0 or (options.everyone and met)
+        found = _locate(frame.image, number, last, options, slow)
+        if found and options.everyone and not slow:
+            found = locate_anywhere(frame.image, options)
         last = found[0] if found else last
-        if options.everyone and not doubled:  # smaller people may stand beside the one found
-            doubled = True
-            found = locate_anywhere(frame.image, options, doubled)
+        met = met or bool(found)
+        missed = 0 if found else missed + 1
         yield frame, _make_faces(frame, found)
-    if waiting:
-        for earlier, located in zip(waiting, _search_again(waiting, options, blank), strict=True):
-            yield earlier, _make_faces(earlier, located)
-
-
-def _search_again(
-    frames: Sequence[Frame], options: FaceOptions, blank: np.ndarray | None
-) -> list[list[Located]]:
-    """Return what the doubled search finds in each frame, if it finds anything in the first or middle one.
-
-    After a first failure, in the picture `blank`, only the middle one is tried. From where a face is found
-    it is followed in both directions; the slow search serves again where it is lost.
-    """
-    first: list[Located] = []
-    failed: list[int] = []
-    middle = len(frames) // 2
-    for start in (middle,) if blank is not None else (0, middle):
-        image = frames[start].image
-        if options.min_size < HOG_FACE and (blank is None or not _is_unchanged(image, blank)):
-            first = _pick(image, detect_faces(image, options.detector, *DOUBLED), options)
-        if first:
-            break
-        blank = image
-        failed.append(start)
-    if not first:
-        return [[] for _ in frames]
-    found = {start: first}
-    for others in (range(start + 1, len(frames)), range(start - 1, -1, -1)):
-        last = first[0]
-        for i in others:
-            found[i] = _locate(frames[i].image, i, last, options, doubled=i not in failed)
-            last = found[i][0] if found[i] else last
-    return [found[i] for i in range(len(frames))]
 
 
 def _make_faces(frame: Frame, located: Iterable[Located]) -> list[Face]:
@@ -981,22 +808,22 @@ def _locate(
 
     `number` counts the frames: the larger the picture to search for larger faces, the more seldom that is.
     """
-    near = locate_near(image, last[1], options.detector) if last and not options.everyone else None
+    near = locate_near(image, last[1]) if last and not options.everyone else None
     if last and near and near[1].size > last[1].size / SHRUNK:  # else it is another face
         width = near[0][2] - near[0][0]
         for scale in _list_scales(image, ZONE):
             pixels = image.shape[0] * image.shape[1] / scale[0] ** 2
             due = number % min(LOOK_AROUND, math.ceil(pixels / CHEAP)) == 0
             if due and _smallest_visible(scale) > LARGER * width:
-                others = _merge_boxes([near[0], *detect_faces(image, options.detector, *scale)])
+                others = _merge_boxes([near[0], *detect_faces(image, *scale)])
                 largest = max(others, key=_area)
                 if largest[2] - largest[0] > LARGER * width:
-                    return [_measure(image, largest, options.detector)]
+                    return [_measure(image, largest)]
         return [near]
     return locate_anywhere(image, options, doubled)
 
 
-def locate_near(image: np.ndarray, pose: Pose, detector: str) -> Located | None:
+def locate_near(image: np.ndarray, pose: Pose) -> Located | None:
     """Return (box, Pose) of the face nearest to a known pose, or None.
 
     Searches a zone around it, scaled and turned upright: so faces smaller than the detector sees are
@@ -1007,7 +834,7 @@ def locate_near(image: np.ndarray, pose: Pose, detector: str) -> Located | None:
     for _ in range(4):
         scale = pose.size / ZONE_FACE
         zone = cut_square(image, pose, ZONE, scale)
-        boxes = detect_faces(zone, detector)
+        boxes = detect_faces(zone)
         if not boxes:
             break
         box = min(boxes, key=lambda b: np.hypot(b[0] + b[2] - ZONE, b[1] + b[3] - ZONE))
@@ -1035,12 +862,14 @@ def locate_anywhere(image: np.ndarray, options: FaceOptions, doubled: bool = Tru
     are background: they are not searched.
     """
     *reduced, full = _list_scales(image, COARSE)
-    finest = DOUBLED if doubled and options.min_size < HOG_FACE else full
+    height, width = image.shape[:2]
+    worthwhile = options.min_size < HOG_FACE and height * width <= LARGEST_SEARCHED
+    finest = DOUBLED if doubled and worthwhile else full
     boxes: list[Box] = []
     for scale in dict.fromkeys((*reduced, full, finest)):
         if options.everyone and scale == full != finest and _widest(boxes) < BACKGROUND * HOG_FACE:
             continue  # the finest search finds what this one does, and more
-        boxes = _merge_boxes(boxes + detect_faces(image, options.detector, *scale))
+        boxes = _merge_boxes(boxes + detect_faces(image, *scale))
         if boxes and (not options.everyone or _smallest_visible(scale) <= _widest(boxes) / BACKGROUND):
             break
     return _pick(image, boxes, options)
@@ -1048,13 +877,13 @@ def locate_anywhere(image: np.ndarray, options: FaceOptions, doubled: bool = Tru
 
 def _pick(image: np.ndarray, boxes: Sequence[Box], options: FaceOptions) -> list[Located]:
     boxes = sorted(boxes, key=_area, reverse=True)
-    return [_measure(image, box, options.detector) for box in (boxes if options.everyone else boxes[:1])]
+    return [_measure(image, box) for box in (boxes if options.everyone else boxes[:1])]
 
 
-def _measure(image: np.ndarray, box: Box, detector: str) -> Located:
+def _measure(image: np.ndarray, box: Box) -> Located:
     """Return (box, Pose) of a detected face, measured upright where that finds the same face again."""
     pose = measure_pose(find_landmarks(image, box))
-    near = locate_near(image, pose, detector)
+    near = locate_near(image, pose)
     if near and np.hypot(near[1].x - pose.x, near[1].y - pose.y) < pose.size / 2:
         return near
     return box, pose
@@ -1091,7 +920,8 @@ def _merge_boxes(boxes: Sequence[Box]) -> list[Box]:
 def recognize_people(located: Iterable[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, list[Face]]]:
     """Yield (Frame, its Faces) for each (Frame, Faces) of a video, with the person set, counted from 1.
 
-    A face that matches one in the previous frame keeps its person: encoding is the slowest step.
+    A face in the place of one in the frame before keeps its person, unless the scene was cut between them:
+    encoding is the slowest step.
     """
     people: list[list[np.ndarray]] = []  # each person's encodings
     last: list[Face] = []  # of the last frame that had some
@@ -1118,52 +948,15 @@ def recognize_people(located: Iterable[tuple[Frame, list[Face]]]) -> Iterator[tu
         yield frame, faces
 
 
-def keep_person(
-    recognized: Iterable[tuple[Frame, list[Face]]], picture: str
-) -> Iterator[tuple[Frame, list[Face]]]:
-    """Yield (Frame, [the Face of the person that a picture shows] or []) for each (Frame, Faces) of a video.
-
-    Raises OSError or ValueError if the picture cannot be read or does not show exactly one face.
-    """
-    wanted = encode_person(Path(picture))
-    distances: dict[int, float] = {}  # by person
-    for frame, faces in recognized:
-        for face in faces:
-            if face.person not in distances:
-                distances[face.person] = float(np.linalg.norm(encode_face(face.crop) - wanted))
-        nearest = min(faces, key=lambda face: distances[face.person], default=None)
-        yield frame, [nearest] if nearest and distances[nearest.person] <= SAME_PERSON else []
-
-
-def encode_person(picture: Path) -> np.ndarray:
-    """Return the encoding, float64 (128,), of the one face in a picture. Raises as `keep_person`."""
-    image = read_image(picture)
-    found = locate_anywhere(image, FaceOptions(everyone=True))
-    if len(found) != 1:
-        raise ValueError(f"{picture}: must show one face, not {len(found) or 'none'}")
-    return encode_face(align_face(image, found[0][1]))
-
-
-def detect_faces(
-    image: np.ndarray, detector: str = "hog", reduction: int = 1, upsample: int = 0
-) -> list[Box]:
+def detect_faces(image: np.ndarray, reduction: int = 1, upsample: int = 0) -> list[Box]:
     """Return the boxes (left, top, right, bottom) of the faces in a uint8 RGB image, in its pixels.
 
-    The image is searched reduced by `reduction`, then doubled `upsample` times; in parts if it is large.
+    The image is searched reduced by `reduction`, then doubled `upsample` times.
     """
     small = image if reduction == 1 else np.asarray(Image.fromarray(image).reduce(reduction))
-    find = _import_face_recognition().face_locations
-    side, overlap = TILE >> upsample, 3 * HOG_FACE
-    if small.shape[0] * small.shape[1] <= side * side:
-        side = max(side, *small.shape)
-    boxes = []
-    for y in range(0, max(1, small.shape[0] - overlap), side - overlap):
-        for x in range(0, max(1, small.shape[1] - overlap), side - overlap):
-            part = np.ascontiguousarray(small[y : y + side, x : x + side])
-            for top, right, bottom, left in find(part, upsample, detector):
-                box = (left + x, top + y, right + x, bottom + y)
-                boxes.append(tuple(edge * reduction for edge in box))
-    return _merge_boxes(boxes) if max(small.shape) > side else boxes
+    found = _import_face_recognition().face_locations(small, upsample)
+    boxes = ((left, top, right, bottom) for top, right, bottom, left in found)
+    return [tuple(edge * reduction for edge in box) for box in boxes]
 
 
 def find_landmarks(image: np.ndarray, box: Box) -> dict[str, list[tuple[int, int]]]:
@@ -1191,19 +984,16 @@ def _correlate(first: np.ndarray, second: np.ndarray) -> float:
     return float(deviations[0] @ deviations[1] / max(norms[0] * norms[1], 1e-9))
 
 
-def _is_unchanged(first: np.ndarray, second: np.ndarray) -> bool:
-    """Return whether two pictures differ by no more than compression does."""
-    if first.shape != second.shape:
-        return False
-    every = np.s_[::3, ::3]
-    return bool(np.abs(first[every].astype(np.int16) - second[every]).max() <= 8)
-
-
 def measure_sharpness(crop: np.ndarray) -> float:
     """Return the variance of the Laplacian of a crop at 128x128 grey pixels in 0-255: low is blurred."""
     grey = _reduce_grey(crop, 128)
     laplacian = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]
     return float(laplacian.var())
+
+
+def measure_look(image: np.ndarray) -> np.ndarray:
+    """Return a frame at 32x32 grey pixels, by which scene cuts are seen."""
+    return _reduce_grey(image[::4, ::4], 32)
 
 
 def _reduce_grey(crop: np.ndarray, side: int) -> np.ndarray:
@@ -1294,8 +1084,7 @@ def _mirror(first: int, last: int, length: int) -> slice | np.ndarray:
     return rows[max(0, first) : max(0, first) + last - first]
 
 
-# --- many at once -----------------------------------------------------------------------------------
-
+# --- shared by scripts ----------------------------------------------------------------------------
 
 PROCESS_DIED = "its worker process crashed twice (out of memory, or a damaged file)"
 
@@ -1314,31 +1103,31 @@ def run_jobs(
     Yields None for a call whose process crashed twice, the second time running alone. Raises OSError when
     the cluster cannot be reached or loses too many workers, ImportError without Dask.
     """
-    if dask:
-        yield from _run_on_cluster(function, calls, options, dask)
-        return
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    jobs = max(1, min(jobs, len(calls)))
-    if jobs == 1:
+    jobs, done = max(1, min(jobs, len(calls))), 0
+    if dask:
+        yield from _run_on_cluster(function, calls, options, dask)
+    elif jobs == 1:
         yield from (function(*call, **options) for call in calls)
-        return
-    work = functools.partial(_work_for, os.getpid(), function, threads=max(1, (os.cpu_count() or 1) // jobs))
-    done = 0
-    while done < len(calls):
-        parallel = Parallel(jobs, batch_size=1, return_as="generator")
-        try:
-            for result in parallel(delayed(work)(*call, **options) for call in calls[done:]):
+    else:
+        options = options | {"threads": max(1, (os.cpu_count() or 1) // jobs)}
+        work = functools.partial(_work_for, os.getpid(), function, **options)
+        while done < len(calls):
+            try:
+                for result in Parallel(jobs, batch_size=1, return_as="generator")(
+                    delayed(work)(*call) for call in calls[done:]
+                ):
+                    yield result
+                    done += 1
+            except TerminatedWorkerError:
+                try:  # it may be another's fault: alone, but in a process of its own
+                    (result,) = Parallel(2)([delayed(work)(*calls[done])])
+                except TerminatedWorkerError:
+                    result = None
                 yield result
                 done += 1
-        except TerminatedWorkerError:
-            try:  # it may be another's fault: alone, but in a process of its own
-                (result,) = Parallel(2)([delayed(work)(*calls[done], **options)])
-            except TerminatedWorkerError:
-                result = None
-            yield result
-            done += 1
 
 
 def _run_on_cluster(
@@ -1369,30 +1158,39 @@ def _run_on_cluster(
 
 def _work_for(parent: int, function: Callable[..., T], *call: Any, **options: Any) -> T:
     """Call the function, in a process that ends when its parent was killed."""
-    _watch_parent(parent)
+    _end_with(parent)
     return function(*call, **options)
 
 
 @functools.cache
-def _watch_parent(parent: int) -> None:
-    import psutil
-
+def _end_with(parent: int) -> None:
     def watch() -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(parent)
-            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                time.sleep(1)
+        if sys.platform == "win32":
+            multiprocessing.parent_process().join()
+        while os.getppid() == parent and sys.platform != "win32":
+            time.sleep(1)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-# --- scripts ------------------------------------------------------------------------------------------
+def show_progress(iterable: Iterable[T], total: int | None, unit: str, **options: Any) -> Iterator[T]:
+    """Iterate behind a tqdm bar; where stderr is no terminal, print one line a minute."""
+    if sys.stderr.isatty():
+        yield from tqdm(iterable, total=total, unit=unit, leave=False, **options)
+        return
+    started = told = time.monotonic()
+    for done, item in enumerate(iterable, 1):
+        yield item
+        if (now := time.monotonic()) - told >= 60:
+            told, left = now, (now - started) / done * ((total or done) - done) / 60
+            print(f"{done} of {count(total or done, unit)}, {left:.0f} min left", file=sys.stderr)
 
 
 def run(main: Callable[[], int]) -> NoReturn:
     """Run a script's `main` and exit with the status it returns; after Ctrl-C or a closed pipe, silently."""
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         _open_streams()
         sys.exit(main())
     except KeyboardInterrupt:
@@ -1426,113 +1224,56 @@ def fail(status: int, reason: object) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if "" in (sys.argv[1:] if args is None else args):
+            self.error("an argument is empty: is a variable not set?")
+        return super().parse_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))
 
 
-def make_parser(description: str | None, usage: str, example: str = "") -> argparse.ArgumentParser:
-    """Return a parser that prints a script's docstring as it is, and one line of usage before an error.
-
-    `example`, a command, ends the help, unless the description holds one.
-    """
-    formatter = argparse.RawDescriptionHelpFormatter
+def make_parser(description: str | None, example: str) -> argparse.ArgumentParser:
+    """Return a parser that prints a script's docstring as it is and ends the help with an example."""
     parser = _Parser(
-        usage=f"%(prog)s {usage}",
+        usage="%(prog)s [options] ...",  # one line before an error
         description=description,
-        epilog=f"example: {example}" if example else None,
-        formatter_class=formatter,
+        epilog=f"example: {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     return parser
 
 
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the arguments, by default those of the command line; refuse empty ones."""
-    argv = sys.argv[1:] if argv is None else argv
-    if "" in argv:
-        parser.error("an argument is empty: is a variable not set?")
-    return parser.parse_args(argv)
-
-
 def read_count(text: str) -> int:
-    """Return a count given on the command line. Raises argparse's error if it is not at least 1."""
+    """Return a whole number of at least 1 given on the command line, or raise argparse's error."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
     return int(text)
 
 
-def read_number(text: str) -> float:
-    """Return a number given on the command line. Raises argparse's error if it is not finite."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be a number, not {text}")
-    return value
-
-
-def read_amount(text: str) -> float:
-    """Return a number given on the command line. Raises argparse's error if it is below 0."""
-    value = read_number(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
-    return value
-
-
-def read_share(text: str) -> float:
-    """Return a share, or a score, given on the command line. Raises argparse's error if not from 0 to 1."""
-    value = read_number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
-    return value
-
-
-def read_width(text: str) -> float:
-    """Return a zoom given on the command line. Raises argparse's error if no crop can be seen so."""
-    value = read_number(text)
-    if not SMALLEST_ZOOM <= value <= CROP_ZOOM:
-        raise argparse.ArgumentTypeError(f"must be from {SMALLEST_ZOOM} to {CROP_ZOOM}, not {text}")
-    return value
-
-
 def read_time(text: str) -> float:
     """Return seconds given on the command line as a number, `1:30` or `00:01:30.5`, as FFmpeg takes them."""
-    *parts, seconds = text.split(":")
-    wrong = len(parts) > 2 or not all(part.isdecimal() for part in parts)
-    if wrong or not 0 <= read_number(seconds) < (60 if parts else math.inf):
+    if not re.fullmatch(r"(\d+:){1,2}[0-5]?\d(\.\d+)?|\d*\.?\d+", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"must be seconds or [hours:]minutes:seconds, not {text}")
-    return sum(int(part) * 60**power for power, part in enumerate(reversed(parts), 1)) + read_number(seconds)
+    return sum(float(part) * 60**power for power, part in enumerate(reversed(text.split(":"))))
 
 
 def add_sampling_options(group: argparse._ArgumentGroup) -> None:
-    """Add --frames or --every, --start and --end: which frames of a video are searched."""
-    either = group.add_mutually_exclusive_group()
-    either.add_argument(
-        "--frames",
-        type=read_count,
-        default="30",  # a string: argparse takes a given 30 for the default, and lets --every stand beside it
-        metavar="N",
-        help="frames to sample per video, evenly spread (default: %(default)s)",
-    )
-    either.add_argument(
-        "--every", type=read_count, default=0, metavar="N", help="sample every Nth frame instead"
-    )
-    group.add_argument(
-        "--start",
-        type=read_time,
-        default=0.0,
-        metavar="TIME",
-        help="of the first frame, in seconds or as 00:01:30 (default: %(default)s)",
-    )
-    group.add_argument(
-        "--end", type=read_time, metavar="TIME", help="of the last frame (default: the video's end)"
-    )
+    """Add --frames, --start and --end: which frames of a video are searched."""
+    # fmt: off
+    group.add_argument("--frames", type=read_count, default=30, metavar="N",
+                       help="frames to sample per video, evenly spread (default: %(default)s)")
+    group.add_argument("--start", type=read_time, default=0.0, metavar="TIME",
+                       help="of the first frame, in seconds or as 00:01:30 (default: %(default)s)")
+    group.add_argument("--end", type=read_time, metavar="TIME",
+                       help="of the last frame (default: the video's end)")
+    # fmt: on
 
 
 def check_times(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """End with an error of the parser if --end is before --start."""
-    if arguments.end is not None and not arguments.start <= arguments.end:
+    if arguments.end is not None and arguments.end < arguments.start:
         parser.error(f"--end {arguments.end:g} must not be before --start {arguments.start:g}")
 
 
@@ -1574,22 +1315,6 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         raise OSError(f"{path}: {describe_error(error)}") from error
 
 
-def find_obstacle(path: str | Path) -> str:
-    """Return why no file of this name can be written, or "". The trial leaves nothing behind."""
-    target = Path(os.path.realpath(path))
-    folder = next(above for above in target.parents if os.path.lexists(above))
-    if not os.path.isdir(folder):
-        return f"{folder} is not a folder"
-    try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as trial:
-            part = Path(trial, target.relative_to(folder))
-            part.parent.mkdir(parents=True, exist_ok=True)
-            part.touch()
-    except OSError as error:
-        return describe_error(error)
-    return ""
-
-
 def compute_sha256(path: str | Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -1601,19 +1326,12 @@ def silence_native_stderr() -> Iterator[None]:
 
     Set TF_CPP_MIN_LOG_LEVEL to see it; TensorFlow 2.21 itself reads that too late.
     """
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # it is closed
+            if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
+                stderr = os.dup(2)
+                stack.callback(os.close, stderr)
+                stack.callback(os.dup2, stderr, 2)
+                with open(os.devnull, "wb") as sink:
+                    os.dup2(sink.fileno(), 2)
         yield
-        return
-    try:
-        stderr = os.dup(2)
-    except OSError:  # it is closed
-        yield
-        return
-    sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(sink)

@@ -183,7 +183,7 @@ def test_download_verifies_and_keeps_only_what_is_right(server, tmp_path):
     for name, reason in (
         ("Meso4_F2F", r"SHA-256 [0-9a-f]{64} must be bcfda.*: not kept"),
         ("MesoInception_DF", "HTTP 404 Not Found"),
-        ("MesoInception_F2F", "IncompleteRead"),
+        ("MesoInception_F2F", "SHA-256 .* must be d4533a"),
     ):
         assert re.search(rf"^download\.py: {name}\.h5: .*{reason}", done.stderr, re.MULTILINE)
     server.faults = {}

@@ -179,5 +179,5 @@ def draw_label(image: Image.Image, box: Box, text: str, verdict: str, others: Se
         return any(x < r and left < x + width and y < b and top < y + height for left, top, r, b in others)
 
     y = next((y for y in places if not covers(y)), places[0])
-    draw.rectangle((x, y, x + width, y + height), COLORS[verdict])
+    draw.rectangle((x, y, x + width - 1, y + height - 1), COLORS[verdict])
     draw.text((x + 3, y + 3), text, "white", font)

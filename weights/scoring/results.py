@@ -14,6 +14,7 @@ from weights.scoring.verdicts import VERDICTS, describe_face, judge_face
 
 FILES_TABLE, FACES_TABLE, RESULTS = "results.csv", "faces.csv", "results.json"
 PAGE, COPIES = "report.html", "annotated"
+COPIED = (".mp4", ".png")  # suffixes of annotated copies
 OURS = {FILES_TABLE, FACES_TABLE, RESULTS, PAGE, COPIES}
 BOX = ("left", "top", "right", "bottom")
 FILE_COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "faces", "warning", "note",
@@ -35,6 +36,8 @@ def open_folder(folder: Path, settings: str, force: bool) -> tuple[dict[str, Res
         raise ValueError(f"--output {folder}: must be a folder")
     entries = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
     others = sorted(name for name in entries - OURS if not name.startswith(".writing-"))
+    copies = (folder / COPIES).rglob("*.*")
+    others += sorted(path.name for path in copies if path.is_file() and path.suffix not in COPIED)
     if others or (entries and RESULTS not in entries):
         held = ", ".join(others[:3]) or f"no {RESULTS}"
         raise ValueError(f"--output {folder}: holds {held}, so it is not ours: name another folder")
@@ -52,24 +55,14 @@ def open_folder(folder: Path, settings: str, force: bool) -> tuple[dict[str, Res
 
 
 def write_tables(folder: Path, results: Sequence[Result], rule: Rule, summary: dict[str, Any]) -> None:
-    """Write the three tables. Raises OSError, naming the file, after the others were tried."""
-    errors = []
-    rows = [{"faces": len(r.faces), "settings": summary["settings"]} | make_row(r) for r in results]
+    """Write the three tables, the one that a later run continues from first. Raises OSError, naming the file."""
+    rows = [make_row(r) | {"faces": len(r.faces), "settings": summary["settings"]} for r in results]
     faces = [row for r in results for row in make_face_rows(r, rule)]
-    items = (row for r in results for row in (make_row(r) | {"stamp": r.stamp}, *make_face_rows(r, rule)))
-    content = {"summary": summary, "items": list(items)}
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    for name, write in (
-        (RESULTS, lambda part: part.write_text(text)),
-        (FILES_TABLE, lambda part: write_csv(part, rows, FILE_COLUMNS)),
-        (FACES_TABLE, lambda part: write_csv(part, faces, FACE_COLUMNS)),
-    ):
-        try:
-            write_atomically(folder / name, write)
-        except OSError as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
+    items = [row for r in results for row in (make_row(r) | {"stamp": r.stamp}, *make_face_rows(r, rule))]
+    text = json.dumps({"summary": summary, "items": items}, indent=1, allow_nan=False) + "\n"
+    write_atomically(folder / RESULTS, lambda part: part.write_text(text))
+    write_atomically(folder / FILES_TABLE, lambda part: write_csv(part, rows, FILE_COLUMNS))
+    write_atomically(folder / FACES_TABLE, lambda part: write_csv(part, faces, FACE_COLUMNS))
 
 
 def make_row(r: Result) -> dict[str, Any]:

@@ -104,6 +104,8 @@ def print_hints(results: Iterable[Result]) -> None:
 def print_outcome(results: Sequence[Result], summary: dict[str, Any], weights: Weights) -> None:
     """Print rows of images and folders, which files look forged, the summary, and how sure that is."""
     images = [r for r in results if r.item.kind == "image"]
+    if len(images) < len(results):  # their rows are printed
+        print()
     print_images(images, summary)
     print(describe_found(results))
     for kind, noun in NOUNS.items():
@@ -197,7 +199,7 @@ def print_summary(found: dict[str, Any], noun: str) -> None:
 def format_accuracy(found: dict[str, float]) -> str:
     names = {"accuracy": "all", "accuracy_df": "df", "accuracy_real": "real"}
     names |= {"balanced_accuracy": "balanced", "auc": "AUC", "uncertain": "uncertain"}
-    return ", ".join(f"{name} {found[key]:.3f}" for key, name in names.items() if found.get(key) is not None)
+    return ", ".join(f"{name} {found[key]:.3f}" for key, name in names.items() if found.get(key) is not None and (key != "uncertain" or found[key]))
 
 
 def describe_errors(card: dict[str, Any], kind: str) -> str:
@@ -212,7 +214,7 @@ def describe_errors(card: dict[str, Any], kind: str) -> str:
     return (
         f"Deepfake below {found['lower']:.3f}, real above {found['upper']:.3f}: of validation {noun}, "
         f"{wrong_real} of {found['real']} real ones were called deepfake and {wrong_forged} of "
-        f"{found['forged']} forged ones real; {found['uncertain']:.0%} stayed uncertain.{missed} "
+        f"{found['forged']} forged ones real; {100 * found['uncertain']:.0f} % stayed uncertain.{missed} "
         "Newer kinds of forgery pass as real."
     )
 
