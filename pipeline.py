@@ -53,6 +53,7 @@ LABEL_ALIASES = {
 }
 IMAGE_SIZE = 256  # pixels, both ways: what the networks take
 CROP_ZOOM = 1.3  # side of a crop / size of its face, as published
+SMALLEST_ZOOM = 0.5  # that weights may look at
 
 
 # --- files and labels -----------------------------------------------------------------------------

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from av import AudioStream
     from av.container import InputContainer, OutputContainer
 
-COPIED_SOUND = ("aac", "ac3", "eac3", "opus", "flac", "alac")  # what MP4 takes without re-encoding
 TICKS = 90_000  # per second: the time base of an annotated video
 
 
@@ -74,7 +73,7 @@ def _annotate_video(result: Result, path: Path, rule: Rule, options: FaceOptions
         video = target.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, TICKS)
-        sound = _add_sound(source, target)
+        sound = target.add_stream("aac", rate=48_000) if source.streams.audio else None
         for number, frame in enumerate(read_frames(original, None, timeline=timeline)):
             height, width = (side // 2 * 2 for side in frame.image.shape[:2])  # H.264 needs even sides
             if not height or not width:
@@ -88,45 +87,26 @@ def _annotate_video(result: Result, path: Path, rule: Rule, options: FaceOptions
             target.mux(video.encode(picture))
         target.mux(video.encode())
         if sound:
-            _copy_sound(source, target, sound, timeline)
+            _encode_sound(source, target, sound, timeline)
 
 
-def _add_sound(source: "InputContainer", target: "OutputContainer") -> "AudioStream | None":
-    """Add to `target` a stream for the sound of `source`; return it, or None if there is no usable sound."""
-    stream = next(iter(source.streams.audio), None)
-    if stream is None or stream.codec_context is None:
-        return None
-    if stream.codec_context.name in COPIED_SOUND:
-        return target.add_stream_from_template(stream)
-    return target.add_stream("aac", rate=min(stream.codec_context.sample_rate, 48_000))
-
-
-def _copy_sound(
+def _encode_sound(
     source: "InputContainer", target: "OutputContainer", sound: "AudioStream", timeline: Timeline
 ) -> None:
-    """Copy the sound up to where it is damaged; re-encode it only if MP4 does not take its codec."""
+    """Encode the sound of `source` anew, up to where it is damaged or changes its kind."""
     import av
 
-    stream, video = source.streams.audio[0], get_stream(source, timeline)
+    video = get_stream(source, timeline)
     start = float((video.start_time or 0) * (video.time_base or 1))  # times count from the first frame
-    resampler = av.AudioResampler("fltp", "stereo", sound.codec_context.sample_rate)
-    copied = sound.codec_context.name == stream.codec_context.name
-    with contextlib.suppress(av.error.FFmpegError):
-        for packet in source.demux(stream):
-            if copied and packet.pts is not None and packet.dts is not None:
-                shift = round(start / (stream.time_base or 1))
-                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-                packet.stream = sound
-                target.mux(packet)
-            for frame in () if copied else packet.decode():
-                for samples in resampler.resample(frame):
-                    rate = samples.sample_rate
-                    if samples.time is not None:
-                        samples.pts = round((samples.time - start) * rate)
-                        samples.time_base = Fraction(1, rate)
-                    target.mux(sound.encode(samples))
-        if not copied:
-            target.mux(sound.encode())
+    resampler = av.AudioResampler("fltp", "stereo", sound.rate)
+    with contextlib.suppress(av.error.FFmpegError, ValueError):
+        for frame in source.decode(source.streams.audio[0]):
+            for samples in resampler.resample(frame):
+                if samples.time is not None:
+                    samples.pts = round((samples.time - start) * sound.rate)
+                    samples.time_base = Fraction(1, sound.rate)
+                target.mux(sound.encode(samples))
+    target.mux(sound.encode())
 
 
 def interpolate_faces(faces: dict[int, list[Face]], sampled: Sequence[int], index: int) -> list[Face]:
