@@ -1426,32 +1426,29 @@ def fail(status: int, reason: object) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_args(self, argv: Any = None, namespace: Any = None) -> Any:
+        argv = sys.argv[1:] if argv is None else argv
+        if "" in argv:
+            self.error("an argument is empty: is a variable not set?")
+        return super().parse_args(argv, namespace)
+
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))
 
 
-def make_parser(description: str | None, usage: str, example: str = "") -> argparse.ArgumentParser:
+def make_parser(description: str | None, example: str = "") -> argparse.ArgumentParser:
     """Return a parser that prints a script's docstring as it is, and one line of usage before an error.
 
-    `example`, a command, ends the help, unless the description holds one.
+    `example`, a command, ends the help.
     """
-    formatter = argparse.RawDescriptionHelpFormatter
     parser = _Parser(
-        usage=f"%(prog)s {usage}",
+        usage="%(prog)s [options]",
         description=description,
         epilog=f"example: {example}" if example else None,
-        formatter_class=formatter,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     return parser
-
-
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the arguments, by default those of the command line; refuse empty ones."""
-    argv = sys.argv[1:] if argv is None else argv
-    if "" in argv:
-        parser.error("an argument is empty: is a variable not set?")
-    return parser.parse_args(argv)
 
 
 def read_count(text: str) -> int:
@@ -1534,6 +1531,23 @@ def check_times(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
     """End with an error of the parser if --end is before --start."""
     if arguments.end is not None and not arguments.start <= arguments.end:
         parser.error(f"--end {arguments.end:g} must not be before --start {arguments.start:g}")
+
+
+def show_progress(iterable: Iterable[T], total: int, unit: str, **options: Any) -> Iterator[T]:
+    """Yield the items; show a bar on a terminal, elsewhere a line a minute on stderr."""
+    from tqdm import tqdm
+
+    if sys.stderr.isatty():
+        yield from tqdm(iterable, total=total, unit=unit, leave=False, **options)
+        return
+    begun = said = time.monotonic()
+    for done, item in enumerate(iterable):
+        now = time.monotonic()
+        if done and now - said >= 60:
+            left = (now - begun) / done * (total - done) / 60
+            print(f"{done} of {count(total, unit)}, {math.ceil(left)} min left", file=sys.stderr)
+            said = now
+        yield item
 
 
 def pick_evenly(items: Sequence[T], count: int) -> list[T]:

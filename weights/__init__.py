@@ -72,7 +72,7 @@ def read_rule(card: dict[str, Any]) -> Rule:
             for name in ("real", "forged", "real_called_deepfake", "forged_called_real", "uncertain"):
                 float(found[level][name])
         face, video = (Bounds(*(float(found[level][name]) for name in Bounds._fields)) for level in LEVELS)
-        rule = Rule(rule.threshold, float(found["video"]["threshold"]), face, video)
+        rule = Rule(rule.threshold, float(found["video"].get("threshold", rule.threshold)), face, video)
         rule = rule._replace(min_size=float(found["min_size"]), min_sharpness=float(found["min_sharpness"]))
     return rule
 
@@ -310,8 +310,12 @@ def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> di
         **card,
         "sha256": {path.name: compute_sha256(path) for path in (h5, tflite)},
     }
-    write_atomically(json_path, lambda path: path.write_text(json.dumps(card, indent=1) + "\n"))
+    write_card(json_path, card)
     return card
+
+
+def write_card(path: Path, card: dict[str, Any]) -> None:
+    write_atomically(path, lambda part: part.write_text(json.dumps(card, indent=1) + "\n"))
 
 
 def check_room(folder: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline import LABELS, View, pick_evenly, printable
 from weights import Rule, Weights
+from weights.scoring.evidence import measure_normal  # noqa: F401
 from weights.scoring.metrics import collect_labelled, compute_auc, compute_roc
 from weights.scoring.outputs import save_figure
 from weights.scoring.scores import Result, load_scored_face

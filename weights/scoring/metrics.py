@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pipeline import Item, split_video
+from pipeline import Item, parse_forgery
 from weights import Bounds, Rule
 from weights.scoring.scores import Result
 from weights.scoring.verdicts import verdict_of
@@ -60,6 +60,12 @@ def evaluate(
     if bounds:
         found["uncertain"] = float(np.mean([bounds.lower <= score <= bounds.upper for score in scores]))
     return found
+
+
+def compute_logits(scores: np.ndarray) -> np.ndarray:
+    """Return the logits of scores, float64 (N,); scores of exactly 0 or 1 are moved inwards."""
+    scores = np.clip(scores.astype(np.float64), 1e-30, 1 - 2.0**-25)
+    return np.log(scores) - np.log1p(-scores)
 
 
 def _is_real(labels: Sequence[str]) -> np.ndarray:
@@ -128,7 +134,7 @@ def split_kinds(results: Sequence[Result]) -> dict[str, list[Result]]:
     kinds: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         if result.item.label == "df":
-            kinds[split_video(result.item)[0]].append(result)
+            kinds[parse_forgery(result.item)[0]].append(result)
     real = [result for result in results if result.item.label == "real"]
     return {kind: own + real for kind, own in sorted(kinds.items())} if len(kinds) > 1 else {}
 
