@@ -26,10 +26,6 @@ CHANNEL_SHIFT = 30 / 255
 # at strength 1
 MARGIN = 0.15  # a crop is made tighter, or wider, by up to this share
 SHIFT = 0.06  # of the side
-SMALLEST = 0.35  # share of the side left by scaling
-BLUR = 1.5  # pixels, radius of the Gaussian
-NOISE = 8.0  # grey levels, standard deviation
-WORST_QUALITY = 40  # of JPEG
 FILM_CHANCE = 0.5
 # Of H.264 at any strength. They lose as much of a face as rate factors of 20 to 44; FaceForensics++ has 23
 # and 40. Unlike a rate factor, a quantizer changes a face whatever the other faces in the film.
@@ -98,25 +94,24 @@ def _look_up(faces: Any, x: Any, y: Any) -> Any:
 
 def scale(face: Image.Image, random: np.random.Generator, strength: float) -> Image.Image:
     """Return a face made smaller and larger again."""
-    smallest = SMALLEST ** min(strength, 2.0)
-    side = max(8, round(face.width * smallest ** random.random()))
+    side = max(8, round(face.width * 0.35 ** (min(strength, 2.0) * random.random())))
     down, up = (FILTERS[index] for index in random.integers(len(FILTERS), size=2))
     return face.resize((side, side), down).resize(face.size, up)
 
 
 def blur(face: Image.Image, random: np.random.Generator, strength: float) -> Image.Image:
-    return face.filter(ImageFilter.GaussianBlur(strength * BLUR * random.uniform(0.2, 1)))
+    return face.filter(ImageFilter.GaussianBlur(strength * random.uniform(0.3, 1.5)))  # pixels
 
 
 def add_noise(face: Image.Image, random: np.random.Generator, strength: float) -> Image.Image:
-    deviation = np.float32(strength * NOISE * random.random())
+    deviation = np.float32(strength * random.uniform(0, 8))  # grey levels
     noisy = np.asarray(face) + deviation * random.standard_normal((*face.size, 3), np.float32)
     return Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
 
 
 def compress(face: Image.Image, random: np.random.Generator, strength: float) -> Image.Image:
     """Return a face as it comes out of a JPEG file."""
-    worst = max(5.0, 100 - strength * (100 - WORST_QUALITY))
+    worst = max(5, 100 - 60 * strength)
     file = io.BytesIO()
     face.save(file, "JPEG", quality=round(random.uniform(worst, 100)))
     return Image.open(file).convert("RGB")
@@ -135,21 +130,16 @@ def degrade(faces: np.ndarray, seeds: Sequence[int] | np.ndarray, strength: floa
     """
     often = min(strength, 1.0)
     found = faces.copy()
-    filming = [_seed(seed, film) for seed in seeds]
-    filmed = [index for index, random in enumerate(filming) if random.random() < often * FILM_CHANCE]
+    randoms = [np.random.default_rng(seed) for seed in seeds]
+    filmed = [index for index, random in enumerate(randoms) if random.random() < often * FILM_CHANCE]
     if filmed:
-        found[filmed] = film(found[filmed], int(filming[filmed[0]].integers(*QUANTIZERS, endpoint=True)))
+        found[filmed] = film(found[filmed], int(randoms[filmed[0]].integers(*QUANTIZERS, endpoint=True)))
     for index, seed in enumerate(seeds):
         for change, chance in DEGRADATIONS:
-            random = _seed(seed, change)
+            random = np.random.default_rng((seed, zlib.crc32(change.__name__.encode())))  # of its own
             if random.random() < often * chance:
                 found[index] = np.asarray(change(Image.fromarray(found[index]), random, strength))
     return found
-
-
-def _seed(seed: int, change: Callable[..., Any]) -> np.random.Generator:
-    """Return the random numbers of one change of the face with this seed."""
-    return np.random.default_rng((seed, zlib.crc32(change.__name__.encode())))
 
 
 def film(faces: np.ndarray, quantizer: int) -> np.ndarray:

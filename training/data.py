@@ -103,7 +103,7 @@ def find_leaks(training: Sequence[Item], validation: Sequence[Item]) -> list[str
 
 def find_copies(training: FaceSet, validation: FaceSet) -> list[str]:
     """Return remarks on faces that are, pixel by pixel, in both parts or in both classes."""
-    places = collections.defaultdict(set)
+    places: dict[bytes, set[str]] = collections.defaultdict(set)
     for part, face_set in zip(PARTS, (training, validation), strict=True):
         for item, face in zip(face_set.items, face_set.faces, strict=True):
             places[hashlib.blake2b(face, digest_size=16).digest()] |= {part, item.label}

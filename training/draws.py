@@ -48,20 +48,25 @@ def pair_faces(items: Sequence[Item]) -> np.ndarray:
 
     Of that video, which is in the same data set, the image of the same frame, or of the nearest.
     """
-    real = defaultdict(list)  # {(data set, video): indices}
-    frames = []  # (name, its first number) of each image
+    real = defaultdict(list)  # {(data set, video): [(frame, its number, index)]}
+    frames = [parse_frame(item) for item in items]
     for index, item in enumerate(items):
-        name = item.path.stem.rpartition("-")[2]
-        number = re.search(r"\d+", name)
-        frames.append((name, int(number[0]) if number else 0))
         if item.label == "real":
-            real[item.dataset, item.video].append(index)
+            real[item.dataset, item.video].append((*frames[index], index))
     partners = np.full(len(items), -1)
     for index, item in enumerate(items):
-        if own := real.get((item.dataset, parse_forgery(item)[1])):
-            name, number = frames[index]
-            partners[index] = min(own, key=lambda i: (abs(frames[i][1] - number), frames[i][0] != name))
+        frame, number = frames[index]
+        own = real.get((item.dataset, parse_forgery(item)[1]), ())
+        nearest = sorted((abs(other - number), name != frame, i) for name, other, i in own)
+        partners[index] = nearest[0][-1] if nearest else -1
     return partners
+
+
+def parse_frame(item: Item) -> tuple[str, int]:
+    """Return what an image's name says of its frame, as text and as its first number (0 without)."""
+    frame = item.path.stem.rpartition("-")[2]
+    number = re.search(r"\d+", frame)
+    return frame, int(number[0]) if number else 0
 
 
 def draw_pairs(
@@ -84,9 +89,9 @@ def draw_pairs(
         accompanied[pairs] = min(1, wanted / brought) if brought else 0
         chances[originals] *= max(0, 1 - brought / wanted) if wanted else 0
     chances /= chances.sum()
-    order, seeds = np.empty(seeds.shape, int), seeds.copy()
-    steps, batch_size = order.shape
-    for step in range(steps):
+    seeds = seeds.copy()
+    order, batch_size = np.empty_like(seeds), len(seeds[0])
+    for step in range(len(order)):
         drawn = random.choice(len(items), batch_size, p=chances)
         brings = random.random(batch_size) < accompanied[drawn]
         places = np.repeat(np.arange(batch_size), 1 + brings)[:batch_size]  # of a pair twice the same

@@ -1,11 +1,12 @@
-"""The figures of a training: a line for each epoch, and curves."""
+"""The figures of a training: a line for each epoch, a table, and curves."""
 
-from collections.abc import Sequence
+import csv
 from pathlib import Path
 from typing import Any
 
 import pipeline
 
+History = list[dict[str, Any]]  # the figures of each epoch
 CURVES = {
     "Loss": {"loss": "training", "validation_loss": "validation"},
     "Accuracy": {
@@ -27,7 +28,17 @@ def format_epoch(row: dict[str, Any], epochs: int, speed: float) -> str:
     )
 
 
-def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
+def write_history(path: Path, history: History) -> None:
+    def write(part: Path) -> None:
+        with open(part, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, history[0])
+            writer.writeheader()
+            writer.writerows(history)
+
+    pipeline.write_atomically(path, write)
+
+
+def draw_curves(history: History, path: Path) -> None:
     """Draw the epochs' figures (dicts as in history.csv): loss, accuracy, AUC, learning rate."""
     from matplotlib.figure import Figure
 

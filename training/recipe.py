@@ -34,9 +34,7 @@ class Recipe(NamedTuple):
     learning_rate: float = 1e-3
     schedule: str = "paper"
     loss: str = "mse"
-    balance: dict[str, float] | None = (
-        None  # {data set: how often it is drawn, others once}; None: all faces once
-    )
+    balance: dict[str, float] | None = None  # {data set: how often it is drawn, the others once}
     pairs: bool = False  # forged faces together with their originals
     degrade: float = 0.0  # strength of augmentation.degrade
     average: float = 0.0  # share that the moving average of the weights keeps at a step; 0 = no average
@@ -62,9 +60,7 @@ def find_fault(arguments: Namespace) -> str:
     among = [Path(given["data"], part).resolve() for part in ("training", "validation")]
     least, most = pipeline.SMALLEST_ZOOM, pipeline.CROP_ZOOM
     checks = {
-        "--name: must be a file name; --output says where": os.path.basename(given["name"])
-        == given["name"]
-        != "",
+        "--name: must be a file name; --output says where": given["name"] == Path(given["name"]).name != "",
         "--output: lies among the faces": not any(output.is_relative_to(folder) for folder in among),
         "--split-by-video: must be a share below 1": 0 <= given["split_by_video"] < 1,
         f"--zoom: must be from {least} to {most}": least <= given["zoom"] <= most,
@@ -87,24 +83,22 @@ def make_recipe(arguments: Namespace) -> Recipe:
     given |= {name: os.path.abspath(origin.path) for name, origin in origins.items()}
     given["command"] = format_command(arguments.command)
     if arguments.resume:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file: there is no training to resume")
         try:
             recipe = Recipe(**json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path}: no such file: there is no training to resume") from None
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{path}: damaged ({pipeline.describe_error(error)})") from error
         moved = {"data": os.path.abspath(given.pop("data", recipe.data))}
         check_agreement(recipe, {**given, "command": recipe.command}, arguments.output)
         return recipe._replace(**moved)
     if path.exists():
-        raise FileExistsError(
-            f"{arguments.output}: holds a training already: add --resume or another --output"
-        )
+        raise FileExistsError(f"{path.parent}: holds a training already: add --resume or another --output")
     view = next((origin.view for origin in origins.values()), View())
     inherited = {"resample": view.resampling, "zoom": view.zoom, "name": given.get("model", Recipe().model)}
     recipe = Recipe(**inherited | given)._replace(data=os.path.abspath(given.get("data", "data")))
     if "imitate" in origins and recipe.view.zoom != view.zoom:
-        raise ValueError(f"--imitate {view}: needs zoom {view.zoom}, not {recipe.zoom}")
+        raise ValueError(f"--imitate {given['imitate']}: needs zoom {view.zoom}, not {recipe.zoom}")
     return recipe
 
 
@@ -131,9 +125,7 @@ def check_agreement(recipe: Recipe, given: dict[str, Any], folder: Path) -> None
     for name, value in given.items():
         if (found := getattr(recipe, name)) != value:
             what = "other faces" if name == "faces" else f"{name} {found}, not {value}"
-            raise ValueError(
-                f"{folder}: was trained with {what}: resume without it, or name another --output"
-            )
+            raise ValueError(f"{folder}: was trained with {what}: give what it had, or another --output")
 
 
 def check_shares(recipe: Recipe, items: Iterable[Item]) -> None:
@@ -193,15 +185,17 @@ def count_faces(items: Iterable[Item]) -> dict[str, dict[str, int]]:
 
 def make_card(recipe: Recipe, training: Iterable[Item], validation: Iterable[Item]) -> dict[str, Any]:
     """Return what a card says of a training. Its paths are relative: it travels with the weights."""
-    shown = {name: shorten_path(getattr(recipe, name)) for name in ("weights", "imitate", "data")}
+    shown = recipe._asdict()
+    command = shown.pop("command")
+    shown |= {name: shorten_path(shown[name]) for name in ("weights", "imitate", "data")}
     return {
         **start_card(recipe.model),
         **recipe.view._asdict(),
         "threshold": 0.5,
         "trained_on": count_faces(training),
         "validated_on": count_faces(validation),
-        "recipe": recipe._replace(**shown)._asdict(),
-        "command": recipe.command,
+        "recipe": shown,
+        "command": command,
         **find_commit(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "versions": {"python": platform.python_version()}
@@ -214,9 +208,7 @@ def format_counts(card: dict[str, Any]) -> str:
     lines = []
     for part in ("trained_on", "validated_on"):
         counts = card[part].items()
-        listed = ", ".join(
-            f"{name} {n['images']} ({pipeline.count(n['videos'], 'video')})" for name, n in counts
-        )
+        listed = ", ".join(f"{name} {n['images']} ({n['videos']} videos)" for name, n in counts)
         lines.append(f"{part.replace('_', ' ')} {sum(n['images'] for _, n in counts)} images: {listed}")
     return "\n".join(lines)
 

@@ -4,7 +4,6 @@ All state is in a checkpoint written after every epoch, so that a training that 
 ends with the very weights of an uninterrupted one.
 """
 
-import csv
 import json
 import sys
 import time
@@ -23,16 +22,16 @@ import tensorflow as tf
 
 import pipeline
 from training import data, draws, imitation
-from training.figures import format_epoch
+from training.figures import History, format_epoch, write_history
 from training.recipe import Recipe
 from weights import Rule
 from weights.scoring.metrics import evaluate_by_dataset, label_scores
 
-History = list[dict[str, Any]]  # the figures of each epoch
 LOWEST_RATE = 1e-6
 LOSSES = {"mse": keras.losses.MeanSquaredError, "bce": keras.losses.BinaryCrossentropy}
 ADVICE = "lower the learning rate, or look at the faces"
-KEPT = 2  # checkpoints; should the last be damaged, the training goes on from the other
+CHECKPOINTS = "checkpoint-*[0-9].npz"
+KEPT = 2  # should the last be damaged, the training goes on from the other
 # what reading a damaged checkpoint may raise
 UNREADABLE = (
     OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RecursionError,
@@ -175,7 +174,7 @@ class Trainer:
         arrays: dict[str, Any] = {f"variable_{i}": v.numpy() for i, v in enumerate(self.variables)}
         path = folder / f"checkpoint-{len(history):05}.npz"
         pipeline.write_atomically(path, lambda part: np.savez(part, history=json.dumps(history), **arrays))
-        for old in find_checkpoints(folder)[:-KEPT]:
+        for old in sorted(folder.glob(CHECKPOINTS))[:-KEPT]:
             old.unlink()
 
     def restore(self, path: Path) -> History:
@@ -196,7 +195,7 @@ class Trainer:
 
 def start(recipe: Recipe, folder: Path) -> tuple[Trainer, History]:
     """Return a Trainer and the figures of its epochs so far, by the newest whole checkpoint in the folder."""
-    found = find_checkpoints(folder)
+    found = sorted(folder.glob(CHECKPOINTS))
     trainer = Trainer(recipe, resumed=bool(found))
     for path in reversed(found):
         try:
@@ -206,11 +205,6 @@ def start(recipe: Recipe, folder: Path) -> tuple[Trainer, History]:
     if found:
         raise ValueError(f"{folder}: no checkpoint is whole: train anew in another folder")
     return trainer, []
-
-
-def find_checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder, oldest first."""
-    return sorted(folder.glob("checkpoint-*[0-9].npz"))
 
 
 def make_schedule(recipe: Recipe) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -255,7 +249,7 @@ def train(
     epochs = -(-recipe.steps // -(-len(training.items) // recipe.batch_size))
     for epoch in range(len(history), epochs):
         begun, done = time.monotonic(), trainer.steps_done
-        rate = float(keras.ops.convert_to_numpy(trainer.optimizer.learning_rate))
+        rate = float(trainer.optimizer.learning_rate.numpy())
         found = trainer.train_epoch(training, epoch)
         scores = trainer.score(validation)
         if not np.isfinite(scores).all():
@@ -269,13 +263,3 @@ def train(
         trainer.save(folder, history)
         speed = (row["step"] - done) * recipe.batch_size / (time.monotonic() - begun)
         yield format_epoch(row, epochs, speed)
-
-
-def write_history(path: Path, history: History) -> None:
-    def write(part: Path) -> None:
-        with open(part, "w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, history[0])
-            writer.writeheader()
-            writer.writerows(history)
-
-    pipeline.write_atomically(path, write)
