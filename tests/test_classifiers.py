@@ -13,7 +13,7 @@ import tensorflow as tf
 from conftest import ROOT, SHARED
 from PIL import Image
 
-from classifiers import MODELS, Classifier, Meso4, MesoInception4, load_classifier, scale_pixels
+from classifiers import MODELS, Meso4, MesoInception4, load_classifier, scale_pixels
 from training.trainer import BatchNormalization, quicken
 
 AUTHORS = ["Meso4_DF", "Meso4_F2F", "MesoInception_DF", "MesoInception_F2F"]
@@ -210,26 +210,6 @@ def test_arrays_that_no_network_has_are_not_read(tmp_path):
         file["more"] = np.zeros(20_000)
     with pytest.raises(ValueError, match="an array too large for Meso4: get the file again"):
         Meso4().load(tmp_path / "net")
-
-
-class Wide(Classifier):
-    """A network of another's, with an array of more than 100,000 numbers."""
-
-    @staticmethod
-    def build():
-        x = inputs = keras.Input((256, 256, 3))
-        x = keras.layers.MaxPooling2D(16)(keras.layers.Conv2D(8, 3, padding="same", activation="relu")(x))
-        x = keras.layers.Dense(64)(keras.layers.Flatten()(x))
-        return keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x), name="Wide")
-
-
-def test_a_network_of_any_size_is_loaded(tmp_path, noise, monkeypatch):
-    monkeypatch.setitem(MODELS, "Wide", Wide)
-    wide = Wide()
-    assert max(np.prod(w.shape) for w in wide.model.weights) > 100_000
-    wide.save(tmp_path / "net")
-    np.testing.assert_array_equal(load_classifier(tmp_path / "net").predict(noise), wide.predict(noise))
-    wide.export(tmp_path / "net.tflite")
 
 
 def test_authors_file_loads_without_suffix_into_its_network_only(shared):

@@ -15,10 +15,10 @@ import pytest
 from clips import film, locate, open_portrait, write_clip
 from conftest import ROOT, run_script
 from PIL import Image, ImageFilter
+from training.lock import hold_lock
 
 import pipeline
 from training.extraction import check_replaceable, choose_shown, extract_video
-from training.lock import hold_lock
 from weights import scores
 from weights.scoring.annotate import find_faces_in_photo
 

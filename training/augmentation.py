@@ -18,11 +18,8 @@ from PIL import Image, ImageFilter
 from pipeline import IMAGE_SIZE
 
 NUMBERS = 11  # that `augment` needs for a face
-# the authors' augmentation, their ImageDataGenerator's arguments
-ZOOM = 0.2
-ROTATION = 15.0  # degrees
-BRIGHTNESS = 0.2
-CHANNEL_SHIFT = 30 / 255
+# the authors' augmentation, their ImageDataGenerator's arguments; rotation in degrees
+ROTATION, ZOOM, BRIGHTNESS, CHANNEL_SHIFT = 15.0, 0.2, 0.2, 30 / 255
 # at strength 1
 MARGIN = 0.15  # a crop is made tighter, or wider, by up to this share
 SHIFT = 0.06  # of the side
@@ -30,9 +27,7 @@ FILM_CHANCE = 0.5
 # Of H.264 at any strength. They lose as much of a face as rate factors of 20 to 44; FaceForensics++ has 23
 # and 40. Unlike a rate factor, a quantizer changes a face whatever the other faces in the film.
 QUANTIZERS = (22, 48)
-FILTERS = (
-    Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
-)  # fmt: skip
+FILTERS = list(Image.Resampling)[1:]  # all but the nearest neighbour's
 Degradation = Callable[[Image.Image, np.random.Generator, float], Image.Image]  # (face, random, strength)
 
 
@@ -45,12 +40,11 @@ def draw_numbers(seeds: np.ndarray) -> np.ndarray:
 def augment(faces: Any, numbers: Any, side: int = IMAGE_SIZE, strength: float = 0.0) -> Any:
     """Return uint8 faces (N, 256, 256, 3) changed as the authors' training does: float32 in [0, 1].
 
-    `numbers`, float32 (N, 11) in [-1, 1]: rotation to 15 degrees; zoom to 0.2, across and along;
-    flip where the fourth is negative; channel shift to 30 of 255, one for all channels; brightness
-    times 0.8 to 1.2; where `side` is less than 256, which window (N, side, side, 3) is given; and, at a
-    `strength` above 0, how much tighter the crop is made, and how far it is shifted across and down.
-    Bilinear; where a face does not fill its square any more, its edge is repeated.
-    Numbers of 0 give the pixels of `classifiers.scale_pixels`, bit for bit.
+    `numbers`, float32 (N, 11) in [-1, 1]: rotation; zoom across and along; flip where the fourth is negative;
+    channel shift, one for all channels; brightness; which window (N, side, side, 3) is given; how much
+    tighter, at a `strength` above 0, the crop is made, and how far it is shifted. Bilinear; where a face does
+    not fill its square any more, its edge is repeated. Numbers of 0 give the pixels of
+    `classifiers.scale_pixels`, bit for bit.
     """
     import tensorflow as tf
 
@@ -124,22 +118,26 @@ DEGRADATIONS: list[tuple[Degradation, float]] = [(scale, 0.3), (blur, 0.1), (add
 def degrade(faces: np.ndarray, seeds: Sequence[int] | np.ndarray, strength: float) -> np.ndarray:
     """Return faces, uint8 (N, side, side, 3), after H.264 and the DEGRADATIONS, each by chance.
 
-    The faces that get H.264 are one film, at the quantizer that the seed of the first gives. Higher
-    `strength` makes each change stronger, except H.264; below 1 it also makes each change rarer. At 0 the
-    faces come back as they were. The side must be even.
+    The faces that get H.264 are one film. Higher `strength` makes each change stronger, except H.264; below 1
+    it also makes each change rarer. At 0 the faces come back as they were. The side must be even.
     """
     often = min(strength, 1.0)
     found = faces.copy()
-    randoms = [np.random.default_rng(seed) for seed in seeds]
+    randoms = [seed_change(seed, film) for seed in seeds]
     filmed = [index for index, random in enumerate(randoms) if random.random() < often * FILM_CHANCE]
     if filmed:
         found[filmed] = film(found[filmed], int(randoms[filmed[0]].integers(*QUANTIZERS, endpoint=True)))
     for index, seed in enumerate(seeds):
         for change, chance in DEGRADATIONS:
-            random = np.random.default_rng((seed, zlib.crc32(change.__name__.encode())))  # of its own
+            random = seed_change(seed, change)
             if random.random() < often * chance:
                 found[index] = np.asarray(change(Image.fromarray(found[index]), random, strength))
     return found
+
+
+def seed_change(seed: int, change: Callable[..., Any]) -> np.random.Generator:
+    """Return the random numbers of one change of the face with this seed."""
+    return np.random.default_rng((seed, zlib.crc32(change.__name__.encode())))
 
 
 def film(faces: np.ndarray, quantizer: int) -> np.ndarray:

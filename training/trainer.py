@@ -7,11 +7,11 @@ ends with the very weights of an uninterrupted one.
 import json
 import sys
 import time
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import classifiers  # first: it sets what TensorFlow reads when it is imported
 
@@ -33,10 +33,7 @@ ADVICE = "lower the learning rate, or look at the faces"
 CHECKPOINTS = "checkpoint-*[0-9].npz"
 KEPT = 2  # should the last be damaged, the training goes on from the other
 # what reading a damaged checkpoint may raise
-UNREADABLE = (
-    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RecursionError,
-    zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, BadZipFile, zlib.error)
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
@@ -103,15 +100,15 @@ class MovingAverage(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """Advances the display of progress; raises ArithmeticError when a loss is not finite."""
 
-    def __init__(self, epoch: int, steps: int) -> None:
+    def __init__(self, steps: int) -> None:
         super().__init__()
-        self.epoch, self.shown = epoch, pipeline.show_progress(range(steps), steps, "step")
+        self.shown = pipeline.show_progress(range(steps), steps, "step")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         next(self.shown)
         loss = (logs or {})["loss"]  # the mean so far: one that is not finite shows at once
         if not np.isfinite(loss):
-            raise ArithmeticError(f"the loss is {loss} at epoch {self.epoch + 1}, step {batch + 1}: {ADVICE}")
+            raise ArithmeticError(f"the loss is {loss} at step {batch + 1} of its epoch: {ADVICE}")
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         next(self.shown, None)  # closes the bar
@@ -159,7 +156,7 @@ class Trainer:
         batches = data.make_batches(face_set, order, seeds, side, recipe.degrade)
         if self.teacher:
             batches = batches.map(lambda faces, _: (faces, self.teacher(faces, training=False)))
-        callbacks = [Progress(epoch, len(order)), *([self.average] if self.average else [])]
+        callbacks = [Progress(len(order)), *([self.average] if self.average else [])]
         found = self.fitted.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=callbacks).history
         return {name: found[name][0] for name in ("loss", "accuracy")}
 
@@ -218,11 +215,7 @@ def make_schedule(recipe: Recipe) -> keras.optimizers.schedules.LearningRateSche
 
 
 def measure(face_set: data.FaceSet, scores: np.ndarray, loss: str) -> dict[str, float]:
-    """Return the figures of an epoch's validation: loss, accuracy, balanced accuracy and AUC per image.
-
-    The last two are means over the datasets that have both classes, so that the largest does not
-    decide alone.
-    """
+    """Return an epoch's figures of validation, two of them averaged over the data sets."""
     found = evaluate_by_dataset(label_scores(face_set.items, scores, 0.5), Rule())
     return {
         "validation_loss": float(LOSSES[loss]()(face_set.labels, scores[:, None])),

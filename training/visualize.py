@@ -19,7 +19,7 @@ import pipeline
 from weights import find_keras_weights, name_stem
 
 BATCH_SIZE = 32
-Panel = tuple[str, np.ndarray, dict[str, Any]]  # title, picture, options of imshow
+Panel = tuple[str, np.ndarray, float]  # title, picture, value of the brightest colour
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,25 +35,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         weights = find_keras_weights(arguments.weights)
         items = [i for i in pipeline.find_files(arguments.paths)[0] if i.label and i.kind != "video"]
-        faces = {label: [pipeline.load_face(i.path, weights.view) for i in items if i.label == label]
-                 for label in sorted({item.label for item in items})}  # fmt: skip
         if not items:
             raise ValueError(f"{', '.join(arguments.paths)}: must hold images in folders named df or real")
+        faces = np.stack([pipeline.load_face(item.path, weights.view) for item in items])
         with pipeline.silence_native_stderr():
             import classifiers
         model = classifiers.load_classifier(weights.path).model
-        stem = arguments.output / name_stem(weights.path)
-        means = {label: average_activations(model, np.stack(own)) for label, own in faces.items()}
-        draw_panels(list_maps(means), 4, Path(f"{stem}-activations.png"))
+        labels = np.array([item.label for item in items])
+        means = {label: average_activations(model, faces[labels == label]) for label in sorted(set(labels))}
         images, scores = excite_units(model, arguments.steps)
-        units: list[Panel] = []
-        for unit in np.argsort(scores):
-            meaning = "real" if scores[unit] > 0 else "forged"
-            units.append((f"unit {unit}: {scores[unit]:+.2f}\n{meaning}", images[unit], {}))
+        stem = arguments.output / name_stem(weights.path)
+        draw_panels(list_maps(means), 4, Path(f"{stem}-activations.png"))
+        units = [(f"unit {u}: {scores[u]:+.2f}", images[u], 255.0) for u in np.argsort(scores)]
         draw_panels(units, 8, Path(f"{stem}-units.png"))
     except (OSError, ValueError) as error:
         return pipeline.fail(2, error)
     print(f"wrote {stem}-activations.png and {stem}-units.png")
+    print("A unit of positive weight speaks for real, one of negative weight for forged.")
     return 0
 
 
@@ -107,12 +105,12 @@ def list_maps(means: dict[str, tuple[np.ndarray, ...]]) -> list[Panel]:
     """Return the panels of each label's mean activations, first and last layer."""
     # the border, where the convolution meets zeros, would outshine all else
     limits = [max(np.percentile(maps[i].mean(axis=2), 99.5) for maps in means.values()) for i in (0, 1)]
-    panels = []
+    panels: list[Panel] = []
     for label, maps in means.items():
         for name, limit, layer in zip(("first", "last"), limits, maps, strict=True):
-            panels.append((f"{label}: {name} layer, mean", layer.mean(axis=2), {"vmin": 0, "vmax": limit}))
             strongest = layer[:, :, layer.mean(axis=(0, 1)).argmax()]
-            panels.append((f"{label}: {name} layer, strongest channel", strongest, {}))
+            panels.append((f"{label}: {name} layer, mean", layer.mean(axis=2), limit))
+            panels.append((f"{label}: {name} layer, strongest channel", strongest, strongest.max()))
     return panels
 
 
@@ -121,13 +119,12 @@ def draw_panels(panels: Sequence[Panel], columns: int, path: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(11, 11 / columns * 1.3 * rows), layout="constrained")
-    cells = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for cell in cells:
-        cell.axis("off")
-    for cell, (title, picture, options) in zip(cells, panels, strict=False):
-        cell.imshow(picture, cmap="magma", **options)
-        cell.set_title(title, fontsize=8)
+    figure = Figure(figsize=(11, 14 / columns * rows), layout="constrained")
+    for number, (title, picture, brightest) in enumerate(panels, 1):
+        panel = figure.add_subplot(rows, columns, number)
+        panel.imshow(picture, cmap="magma", vmin=0, vmax=brightest)
+        panel.set_title(title, fontsize=8)
+        panel.axis("off")
     pipeline.write_atomically(path, lambda part: figure.savefig(part, dpi=90))
 
 
