@@ -12,6 +12,7 @@ import pipeline
 from classifiers import scale_pixels
 from pipeline import Item
 from training import augmentation, draws
+from training.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +21,11 @@ def face():
 
 
 def augment(face, **values):
-    names = ("rotation", "zoom_x", "zoom_y", "flip", "shift", "brightness", "across", "down")
-    changes = tf.constant([[values.get(name, 0) for name in names]], tf.float32)
-    return augmentation.augment(tf.constant(face[None]), changes, values.get("side", 256)).numpy()[0]
+    names = ("rotation", "zoom_x", "zoom_y", "flip", "shift", "brightness", "across", "down",
+             "margin", "right", "below")  # fmt: skip
+    numbers = tf.constant([[values.get(name, 0) for name in names]], tf.float32)
+    side, strength = values.get("side", 256), values.get("strength", 0)
+    return augmentation.augment(tf.constant(face[None]), numbers, side, strength).numpy()[0]
 
 
 def test_augmentations_do_what_the_authors_did(face):
@@ -32,15 +35,6 @@ def test_augmentations_do_what_the_authors_did(face):
     np.testing.assert_allclose(augment(face, brightness=0.5), np.clip(plain * 1.1, 0, 1), atol=1e-6)
     np.testing.assert_allclose(augment(face, shift=-1), np.clip(plain - 30 / 255, 0, 1), atol=1e-6)
     assert augment(face, shift=1, brightness=1).max() == 1.0
-
-
-def test_of_views_only_flips_are_kept(face):
-    plain = scale_pixels(face[None])[0]
-    for seed in range(3):
-        changes = np.random.default_rng(seed).uniform(-1, 1, (1, 22)).astype(np.float32)
-        kept = augmentation.keep_flips(changes)
-        view = augmentation.augment(tf.constant(face[None]), tf.constant(kept)).numpy()[0]
-        np.testing.assert_array_equal(view, plain[:, ::-1] if changes[0, 3] < 0 else plain)
 
 
 def test_a_window_is_a_part_of_the_augmented_face(face):
@@ -65,7 +59,7 @@ def test_rotation_is_fifteen_degrees_and_zoom_a_fifth(face):
 
 
 def test_augmentation_is_tensorflows_own_projective_transform(face):
-    changes = np.random.default_rng(0).uniform(-1, 1, (8, 8)).astype(np.float32)
+    changes = np.random.default_rng(0).uniform(-1, 1, (8, 11)).astype(np.float32)
     changes[:, 4:] = 0
     angle = np.radians(15) * changes[:, 0]
     zoom_x, zoom_y = (1 + 0.2 * changes[:, 1]) * np.where(changes[:, 3] < 0, -1, 1), 1 + 0.2 * changes[:, 2]
@@ -83,124 +77,172 @@ def test_augmentation_is_tensorflows_own_projective_transform(face):
     )
 
 
-# --- degradations, draws ------------------------------------------------------------------------------
+def test_a_crop_is_moved_by_its_strength(face):
+    np.testing.assert_array_equal(augment(face, margin=1, right=1, below=-1), scale_pixels(face[None])[0])
+    moved = augment(face, right=1, strength=1)
+    left = face[:, 15:] / 255  # 0.06 of 256 pixels
+    assert np.abs(moved[:, :241] - left).mean() < 0.02
+    tighter = augment(face, margin=-1, strength=1)  # by 1 / 1.15
+    edge = round(128 - 128 / 1.15)
+    inner = Image.fromarray(face[edge:-edge, edge:-edge]).resize((256, 256), Image.Resampling.BILINEAR)
+    assert np.abs(tighter - np.asarray(inner) / 255).mean() < 0.01
+
+
+# --- degradations -------------------------------------------------------------------------------------
 
 
 def make_face(side=256):
     return np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
 
 
-def name_faces(*names):
-    """Return Items of names `<label>/<dataset>-<video>-<frame>`."""
-    found = []
-    for name in names:
-        label, _, stem = name.partition("/")
-        found.append(Item(Path(f"{name}.png"), label, stem.partition("-")[0], stem.rpartition("-")[0]))
-    return found
+def test_a_seed_decides_all_that_happens_to_a_face():
+    seeds = np.arange(40)
+    faces = np.stack([make_face()] * 40)
+    once, twice = (augmentation.degrade(faces, seeds, 1) for _ in range(2))
+    np.testing.assert_array_equal(once, twice)
+    changed = (once != faces).any(axis=(1, 2, 3))
+    assert 28 < changed.sum() < 40  # some stay as they are
+    np.testing.assert_array_equal(faces, np.stack([make_face()] * 40))
+    numbers = augmentation.draw_numbers(seeds)
+    assert numbers.shape == (40, augmentation.NUMBERS)
+    np.testing.assert_array_equal(numbers[3:5], augmentation.draw_numbers(seeds[3:5]))
 
 
-def test_faces_are_degraded_alike_by_the_same_numbers():
-    face = make_face()
-    random = np.random.default_rng(1)
-    changed = 0
-    for numbers in random.uniform(-1, 1, (50, 13)).astype(np.float32):
-        once, twice = (augmentation.degrade(face, numbers) for _ in range(2))
-        assert once.shape == face.shape
-        assert once.dtype == np.uint8
-        np.testing.assert_array_equal(once, twice)
-        changed += (once != face).any()
-    assert 35 < changed < 50  # some stay as they are
+def test_two_faces_of_a_seed_are_changed_alike_whatever_the_others(face):
+    for seed in range(8):
+        first, second, _ = augmentation.degrade(
+            np.stack([face, face, make_face()]), [seed, seed, seed + 8], 1
+        )
+        np.testing.assert_array_equal(first, second)
+    together = augmentation.film(np.stack([make_face(), face]), 30)
+    np.testing.assert_array_equal(together[1], augmentation.film(face[None], 30)[0])
 
 
-def test_h264_loses_more_the_higher_the_rate_factor():
-    face = pipeline.load_face(ROOT / "test_images/real/hopper.png", pipeline.View("bilinear"))
-    losses = [np.abs(augmentation.film(face, rate).astype(int) - face).mean() for rate in (0, 20, 32, 44)]
+def test_a_new_degradation_changes_nothing_else(face, monkeypatch):
+    """It is one function in one list, with random numbers of its own."""
+    faces, seeds = np.stack([face] * 20), np.arange(20)
+    before = augmentation.degrade(faces, seeds, 1)
+
+    def darken(image, random, strength):  # noqa: ARG001
+        return image.point(lambda value: value // 2)
+
+    monkeypatch.setattr(augmentation, "DEGRADATIONS", [*augmentation.DEGRADATIONS, (darken, 0.5)])
+    after = augmentation.degrade(faces, seeds, 1)
+    same = (before == after).all(axis=(1, 2, 3))
+    assert 4 < same.sum() < 16
+    np.testing.assert_array_equal(after[~same], before[~same] // 2)
+
+
+def test_h264_loses_more_the_higher_the_quantizer(face):
+    losses = [np.abs(augmentation.film(face[None], q)[0].astype(int) - face).mean() for q in (0, 22, 34, 48)]
     assert losses == sorted(losses)
     assert losses[0] < 2
     assert 6 < losses[3] < 20
 
 
-def test_noise_does_not_darken():
-    numbers = np.full(13, 1, np.float32)  # nothing happens
-    numbers[8] = -1  # but noise
-    grey = np.full((256, 256, 3), 128, np.uint8)
-    noisy = augmentation.degrade(grey, numbers)
-    assert noisy.std() > 5
-    assert noisy.mean() == pytest.approx(128, abs=0.1)
+@pytest.mark.parametrize(("change", "least"), [(change, 0.2) for change, _ in augmentation.DEGRADATIONS])
+def test_degradations_keep_size_and_brightness(face, change, least):
+    changed = np.asarray(change(Image.fromarray(face), np.random.default_rng(1), 1.0))
+    assert (changed.shape, changed.dtype) == (face.shape, np.uint8)
+    assert np.abs(changed.astype(int) - face).mean() > least
+    assert changed.mean() == pytest.approx(face.mean(), abs=1.0)
+    again = np.asarray(change(Image.fromarray(face), np.random.default_rng(1), 1.0))
+    np.testing.assert_array_equal(changed, again)
 
 
-def test_strength_0_leaves_faces_and_crops_as_they_are():
-    face, numbers = make_face(), np.full(16, -1, np.float32)
-    np.testing.assert_array_equal(augmentation.degrade(face, numbers[3:], 0), face)
-    zoom, right, down = augmentation.move(numbers[None], 0)
-    assert (zoom, right, down) == ([1], [0], [0])
+def test_strength_0_leaves_faces_as_they_are():
+    faces = np.stack([make_face()] * 10)
+    np.testing.assert_array_equal(augmentation.degrade(faces, np.arange(10), 0), faces)
 
 
-def test_numbers_at_their_ends():
-    for end in (-1, 1):
-        augmentation.degrade(make_face(), np.full(13, end, np.float32), 3)
-    zoom, right, _ = augmentation.move(np.array([[-1, -1, -1], [1, 1, 1]], np.float32))
-    np.testing.assert_allclose(zoom, [1 / 1.15, 1.15], rtol=1e-6)
-    np.testing.assert_allclose(right, [-0.06, 0.06])
+# --- draws --------------------------------------------------------------------------------------------
 
 
-def test_names_tell_of_forgeries():
-    images = name_faces("df/ff-face2face_055_147-1", "df/ff-055-1", "real/ff-a_b-1", "df/ff-faceswap_x-1")
-    found = [draws.split_video(image) for image in images]
-    assert found == [("face2face", "ff-055"), ("", ""), ("", ""), ("faceswap", "ff-x")]
+def name_faces(*names):
+    """Return Items of names `<label>/<dataset>/<video>/<frame>`."""
+    found = []
+    for name in names:
+        label, dataset, video, _ = name.split("/")
+        found.append(Item(Path(f"{name}.png"), name, label, dataset, video))
+    return found
+
+
+def draw_pairs(items, steps, batch_size, shares=None):
+    return draws.draw_pairs(items, np.arange(steps * batch_size).reshape(steps, -1), shares or {},
+                            np.random.default_rng(0))  # fmt: skip
+
+
+def count_draws(items, order):
+    return np.bincount(order.ravel(), minlength=len(items)) / order.size
 
 
 def test_draws_are_even_over_sets_classes_kinds_and_videos():
-    images = name_faces(
-        "real/a-1-1", "real/a-1-2", "real/a-2-1", "df/a-x_1-1", "df/a-y_1-1", "df/a-y_2-1", "real/b-1-1"
+    items = name_faces(
+        "real/a/1/1", "real/a/1/2", "real/a/2/1", "df/a/x_1/1", "df/a/y_1/1", "df/a/y_2/1", "real/b/1/1"
     )
-    expected = [1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 16, 1 / 16, 1 / 2]
-    np.testing.assert_allclose(draws.weigh_faces(images), expected)
+    expected = np.array([1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 16, 1 / 16, 1 / 2])
+    np.testing.assert_allclose(draws.weigh_faces(items, {}), expected)
+    order, _ = draws.draw_epoch(items * 300, Recipe(balance={}, batch_size=10), 0)
+    np.testing.assert_allclose(count_draws(items, order % 7), expected, atol=0.04)
 
 
 def test_shares_say_how_often_a_data_set_is_drawn():
-    images = name_faces("real/a-1-1", "df/a-x_1-1", "real/b-1-1", "df/b-x_1-1", "real/c-1-1")
+    items = name_faces("real/a/1/1", "df/a/x_1/1", "real/b/1/1", "df/b/x_1/1", "real/c/1/1")
+    expected = np.array([0.25, 0.25, 1, 1, 1]) / 3.5
+    np.testing.assert_allclose(draws.weigh_faces(items, {"a": 0.5, "b": 2.0}), expected)
+    order, _ = draw_pairs(items, 500, 4, {"c": 0.0, "b": 3.0})
+    np.testing.assert_allclose(count_draws(items, order), [1 / 8, 1 / 8, 3 / 8, 3 / 8, 0], atol=0.02)
+
+
+def test_pairs_leave_real_faces_without_forgeries_their_chance():
+    some = name_faces("real/a/0/1", "real/a/1/1", "real/a/2/1", "df/a/x_0/1", "df/a/x_1/1", "df/a/3/1")
+    order, _ = draw_pairs(some, 2000, 12)
     np.testing.assert_allclose(
-        draws.weigh_faces(images, {"a": 0.5, "b": 2.0}), np.array([0.25, 0.25, 1, 1, 1]) / 3.5
+        count_draws(some, order), [1 / 6, 1 / 6, 1 / 6, 1 / 8, 1 / 8, 1 / 4], atol=0.015
     )
-    order, _ = draws.draw_pairs(images, 500, 4, np.random.default_rng(0), {"c": 0.0, "b": 3.0})
-    drawn = np.bincount(order.ravel(), minlength=5) / order.size
-    np.testing.assert_allclose(drawn, [1 / 8, 1 / 8, 3 / 8, 3 / 8, 0], atol=0.02)
-
-
-def test_real_faces_without_forgeries_are_drawn_as_often_as_the_others():
-    images = name_faces("real/a-0-1", "real/a-1-1", "real/a-2-1", "df/a-x_0-1", "df/a-x_1-1", "df/a-3-1")
-    order, _ = draws.draw_pairs(images, 2000, 12, np.random.default_rng(0))
-    drawn = np.bincount(order.ravel(), minlength=6) / order.size
-    np.testing.assert_allclose(drawn, [1 / 6, 1 / 6, 1 / 6, 1 / 8, 1 / 8, 1 / 4], atol=0.015)
+    whole = name_faces("df/a/x_0/1", "df/a/x_1/1", *(f"real/a/{video}/1" for video in range(10)))
+    order, _ = draw_pairs(whole, 2000, 12)  # each forged face has its original, most real ones no forgery
+    np.testing.assert_allclose(count_draws(whole, order), [1 / 4] * 2 + [1 / 20] * 10, atol=0.015)
 
 
 def test_a_forged_face_finds_its_original_or_the_nearest_frame_of_it():
-    images = name_faces(
-        "real/a-1-f7",
-        "real/a-1-f9",
-        "df/a-x_1-f9",
-        "df/a-x_1_2-f6",
-        "df/a-x_3-f9",
-        "df/b-x_1-f9",
-        "df/a-1-f9",
+    items = name_faces(
+        "real/a/1/f7",
+        "real/a/1/f9",
+        "df/a/x_1/f9",
+        "df/a/x_1_2/f6",
+        "df/a/x_3/f9",
+        "df/b/x_1/f9",
+        "df/a/1/f9",
     )
-    assert draws.pair_faces(images).tolist() == [-1, -1, 1, 0, -1, -1, -1]
+    assert draws.pair_faces(items).tolist() == [-1, -1, 1, 0, -1, -1, -1]
 
 
-def test_pairs_stand_in_one_batch_with_the_same_numbers():
-    images = name_faces(
-        *(f"real/a-{v}-1" for v in range(20)), *(f"df/a-x_{v}-1" for v in range(20)), "real/b-1-1", "df/b-2-1"
-    )
-    order, places = draws.draw_pairs(images, 40, 24, np.random.default_rng(0))
-    partners = draws.pair_faces(images)
-    for faces, own in zip(order, places, strict=True):
+def test_pairs_stand_in_one_batch_with_the_same_seed():
+    items = name_faces(*(f"real/a/{v}/1" for v in range(20)), *(f"df/a/x_{v}/1" for v in range(20)),
+                       "real/b/1/1", "df/b/2/1")  # fmt: skip
+    order, seeds = draw_pairs(items, 40, 24)
+    partners = draws.pair_faces(items)
+    for faces, own in zip(order, seeds, strict=True):
         for place, index in enumerate(faces[:-1]):
             if partners[index] >= 0:
                 assert faces[place + 1] == partners[index]
-                assert own[place + 1] == place
-    datasets = np.array([image.dataset for image in images])[order]
-    labels = np.array([image.label for image in images])[order]
+                assert own[place + 1] == own[place]
+    datasets = np.array([item.dataset for item in items])[order]
+    labels = np.array([item.label for item in items])[order]
     for dataset in "ab":  # sets and classes evenly
         for label in ("real", "df"):
             assert ((datasets == dataset) & (labels == label)).mean() == pytest.approx(0.25, abs=0.04)
+
+
+def test_an_epoch_is_drawn_from_seed_and_number_alone():
+    items = name_faces(*(f"real/a/{v}/1" for v in range(18)), *(f"df/a/x_{v}/1" for v in range(18)))
+    for recipe in (Recipe(batch_size=8), Recipe(batch_size=8, pairs=True)):
+        order, seeds = draws.draw_epoch(items, recipe, 0)
+        assert order.shape == seeds.shape == (5, 8)
+        if not recipe.pairs:
+            assert sorted(set(order.ravel())) == list(range(36))  # every face, and four again
+        for found, again in zip((order, seeds), draws.draw_epoch(items, recipe, 0), strict=True):
+            np.testing.assert_array_equal(found, again)
+        assert (order != draws.draw_epoch(items, recipe, 1)[0]).any()
+        assert (order != draws.draw_epoch(items, recipe._replace(seed=2), 0)[0]).any()

@@ -1,11 +1,17 @@
 """The bounds of the verdict "uncertain", chosen on held-out videos."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from conftest import ROOT, run_main
 from PIL import Image
 
 import pipeline
-from training.calibration import calibrate, choose_bounds, compute_interval, measure_faces
+from training import calibrate, data
+from training.calibrate import choose_bounds, choose_calibration, compute_interval
+from weights import find_weights, read_rule
+from weights.scoring.metrics import choose_threshold
 
 
 def test_bounds_are_the_ranks_of_conformal_prediction():
@@ -44,36 +50,107 @@ def test_interval_is_that_of_the_beta_distribution():
     assert compute_interval(2, 46) == pytest.approx([0.008, 0.099], abs=0.001)  # scipy.stats.beta(2, 45)
 
 
-def test_calibration_of_a_set(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (130, 130, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "x.png")
-    images, scores = [], []
-    for video in range(40):
-        label, name = ("real", f"set-{video}") if video < 20 else ("df", f"set-swap_{video - 20}")
+def make_face_set(path, videos):
+    """Return a FaceSet of so many real and forged videos of three faces, and scores."""
+    items, scores = [], []
+    for video in range(2 * videos):
+        label, name = ("real", str(video)) if video < videos else ("df", f"swap_{video - videos}")
         for frame in range(3):
-            images.append(pipeline.Item(tmp_path / "x.png", label, "set", name))
+            items.append(pipeline.Item(path, f"{video}-{frame}", label, "set", name))
             start, step = (0.5, 0.02) if label == "real" else (0.1, 0.03)
-            scores.append(start + step * (video % 20) + 0.001 * frame)
-    found = calibrate(images, np.array(scores), 0.5, pipeline.View())
+            scores.append(start + step * (video % videos) + 0.001 * frame)
+    labels = np.array([[item.label == "real"] for item in items], np.float32)
+    return data.FaceSet(items, np.zeros((len(items), 256, 256, 3), np.uint8), labels, []), np.array(scores)
+
+
+@pytest.fixture
+def noise_path(tmp_path, noise):
+    Image.fromarray(noise[0, :130, :130]).save(tmp_path / "noise.png")
+    return tmp_path / "noise.png"
+
+
+def test_calibration_of_a_set(noise_path):
+    face_set, scores = make_face_set(noise_path, 20)
+    found = choose_calibration(face_set, scores, pipeline.View())
     assert found["video"]["lower"] == pytest.approx(0.501)  # the lowest
     assert found["video"]["upper"] == pytest.approx(0.641)  # the second from above
     assert found["face"]["real"] == 20  # one face for each video
-    assert found["video"]["threshold"] in (0.55, 0.6)  # between the two: it contradicts no verdict
-    assert found["video"]["kinds"]["set swap"] == {"deepfake": 14, "uncertain": 5, "real": 1}
+    assert found["kinds"]["set swap"] == {"deepfake": 14, "uncertain": 5, "real": 1}
+    assert found["kinds"]["set real"] == {"deepfake": 0, "uncertain": 8, "real": 12}
     assert found["min_size"] == pytest.approx(100)  # 130 pixels / 1.3
-    assert found["min_sharpness"] == pytest.approx(pipeline.measure_sharpness(noise), rel=0.01)
-    pairs = [(real, df) for real in range(20) for df in range(20)]
-    above = [0.5 + 0.02 * real > 0.1 + 0.03 * df for real, df in pairs]
-    assert found["aggregation_auc"]["mean"] == pytest.approx(np.mean(above), abs=0.006)  # ties
-    assert calibrate(images[:30], np.array(scores[:30]), 0.5, pipeline.View()) is None
+    sharpness = pipeline.measure_sharpness(pipeline.read_image(noise_path))
+    assert found["min_sharpness"] == pytest.approx(sharpness, rel=0.01)
+    assert choose_calibration(*make_face_set(noise_path, 15), pipeline.View()) is None
 
 
-def test_sizes_are_those_that_faces_in_videos_have(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (130, 130, 3), dtype=np.uint8)
-    pipeline.write_crop(noise, tmp_path / "noted.png")
-    Image.new("RGB", (130, 130)).save(tmp_path / "plain.png")  # seen whole
-    noted, plain = (pipeline.Item(tmp_path / f"{name}.png", "df", "", "x") for name in ("noted", "plain"))
+def test_sizes_are_those_that_faces_in_videos_have(noise_path):
+    """Crops that say how wide they were cut are seen in part, others whole."""
+    face_set, scores = make_face_set(noise_path, 20)
     view = pipeline.View("bilinear", 0.936)
-    sharpness = pytest.approx(pipeline.measure_sharpness(noise), rel=0.01)
-    assert measure_faces([noted], view) == (100, sharpness)
-    assert measure_faces([plain], view) == (pytest.approx(138.9, abs=0.1), 0)
+    assert choose_calibration(face_set, scores, view)["min_size"] == pytest.approx(138.9, abs=0.1)
+    pipeline.write_crop(pipeline.read_image(noise_path), noise_path)
+    assert choose_calibration(face_set, scores, view)["min_size"] == pytest.approx(100)
+
+
+class Fake:
+    """A classifier that gives the scores it was told, and for any other number of faces a half."""
+
+    def __init__(self, scores):
+        self.scores = scores
+
+    def predict(self, faces):
+        return self.scores[:, None] if len(faces) == len(self.scores) else np.full((len(faces), 1), 0.5)
+
+
+def test_a_card_gets_threshold_bounds_figures_and_maps(noise_path, monkeypatch):
+    monkeypatch.setattr(calibrate, "MAPPED", 2)
+    face_set, scores = make_face_set(noise_path, 20)
+    card, report = calibrate.calibrate({"resampling": "nearest"}, Fake(scores), face_set, pipeline.View())
+    assert 0.3 <= card["threshold"] <= 0.7
+    assert read_rule(card).video.lower == card["calibration"]["video"]["lower"]
+    assert card["calibrated_on"]["set df"] == {"images": 60, "videos": 20}
+    assert card["maps"]["faces"] == 2
+    assert "videos: deepfake below 0.501, real above 0.641" in report
+    found = card["validation"]["all"]["image"]
+    assert f"AUC of all: {found['auc']:.3f} by image" in report
+    assert "worse than chance" not in report
+    _, report = calibrate.calibrate(card, Fake(1 - scores), face_set, pipeline.View())
+    assert "worse than chance: these weights do not suit these faces" in report
+
+
+def test_the_threshold_chosen_is_the_best():
+    items = [pipeline.Item(Path(f"{label}{i}"), "", label, "", f"{label}{i}") for label in ("df", "real")
+             for i in range(4)]  # fmt: skip
+    assert choose_threshold(items, [0.1, 0.2, 0.3, 0.62, 0.66, 0.7, 0.8, 0.9]) == 0.65
+    assert choose_threshold(items, [0.1, 0.2, 0.3, 0.3, 0.66, 0.7, 0.8, 0.9]) == 0.5
+    assert choose_threshold(items, [0.1, 0.2, 0.3, 0.3, 0.36, 0.7, 0.8, 0.9]) == 0.35
+
+
+def test_two_images_take_no_bounds_away(tmp_path, monkeypatch):
+    """The command writes a new set; too few videos give a line; a name that is taken is refused."""
+    monkeypatch.setattr(calibrate, "MAPPED", 1)
+    for label in pipeline.LABELS:
+        (tmp_path / "data" / label).mkdir(parents=True)
+        Image.open(ROOT / f"test_images/{label}/hopper.png").save(tmp_path / "data" / label / "1.png")
+    before = (ROOT / "weights/Meso4_DF_F2F.json").read_bytes()
+    command = ("Meso4_DF_F2F", "--data", tmp_path / "data", "--name", tmp_path / "new/mine")
+    done = run_main(calibrate.main, *command)
+    assert 'no bounds of "uncertain": they need 19 real and 9 forged videos' in done.stdout
+    assert done.stdout.endswith(f"wrote {tmp_path}/new/mine.weights.h5, .tflite and .json\n")
+    assert (ROOT / "weights/Meso4_DF_F2F.json").read_bytes() == before
+    for ending in (".tflite", ".weights.h5"):
+        weights = find_weights(tmp_path / f"new/mine{ending}")
+        assert weights.view == find_weights("Meso4_DF_F2F").view
+        assert weights.rule.video is None
+        assert weights.card["calibrated_on"] == {
+            label: {"images": 1, "videos": 1} for label in pipeline.LABELS
+        }
+    for wrong, reason in (
+        (command, "mine.json already exists: choose another name"),
+        (("none", *command[1:4], tmp_path / "other"), "none: no such weights"),
+        ((*command[:2], tmp_path / "none", "--name", tmp_path / "other"), "none: no such folder"),
+        ((ROOT / "weights/Meso4_DF.tflite", *command[1:4], tmp_path / "other"), "must be Keras weights"),
+    ):
+        done = run_main(calibrate.main, *wrong, status=2)
+        assert reason in done.stderr
+        assert done.stderr.count("\n") == 1

@@ -7,7 +7,7 @@ from conftest import ROOT, run_script
 
 import pipeline
 from classifiers import load_classifier, scale_pixels
-from weights import visualize
+from training import visualize
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def classifier():
 
 
 def test_units_are_excited(classifier):
-    images, weights = visualize.excite_units(classifier, steps=10)
+    images, weights = visualize.excite_units(classifier.model, steps=10)
     assert images.shape == (16, 256, 256, 3)
     assert weights.shape == (16,)
     hidden = keras.Model(classifier.model.inputs, classifier.model.layers[-1].input)
@@ -27,9 +27,9 @@ def test_units_are_excited(classifier):
 
 
 def test_activations_are_means(classifier, noise):
-    first, last = visualize.average_activations(classifier, noise)
+    first, last = visualize.average_activations(classifier.model, noise)
     assert (first.shape, last.shape) == ((256, 256, 8), (32, 32, 16))
-    single = [visualize.average_activations(classifier, noise[i : i + 1])[1] for i in range(4)]
+    single = [visualize.average_activations(classifier.model, noise[i : i + 1])[1] for i in range(4)]
     np.testing.assert_allclose(last, np.mean(single, axis=0), rtol=1e-4, atol=1e-5)
 
 

@@ -1,22 +1,32 @@
-"""The recipe of a training: from flags, and in the output folder. TensorFlow is not imported."""
+"""The recipe of a training: from the command line, in the output folder, in the card. Without TensorFlow."""
 
 import argparse
+import datetime
+import hashlib
 import json
+import math
 import os
+import platform
+import re
 import shlex
+import subprocess
+import sys
 from argparse import Namespace
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pipeline
+from pipeline import Item, View
+from weights import find_keras_weights, start_card
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE_FILE = "recipe.json"
 
 
 class Recipe(NamedTuple):
-    """What decides the weights that a training gives, besides the faces. Defaults: the paper's."""
+    """What decides the weights that a training gives. Defaults: the paper's."""
 
     model: str = "Meso4"
     steps: int = 4000
@@ -24,92 +34,135 @@ class Recipe(NamedTuple):
     learning_rate: float = 1e-3
     schedule: str = "paper"
     loss: str = "mse"
-    balance: bool = False
+    balance: dict[str, float] | None = None  # {data set: how often it is drawn, the others once}
     pairs: bool = False  # forged faces together with their originals
-    # {data set: how often it is drawn, where the others are drawn once}; never changed
-    shares: dict[str, float] = {}  # noqa: RUF012
     degrade: float = 0.0  # strength of augmentation.degrade
-    # how the faces were changed beforehand, if make_views.py did; training then only mirrors them
-    views: dict[str, Any] = {}  # noqa: RUF012
     average: float = 0.0  # share that the moving average of the weights keeps at a step; 0 = no average
     seed: int = 0
-    patience: int = 0  # epochs without improvement before training ends; 0 = never
     resample: str = "nearest"
     zoom: float = pipeline.CROP_ZOOM  # how wide a square is looked at, in widths of the face
     weights: str = ""  # file to start from
-    freeze: int = 0  # blocks that keep their weights
     imitate: str = ""  # weights of the other network, to give what its first blocks give
     name: str = "Meso4"  # of the weights files
-    faces: str = ""  # fingerprint of the faces and labels, so that a training is resumed on its own
+    data: str = "data"  # folder
+    split_by_video: float = 0.0
+    faces: str = ""  # fingerprint of the faces, so that a training is resumed on its own
+    command: str = ""  # with relative paths only
 
     @property
-    def view(self) -> pipeline.View:
-        return pipeline.View(self.resample, self.zoom)
+    def view(self) -> View:
+        return View(self.resample, self.zoom)
 
 
-class Plan(NamedTuple):
-    """A training as it was asked for; written to RECIPE_FILE before the first step, to resume from."""
-
-    recipe: Recipe
-    data: str  # folder
-    split_by_video: float
-    command: str  # with relative paths only
-    soft_labels: str = ""  # table of scores to learn instead of 0 and 1
-
-
-def write_plan(folder: Path, plan: Plan) -> None:
-    text = json.dumps(plan._asdict() | {"recipe": plan.recipe._asdict()}, indent=1) + "\n"
-    pipeline.write_atomically(folder / RECIPE_FILE, lambda path: path.write_text(text))
-
-
-def read_plan(folder: Path) -> Plan | None:
-    """Return the Plan of the training in a folder, None if there is none. Raises ValueError if damaged."""
-    path = folder / RECIPE_FILE
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_bytes())
-        return Plan(**found | {"recipe": Recipe(**found["recipe"])})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: damaged ({pipeline.describe_error(error)}): train in another folder"
-        ) from error
+def find_fault(arguments: Namespace) -> str:
+    """Return what is wrong with the arguments, "" if nothing is."""
+    given, output = Recipe()._asdict() | vars(arguments), arguments.output.resolve()
+    among = [Path(given["data"], part).resolve() for part in ("training", "validation")]
+    least, most = pipeline.SMALLEST_ZOOM, pipeline.CROP_ZOOM
+    checks = {
+        "--name: must be a file name; --output says where": given["name"] == Path(given["name"]).name != "",
+        "--output: lies among the faces": not any(output.is_relative_to(folder) for folder in among),
+        "--split-by-video: must be a share below 1": 0 <= given["split_by_video"] < 1,
+        f"--zoom: must be from {least} to {most}": least <= given["zoom"] <= most,
+        "--degrade: must be at least 0": 0 <= given["degrade"] < math.inf,
+        "--learning-rate: must be above 0": 0 < given["learning_rate"] < math.inf,
+        "--average: must be a share below 1": 0 <= given["average"] < 1,
+        f"--seed: must be from 0 to {2**32 - 1}": 0 <= given["seed"] < 2**32,
+    }
+    return next((reason for reason, right in checks.items() if not right), "")
 
 
-def check_agreement(recipe: Recipe, given: dict[str, Any], where: Path) -> None:
-    """Raise ValueError when a flag given asks for something else than the recipe that is resumed."""
+def make_recipe(arguments: Namespace) -> Recipe:
+    """Return the Recipe that the arguments describe, or that of the training to resume.
+
+    Raises ValueError if that is damaged or differs from arguments given; its data may have moved.
+    """
+    path = arguments.output / RECIPE_FILE
+    given = {name: value for name, value in vars(arguments).items() if name in Recipe._fields}
+    origins = {name: find_keras_weights(given[name]) for name in ("weights", "imitate") if name in given}
+    given |= {name: os.path.abspath(origin.path) for name, origin in origins.items()}
+    given["command"] = format_command(arguments.command)
+    if arguments.resume:
+        try:
+            recipe = Recipe(**json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path}: no such file: there is no training to resume") from None
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"{path}: damaged ({pipeline.describe_error(error)})") from error
+        moved = {"data": os.path.abspath(given.pop("data", recipe.data))}
+        check_agreement(recipe, {**given, "command": recipe.command}, arguments.output)
+        return recipe._replace(**moved)
+    if path.exists():
+        raise FileExistsError(f"{path.parent}: holds a training already: add --resume or another --output")
+    view = next((origin.view for origin in origins.values()), View())
+    inherited = {"resample": view.resampling, "zoom": view.zoom, "name": given.get("model", Recipe().model)}
+    recipe = Recipe(**inherited | given)._replace(data=os.path.abspath(given.get("data", "data")))
+    if "imitate" in origins and recipe.view.zoom != view.zoom:
+        raise ValueError(f"--imitate {given['imitate']}: needs zoom {view.zoom}, not {recipe.zoom}")
+    return recipe
+
+
+def complete_recipe(recipe: Recipe, arguments: Namespace, items: Sequence[Item]) -> Recipe:
+    """Return the Recipe with the steps and the fingerprint of the faces; write it if the training is new.
+
+    Raises ValueError if the training to resume had others.
+    """
+    names = "\n".join(item.name for item in items)
+    found: dict[str, Any] = {"faces": hashlib.sha256(os.fsencode(names)).hexdigest()[:16]}
+    if "epochs" in arguments:
+        found["steps"] = arguments.epochs * -(-len(items) // recipe.batch_size)
+    if arguments.resume:
+        check_agreement(recipe, found, arguments.output)
+        return recipe
+    recipe = recipe._replace(**found)
+    with open(arguments.output / RECIPE_FILE, "x", encoding="utf-8") as file:  # fails if another run began
+        file.write(json.dumps(recipe._asdict(), indent=1) + "\n")
+    return recipe
+
+
+def check_agreement(recipe: Recipe, given: dict[str, Any], folder: Path) -> None:
+    """Raise ValueError when something else is given than the recipe that is resumed."""
     for name, value in given.items():
-        found = getattr(recipe, name)
-        if found != value:
-            raise ValueError(
-                f"{where}: was trained with {name} {found}, not {value}: "
-                "resume without that flag, or train in another folder"
-            )
+        if (found := getattr(recipe, name)) != value:
+            what = "other faces" if name == "faces" else f"{name} {found}, not {value}"
+            raise ValueError(f"{folder}: was trained with {what}: give what it had, or another --output")
+
+
+def check_shares(recipe: Recipe, items: Iterable[Item]) -> None:
+    """Raise ValueError unless the shares of --balance name data sets and leave one to draw."""
+    shares, datasets = recipe.balance or {}, {item.dataset for item in items}
+    if unknown := sorted(shares.keys() - datasets):
+        names = ", ".join(sorted(datasets - {""})) or "none"
+        raise ValueError(f"--balance {unknown[0]}: no such data set in training; there are: {names}")
+    if not any(shares.get(dataset, 1.0) for dataset in datasets):
+        raise ValueError("--balance: must leave a data set to draw")
 
 
 def read_shares(text: str) -> dict[str, float]:
     """Return {data set: share} from `dfdc=0.5,ffpp=2`. Raises argparse's error if it is anything else."""
-    shares: dict[str, float] = {}
+    shares = {}
     for word in text.split(","):
-        dataset, _, number = word.strip().partition("=")
-        if not dataset or not number or dataset in shares:
+        named = re.fullmatch(r"\s*([^=]+)=(\d+\.?\d*|\.\d+)\s*", word)
+        if not named or named[1] in shares:
             raise argparse.ArgumentTypeError(f"must be SET=SHARE,..., each set once, not {text}")
-        shares[dataset] = pipeline.read_amount(number)
+        shares[named[1]] = float(named[2])
     return shares
 
 
-def collect_given(arguments: Namespace) -> dict[str, Any]:
-    """Return the fields of Recipe that flags were given for."""
-    return {name: value for name, value in vars(arguments).items() if name in Recipe._fields}
+def list_networks() -> list[str]:
+    """Return the keys of classifiers.MODELS, read from the text: importing it starts TensorFlow."""
+    text = (ROOT / "classifiers.py").read_text(encoding="utf-8")
+    models = re.search(r"^MODELS = \{(.*?)\}", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r'"(\w+)":', models[1] if models else "")
 
 
 def format_command(words: Iterable[str]) -> str:
-    """Return the command that ran df_CNN.py with these arguments, its paths made relative."""
+    """Return the command of a script and its arguments, the paths made relative."""
     shown = []
     for word in words:
         option, equals, value = word.rpartition("=")
         shown.append(option + equals + shorten_path(value))
-    return shlex.join(["python3", "training/df_CNN.py", *shown])
+    return shlex.join(["python3", *shown])
 
 
 def shorten_path(path: str) -> str:
@@ -120,3 +173,51 @@ def shorten_path(path: str) -> str:
         if Path(path).is_relative_to(base):
             return str(Path(path).relative_to(base))
     return str(Path(*Path(path).parts[1:][-2:]))
+
+
+def count_faces(items: Iterable[Item]) -> dict[str, dict[str, int]]:
+    """Return {"dataset label": {"images": n, "videos": m}}, sorted; a set without datasets has "" there."""
+    videos = defaultdict(list)  # of each image
+    for item in items:
+        videos[f"{item.dataset} {item.label}".strip()].append(item.video)
+    return {name: {"images": len(v), "videos": len(set(v))} for name, v in sorted(videos.items())}
+
+
+def make_card(recipe: Recipe, training: Iterable[Item], validation: Iterable[Item]) -> dict[str, Any]:
+    """Return what a card says of a training. Its paths are relative: it travels with the weights."""
+    shown = recipe._asdict()
+    command = shown.pop("command")
+    shown |= {name: shorten_path(shown[name]) for name in ("weights", "imitate", "data")}
+    return {
+        **start_card(recipe.model),
+        **recipe.view._asdict(),
+        "threshold": 0.5,
+        "trained_on": count_faces(training),
+        "validated_on": count_faces(validation),
+        "recipe": shown,
+        "command": command,
+        **find_commit(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "versions": {"python": platform.python_version()}
+        | {name: sys.modules[name].__version__ for name in ("tensorflow", "keras", "numpy")},
+    }
+
+
+def format_counts(card: dict[str, Any]) -> str:
+    """Return how many faces of which data sets a card tells of, in words."""
+    lines = []
+    for part in ("trained_on", "validated_on"):
+        counts = card[part].items()
+        listed = ", ".join(f"{name} {n['images']} ({n['videos']} videos)" for name, n in counts)
+        lines.append(f"{part.replace('_', ' ')} {sum(n['images'] for _, n in counts)} images: {listed}")
+    return "\n".join(lines)
+
+
+def find_commit() -> dict[str, str]:
+    """Return {"commit": of this program}, {} where Git does not say."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"commit": done.stdout.strip()}

@@ -1,12 +1,11 @@
-"""What training costs, side by side in one run: the input pipeline, the network, and both together.
+"""What training costs, side by side in one run: the faces, the network, and both together.
 
-    python3 tests/benchmarks/bench_training.py [Meso4|MesoInception4]
+    python3 tests/benchmarks/bench_training.py [NETWORK]
 
-Images a second of: our input pipeline and Keras' legacy ImageDataGenerator with the same
-augmentation, on the same files, both without a network; Keras' own `fit` of the network in plain
-Keras layers, from memory; our training from one batch in memory, and with the pipeline feeding it.
-Interleaved, so that a busy machine hits all alike; the best of the rounds counts. Prints as it goes, and
-ends within three minutes. TF_ENABLE_ONEDNN_OPTS is set for both sides, see classifiers.py.
+Images a second of: the augmented faces without a network, undegraded and degraded; Keras' own `fit` of the
+network in plain Keras layers, from memory; our training from one batch in memory, and with augmented faces
+feeding it. Interleaved, so that a busy machine hits all alike; the best of the rounds counts. Prints as it
+goes, and ends within three minutes. TF_ENABLE_ONEDNN_OPTS is set for both sides, see classifiers.py.
 """
 
 import os
@@ -27,6 +26,7 @@ with pipeline.silence_native_stderr():
 
     import classifiers
     from training import data, draws, trainer
+    from training.recipe import Recipe
 
 BATCH = 75
 STEPS = 3  # for each measurement
@@ -39,38 +39,37 @@ def main():
     name = sys.argv[1] if len(sys.argv) > 1 else "Meso4"
     with tempfile.TemporaryDirectory() as folder:
         write_faces(Path(folder))
-        images, _ = data.list_images(folder)
-        face_set, _ = data.load_faces(images, pipeline.View(), folder)
-        run = trainer.Trainer(trainer.Recipe(model=name, steps=10**6), trainer.choose_strategy())
-        plain = build_plain(name)
-        generator = make_generator(folder)
-        measures = {
-            "ImageDataGenerator, alone": lambda: drain_generator(generator),
-            "our pipeline, alone": lambda: drain(make_batches(face_set)),
-            "plain Keras fit, from memory": lambda: fit(plain, from_memory(face_set)),
-            "our training, from memory": lambda: fit(run.model, from_memory(face_set)),
-            "our training, with our pipeline": lambda: fit(run.model, make_batches(face_set)),
-        }
-        best = dict.fromkeys(measures, 0.0)
-        begun = time.perf_counter()
-        for measure in measures.values():
-            measure()  # compile, open files
-        print(f"compiled in {time.perf_counter() - begun:.0f} s", flush=True)
-        for number in range(ROUNDS):
-            if number and time.perf_counter() - begun > LONGEST:
-                break
-            for label, measure in measures.items():
-                started = time.perf_counter()
-                count = measure()
-                best[label] = max(best[label], count / (time.perf_counter() - started))
-            print(f"round {number + 1}: {', '.join(f'{speed:.0f}' for speed in best.values())}", flush=True)
+        face_set = data.load_faces(data.list_faces(Path(folder))[0], pipeline.View(), Path(folder))
+    run = trainer.Trainer(Recipe(model=name, steps=10**6))
+    plain = classifiers.MODELS[name]().model
+    measures = {
+        "faces alone": lambda: drain(make_batches(face_set)),
+        "faces alone, --degrade 0.3": lambda: drain(make_batches(face_set, 0.3)),
+        "plain Keras fit, from memory": lambda: fit(plain, from_memory(face_set)),
+        "our training, from memory": lambda: fit(run.model, from_memory(face_set)),
+        "our training, with faces": lambda: fit(run.model, make_batches(face_set)),
+        "our training, --degrade 0.3": lambda: fit(run.model, make_batches(face_set, 0.3)),
+    }
+    best = dict.fromkeys(measures, 0.0)
+    begun = time.perf_counter()
+    for measure in measures.values():
+        measure()  # compile
+    print(f"compiled in {time.perf_counter() - begun:.0f} s", flush=True)
+    for number in range(ROUNDS):
+        if number and time.perf_counter() - begun > LONGEST:
+            break
+        for label, measure in measures.items():
+            started = time.perf_counter()
+            measure()
+            best[label] = max(best[label], STEPS * BATCH / (time.perf_counter() - started))
+        print(f"round {number + 1}: {', '.join(f'{speed:.0f}' for speed in best.values())}", flush=True)
     print(f"{name}, batches of {BATCH}, {os.cpu_count()} cores")
     for label, speed in best.items():
         print(f"{label:<33} {speed:>7.0f} images/s")
-    generator, ours, plain_fit, memory, fed = best.values()
-    print(f"pipeline / generator              {ours / generator:>7.1f} x")
+    _, _, plain_fit, memory, fed, degraded = best.values()
     print(f"our training / plain fit          {memory / plain_fit:>7.2f} x")
-    print(f"with pipeline / from memory       {fed / memory:>7.2f} x")
+    print(f"with faces / from memory          {fed / memory:>7.2f} x")
+    print(f"degraded / not                    {degraded / fed:>7.2f} x")
 
 
 def write_faces(folder):
@@ -82,29 +81,14 @@ def write_faces(folder):
         coarse.resize((256, 256), Image.Resampling.BICUBIC).save(path, quality=90)
 
 
-def make_generator(folder):
-    flow = tf.keras.preprocessing.image.ImageDataGenerator(
-        rescale=1 / 255,
-        zoom_range=0.2,
-        rotation_range=15,
-        brightness_range=(0.8, 1.2),
-        channel_shift_range=30,
-        horizontal_flip=True,
-    )
-    return flow.flow_from_directory(folder, (256, 256), batch_size=BATCH, class_mode="binary")
-
-
-def drain_generator(generator):
-    return sum(len(next(generator)[0]) for _ in range(STEPS))
-
-
-def make_batches(face_set):
-    order, changes = draws.draw_epoch(face_set.images * 2, BATCH, False, 0, 0)
-    return data.make_batches(face_set, order[:STEPS] % len(face_set.images), changes[:STEPS])
+def make_batches(face_set, degrade=0.0):
+    order, seeds = draws.draw_epoch(face_set.items, Recipe(batch_size=BATCH), 0)
+    return data.make_batches(face_set, order[:STEPS], seeds[:STEPS], degrade=degrade)
 
 
 def drain(batches):
-    return sum(len(batch) for batch, _ in batches)
+    for _ in batches:
+        pass
 
 
 def from_memory(face_set):
@@ -114,14 +98,6 @@ def from_memory(face_set):
 
 def fit(model, batches):
     model.fit(batches, epochs=1, verbose=0, shuffle=False)
-    return STEPS * BATCH
-
-
-def build_plain(name):
-    """Return the network with Keras' own BatchNormalization, compiled as published."""
-    model = classifiers.MODELS[name].build()
-    model.compile("adam", "mean_squared_error", metrics=["accuracy"])
-    return model
 
 
 if __name__ == "__main__":
