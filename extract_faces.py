@@ -5,12 +5,12 @@ folder itself, those of several videos, or of a folder of videos, to a subfolder
 faces lie faces.csv (what was found where) and contact_sheet.png (all at a glance, the doubtful in red):
 delete the bad ones before you train. Run the same command again to continue after an interruption.
 
-Exit status: 0 every video gave faces, 1 some did not, 2 nothing to do or wrong usage.
+Exit status: 0 every video gave faces, 1 some did not, 2 nothing to do or wrong usage, 130 stopped with Ctrl-C.
 """
 
-import argparse
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,50 +18,43 @@ from typing import Any
 from tqdm import tqdm
 
 import pipeline
-from pipeline import FaceOptions, count, fail, printable
+from pipeline import FaceOptions, count, fail, printable, show_progress
 from training.extraction import Extraction, extract_video
-
-BAR: dict[str, Any] = {"disable": None, "leave": False}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    videos, passed_over = pipeline.find_videos(arguments.videos)
+    items, passed_over = pipeline.find_files(arguments.videos)
+    videos = [item for item in items if item.kind == "video" or item.path in arguments.videos]
+    passed_over.update(item.path.suffix.lower() for item in items if item not in videos)
     if passed_over:
         print(pipeline.describe_passed_over(passed_over, "videos"), file=sys.stderr)
-    if not any(os.path.exists(path) for path, _ in videos):
-        reason = pipeline.describe_missing(arguments.videos, "video")
-        return fail(2, f"{reason}: put a video there, or name one: python3 extract_faces.py clip.mp4")
-    single = len(videos) == 1 and videos[0][0] == arguments.videos[0]
-    folders = [arguments.output if single else arguments.output / name for _, name in videos]
-    # the longest name that is written beside a folder of faces
-    output = Path(os.path.realpath(arguments.output))
-    longest = output.parent / f".writing-{output.name}.lock"
-    if obstacle := pipeline.find_obstacle(longest if single else output / "video"):
-        return fail(2, f"--output {arguments.output}: {obstacle}")
-    if not single and (arguments.output / pipeline.RECORD_NAME).exists():
-        return fail(
-            2, f"--output {arguments.output} holds the faces of a video: name another folder for several"
-        )
-    options = {name: getattr(arguments, name) for name in ("jpeg", "drop_doubtful", "force")}
-    options["options"] = FaceOptions(**{name: getattr(arguments, name) for name in FaceOptions._fields})
-    if single and not arguments.dask:  # show progress over its frames
-        total = None if arguments.every else arguments.frames
-        options["watch"] = lambda frames: tqdm(frames, total=total, unit="frame", **BAR)
-    calls = [
-        (Path(os.path.abspath(path)), Path(os.path.abspath(folder)))
-        for (path, _), folder in zip(videos, folders, strict=True)
-    ]
-    extractions = pipeline.run_jobs(extract_video, calls, options, arguments.jobs, arguments.dask)
+    if not any(os.path.exists(item.path) for item in videos):
+        searched = ", ".join(map(printable, arguments.videos))
+        return fail(2, f"no video in {searched}: put one there, or name one: python3 extract_faces.py clip.mp4")
+    single = len(videos) == 1 and videos[0].path == arguments.videos[0]
+    output = Path(os.path.abspath(arguments.output))
+    if output.exists() and not output.is_dir():
+        return fail(2, f"--output {arguments.output} must be a folder")
+    if not single and (output / pipeline.RECORD_NAME).exists():
+        return fail(2, f"--output {arguments.output} holds the faces of a video: name another folder for several")
+    options = FaceOptions(**{name: getattr(arguments, name) for name in FaceOptions._fields})
+    given: dict[str, Any] = {"options": options, "force": arguments.force}
+    if single and not arguments.dask:
+        given["watch"] = lambda frames: show_progress(frames, arguments.frames, "frame")
+    calls = [(Path(os.path.abspath(item.path)), output if single else output / item.name) for item in videos]
+    extractions = pipeline.run_jobs(extract_video, calls, given, arguments.jobs, arguments.dask)
     failed = 0
     try:
-        watched = tqdm(extractions, total=len(videos), unit="video", **BAR | {"disable": single or None})
-        for (path, _), folder, found in zip(videos, folders, watched, strict=True):
-            extraction = found or Extraction(path, folder, error=pipeline.PROCESS_DIED)
+        watched = extractions if single else show_progress(extractions, len(videos), "video")
+        for item, found in zip(videos, watched, strict=True):
+            extraction = found or Extraction(error=pipeline.PROCESS_DIED)
             # all of a video's faces may have been deleted since
             failed += not (extraction.faces or (extraction.before and extraction.people))
-            line = f"{printable(path)}: {describe_extraction(extraction, bool(arguments.only))}"
+            line = f"{printable(item.path)}: {describe_extraction(extraction)}"
             tqdm.write(line, file=sys.stderr if extraction.error else sys.stdout)
+    except KeyboardInterrupt:
+        return fail(130, "stopped; the same command continues")
     except BrokenPipeError:
         raise
     except (OSError, ValueError, ImportError) as error:
@@ -69,75 +62,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def describe_extraction(extraction: Extraction, only: bool) -> str:
+def describe_extraction(extraction: Extraction) -> str:
     """Return what came of a video, in one line."""
     if extraction.error:
         return extraction.error
-    parts = [
-        f"{count(extraction.faces, 'face')} in {count(extraction.frames, 'frame')}",
-        f"{extraction.empty} without {'that person' if only else 'a face'}",
-    ]
-    if extraction.people > 1:
-        parts[0] += f", {extraction.people} people"
-    if extraction.refused:
-        parts.append(f"{extraction.refused} too small or too blurred")
-    if extraction.doubtful:
-        parts.append(f"{extraction.doubtful} doubtful")
+    found = f"{count(extraction.faces, 'face')} in {count(extraction.frames, 'frame')}"
+    parts = [found, *([f"{extraction.people} people"] * (extraction.people > 1))]
+    parts.append(f"{extraction.empty} without a face")
+    for number, what in ((extraction.refused, "too small"), (extraction.doubtful, "doubtful")):
+        parts += [f"{number} {what}"] * bool(number)
     line = ", ".join(parts) + (" (done before)" if extraction.before else "")
     return f"{line} ({extraction.note})" if extraction.note else line
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = pipeline.make_parser(
-        __doc__, "[VIDEO ...] [options]", "python3 extract_faces.py clip.mp4 --output faces/clip --frames 60"
-    )
-    whole, amount = pipeline.read_count, pipeline.read_amount
+def parse_arguments(argv: Sequence[str] | None) -> Namespace:
+    parser = pipeline.make_parser(__doc__, "python3 extract_faces.py clip.mp4 --output faces/clip --frames 60")
     # fmt: off
     add = parser.add_argument
     add("videos", nargs="*", type=Path, default=[Path("video.mp4")], metavar="VIDEO", help="videos and folders of videos (default: video.mp4)")
     add("--output", type=Path, default=Path("output"), metavar="FOLDER", help="folder to write to (default: %(default)s)")
     add("--force", action="store_true", help="replace the faces that an output folder holds")
-    group = parser.add_argument_group("which frames")
-    add = group.add_argument
-    pipeline.add_sampling_options(group)
+    pipeline.add_sampling_options(parser.add_argument_group("which frames"))
     add("--keyframes", action="store_true", help="sample only intra-coded frames")
-    add = parser.add_argument_group("which faces").add_argument
-    add("--detector", choices=("hog", "cnn"), default="hog", help="cnn finds more, but is slow without a GPU (default: %(default)s)")
-    add("--everyone", action="store_true", help="all faces, in a folder per person (default: the largest)")
-    add("--only", type=read_picture, metavar="PICTURE", help="only the person whose face a picture shows")
-    add("--min-size", type=amount, default=0.0, metavar="PIXELS", help="skip smaller faces (a crop is 1.3 times as wide); 80 or more is faster (default: %(default)s)")
-    add("--min-sharpness", type=amount, default=0.0, metavar="X", help="skip faces less sharp than this, see faces.csv (default: %(default)s)")
-    add("--drop-doubtful", action="store_true", help="move doubtful faces to the subfolder doubtful/")
-    add("--jpeg", type=read_quality, metavar="QUALITY", help="write JPEG of this quality, 1 to 100 (default: PNG)")
-    add = parser.add_argument_group("parallel work").add_argument
-    add("--jobs", type=whole, default=1, metavar="N", help="processes to use (default: %(default)s)")
+    add("--everyone", action="store_true", help="all faces, in a folder per person (default: the largest in each frame)")
+    add("--min-size", type=float, default=0.0, metavar="PIXELS", help="skip smaller faces (a crop is 1.3 times as wide); 80 or more is faster (default: %(default)s)")
+    add("--jobs", type=pipeline.read_count, default=1, metavar="N", help="processes to use (default: %(default)s)")
     add("--dask", metavar="ADDRESS", help="use the Dask cluster with this scheduler")
     # fmt: on
-    arguments = pipeline.parse(parser, argv)
-    real = os.path.realpath(arguments.output)
-    if os.path.islink(real) or (os.path.exists(real) and not os.path.isdir(real)):  # a link to itself, a file
-        parser.error(f"--output {arguments.output} must be a folder")
+    arguments = parser.parse_args(argv)
     pipeline.check_times(parser, arguments)
-    if arguments.only and arguments.everyone:
-        parser.error("--only: must not come with --everyone")
+    if not 0 <= arguments.min_size < float("inf"):
+        parser.error(f"--min-size must be at least 0, not {arguments.min_size:g}")
     return arguments
-
-
-def read_picture(text: str) -> str:
-    """Return the absolute path of a picture of one person; refuse early what is none."""
-    try:
-        pipeline.encode_person(Path(text))
-    except (OSError, ValueError, ImportError) as error:
-        reason = pipeline.describe_error(error)
-        raise argparse.ArgumentTypeError(reason if text in reason else f"{text}: {reason}") from error
-    return os.path.abspath(text)
-
-
-def read_quality(text: str) -> int:
-    value = pipeline.read_count(text)
-    if value > 100:
-        raise argparse.ArgumentTypeError(f"must be from 1 to 100, not {text}")
-    return value
 
 
 if __name__ == "__main__":

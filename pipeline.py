@@ -1234,12 +1234,12 @@ class _Parser(argparse.ArgumentParser):
         super().error(printable(message))
 
 
-def make_parser(description: str | None, example: str) -> argparse.ArgumentParser:
-    """Return a parser that prints a script's docstring as it is and ends the help with an example."""
+def make_parser(description: str | None, example: str = "") -> argparse.ArgumentParser:
+    """Return a parser that prints a script's docstring as it is; an example, if given, ends the help."""
     parser = _Parser(
         usage="%(prog)s [options] ...",  # one line before an error
         description=description,
-        epilog=f"example: {example}",
+        epilog=f"example: {example}" if example else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")

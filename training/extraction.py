@@ -8,7 +8,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -18,42 +19,39 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline import (
     CROP_ZOOM,
-    DOUBTFUL_NAME,
     PERSON_NAME,
     RECORD_NAME,
     SHEET_NAME,
     Face,
     FaceOptions,
-    FoundFaces,
+    Frame,
     Watch,
     describe_error,
     describe_reading,
     find_faces,
-    make_portable,
     pick_evenly,
     read_timeline,
     resize_face,
     sample_frames,
     write_crop,
 )
-from training.lock import hold_lock
 
 TABLE_NAME = "faces.csv"
-FACE_NAME = re.compile(r".+-\d{6,}\.(png|jpg)", re.DOTALL)
+FACE_NAME = re.compile(r".+-\d{6,}\.png", re.DOTALL)
 MEGABYTE = 1 << 20
-FACE_COLUMNS = ("frame", "time", "person", "left", "top", "right", "bottom", "x", "y", "size", "angle",
-                "sharpness", "doubt", "file")  # fmt: skip
+COLUMNS = ("frame", "time", "person", "left", "top", "right", "bottom", "x", "y", "size", "angle", "sharpness",
+           "doubt", "file")  # fmt: skip
+THUMBNAIL = 112  # pixels
+MOST_SHOWN = 1000  # faces on a contact sheet
 
 
 class Extraction(NamedTuple):
     """What came of one video."""
 
-    path: Path  # the video
-    folder: Path  # where its faces are
     frames: int = 0  # sampled
     faces: int = 0  # written
     empty: int = 0  # frames without a face
-    refused: int = 0  # faces too small or too blurred
+    refused: int = 0  # faces that are too small
     people: int = 0
     doubtful: int = 0  # of the faces written
     before: bool = False  # whether it had been done before
@@ -62,52 +60,47 @@ class Extraction(NamedTuple):
 
 
 def extract_video(
-    path: str | Path,
-    folder: str | Path,
+    path: Path,
+    folder: Path,
     options: FaceOptions,
-    jpeg: int | None = None,
-    drop_doubtful: bool = False,
     force: bool = False,
     threads: int = 0,
-    watch: Watch[FoundFaces] = iter,
+    watch: Watch[tuple[Frame, list[Face]]] = iter,
 ) -> Extraction:
     """Write a video's faces to a folder of their own; return the Extraction, errors included.
 
-    The folder gets `<video>-<frame index>.png` (or .jpg of quality `jpeg`), in a subfolder per person if
-    `options.everyone`, faces.csv, contact_sheet.png and extraction.json. It appears when it is complete. A
-    folder that holds the same video's faces by the same settings is left as it is, unless `force`; one that
-    holds anything else is refused. `drop_doubtful` moves the faces that `flag_outliers` names to a
-    subfolder. `watch` wraps the iterator over frames: a progress bar.
+    The folder gets `<video>-<frame index>.png`, in a subfolder per person if `options.everyone`, faces.csv,
+    contact_sheet.png and extraction.json. It appears when it is complete. A folder that holds the same video's
+    faces by the same settings is left as it is, unless `force`; one that holds anything else is refused.
+    `watch` wraps the iterator over frames: a progress bar.
     """
     path, folder = Path(path), Path(os.path.realpath(folder))
-    settings = options._asdict() | {"zoom": CROP_ZOOM, "jpeg": jpeg, "drop_doubtful": drop_doubtful}
-    part = folder.parent / f".writing-{folder.name}"  # always the same, so that a killed run's is cleared
     try:
-        if options.only:
-            settings["only"] = compute_digest(Path(options.only))
+        settings = options._asdict() | {"zoom": CROP_ZOOM}
         record = {"video": path.name, "digest": compute_digest(path), "settings": settings}
         if force:
             check_replaceable(folder)
-        elif before := check_extraction(path, folder, record):
+        elif before := check_extraction(folder, record):
             return before
         timeline = read_timeline(path)
-        frames = sample_frames(path, options, threads, timeline)
-        # beside the folder: Windows does not rename a folder in which a file is open
-        with hold_lock(part.with_name(f"{part.name}.lock")), _clear(part):
-            searched = watch(find_faces(frames, options))
-            found, sampled = _write_faces(path, part, searched, options, jpeg, drop_doubtful)
-            found["note"] = describe_reading(timeline, options, sampled)
-            (part / RECORD_NAME).write_text(json.dumps(record | {"found": found}, indent=1) + "\n")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
+            part = Path(scratch, folder.name)
+            part.mkdir()
+            frames = sample_frames(path, options, threads, timeline)
+            found, sampled = write_faces(path.stem, part, watch(find_faces(frames, options)), options)
+            found = found._replace(note=describe_reading(timeline, options, sampled))
+            (part / RECORD_NAME).write_text(json.dumps(record | {"found": found._asdict()}, indent=1) + "\n")
             if force:
                 shutil.rmtree(folder, ignore_errors=True)
-            if folder.exists():  # empty: Windows replaces no folder
-                folder.rmdir()
-            os.replace(part, folder)
-        return Extraction(path, folder, **found)
+            with contextlib.suppress(FileNotFoundError):
+                folder.rmdir()  # empty: Windows replaces no folder
+            os.replace(part, folder)  # fails if another run has written there meanwhile
+        return found
     except (OSError, ValueError, MemoryError) as error:
         culprit = getattr(error, "filename", None)  # the video, or something of the output
         named = f"{culprit}: " if culprit and str(culprit) != str(path) else ""
-        return Extraction(path, folder, error=f"{named}{describe_error(error)}")
+        return Extraction(error=f"{named}{describe_error(error)}")
 
 
 def compute_digest(path: Path) -> str:
@@ -122,33 +115,19 @@ def compute_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def _clear(folder: Path) -> Iterator[None]:
-    """Make a folder, empty of what a killed run left in it; after an error it is removed."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def check_extraction(path: Path, folder: Path, record: dict[str, Any]) -> Extraction | None:
+def check_extraction(folder: Path, record: dict[str, Any]) -> Extraction | None:
     """Return the Extraction by these settings that was made of this video before, None if there was none.
 
     Raises FileExistsError if the folder holds anything else.
     """
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     try:
         found = json.loads((folder / RECORD_NAME).read_bytes())
-        differing = [name for name in ("video", "digest") if found[name] != record[name]]
-        settings = found["settings"]
-        differing += [name for name, value in record["settings"].items() if settings.get(name) != value]
+        differing = [name for name, value in record.items() if found[name] != value]
         if not differing:
-            before = Extraction(path, folder, **found["found"], before=True)
             left = sum(bool(FACE_NAME.fullmatch(entry.name)) for entry in folder.rglob("*"))
+            before = Extraction(**found["found"])._replace(before=True)
             # some may have been deleted since, the doubtful ones above all
             return before if left == before.faces else before._replace(faces=left, doubtful=0)
         reason = f"faces of another video or by other settings ({', '.join(differing)})"
@@ -163,73 +142,52 @@ def check_replaceable(folder: Path) -> None:
     if entries and folder / RECORD_NAME not in entries:
         raise FileExistsError(f"{folder} holds no {RECORD_NAME}, so it is not ours: name another --output")
     for entry in entries:
-        top = entry.parent == folder
-        if entry.is_dir():
-            own = entry.name == DOUBTFUL_NAME or (top and PERSON_NAME.fullmatch(entry.name))
-        else:
-            beside = top and entry.name in (RECORD_NAME, SHEET_NAME, TABLE_NAME)
-            own = beside or FACE_NAME.fullmatch(entry.name)
-        if not own:
+        beside = entry.parent == folder and entry.name in (RECORD_NAME, SHEET_NAME, TABLE_NAME)
+        own = PERSON_NAME if entry.is_dir() else FACE_NAME
+        if not beside and not own.fullmatch(entry.name):
             name = entry.relative_to(folder)
             raise FileExistsError(f"{folder} holds {name}, which does not belong there: use another --output")
 
 
-def _write_faces(
-    path: Path,
-    folder: Path,
-    found: Iterable[FoundFaces],
-    options: FaceOptions,
-    jpeg: int | None,
-    drop_doubtful: bool,
-) -> tuple[dict[str, Any], list[int]]:
-    """Write what belongs into an extraction's folder; return (its counts, indices of the frames)."""
-    faces, sampled, empty, refused = [], list[int](), 0, 0
-    for frame, kept, skipped in found:
-        for face in kept:
-            file = folder / name_face(path, face, options.everyone, jpeg)
-            file.parent.mkdir(exist_ok=True)
-            write_crop(face.crop, file, jpeg)
-            faces.append(face._replace(crop=None))  # crops would fill the memory
+def write_faces(
+    stem: str, folder: Path, found: Iterable[tuple[Frame, list[Face]]], options: FaceOptions
+) -> tuple[Extraction, list[int]]:
+    """Write what belongs into an extraction's folder; return (Extraction, indices of the frames)."""
+    faces, files, sampled, empty, refused = list[Face](), list[PurePosixPath](), list[int](), 0, 0
+    for frame, seen in found:
         sampled.append(frame.index)
-        empty += not kept and not skipped
-        refused += skipped
+        kept = [face for face in seen if face.pose.size >= options.min_size]
+        empty += not seen
+        refused += len(seen) - len(kept)
+        for face in kept:
+            name = f"{stem}-{face.frame:06}.png"
+            files.append(PurePosixPath(f"person{face.person}" if options.everyone else "", name))
+            (folder / files[-1]).parent.mkdir(exist_ok=True)
+            write_crop(face.crop, folder / files[-1])
+            faces.append(face._replace(crop=None))  # crops would fill the memory
     doubts = flag_outliers(faces, options.everyone)
-    files = [name_face(path, face, options.everyone, jpeg) for face in faces]
-    for i, doubt in enumerate(doubts):
-        if doubt and drop_doubtful:
-            name = files[i].parent / DOUBTFUL_NAME / files[i].name
-            os.renames(folder / files[i], folder / name)
-            files[i] = name
     write_table(folder / TABLE_NAME, faces, doubts, files)
     if faces:
-        shown = choose_shown(doubts)
-        thumbnails = [faces[i]._replace(crop=read_thumbnail(folder / files[i])) for i in shown]
-        sheet = draw_contact_sheet(thumbnails, [doubts[i] for i in shown])
+        doubtful, sound = ([i for i, doubt in enumerate(doubts) if bool(doubt) == bad] for bad in (True, False))
+        shown = pick_evenly(doubtful, MOST_SHOWN)
+        shown = sorted(shown + pick_evenly(sound, MOST_SHOWN - len(shown)))
+        sheet = draw_contact_sheet([(faces[i], doubts[i], folder / files[i]) for i in shown])
         iio.imwrite(folder / SHEET_NAME, np.asarray(sheet))
-    people = len({face.person for face in faces})
-    doubtful = sum(map(bool, doubts))
-    counts = {"frames": len(sampled), "faces": len(faces), "empty": empty, "refused": refused,
-              "people": people, "doubtful": doubtful}  # fmt: skip
-    return counts, sampled
+    people, number = len({face.person for face in faces}), sum(map(bool, doubts))
+    return Extraction(len(sampled), len(faces), empty, refused, people, number), sampled
 
 
 def write_table(
     path: Path, faces: Sequence[Face], doubts: Sequence[str], files: Sequence[PurePosixPath]
 ) -> None:
     """Write faces.csv: a row per face, with its doubt and the name of its file."""
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with open(path, "w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
         writer = csv.writer(file)
-        writer.writerow(FACE_COLUMNS)
+        writer.writerow(COLUMNS)
         for face, doubt, name in zip(faces, doubts, files, strict=True):
             pose = (round(value, 2) for value in face.pose)
             numbers = (face.frame, round(face.time, 4), face.person, *face.box, *pose)
             writer.writerow((*numbers, round(face.sharpness, 1), doubt, name))
-
-
-def name_face(path: Path, face: Face, everyone: bool, jpeg: int | None) -> PurePosixPath:
-    """Return the relative path of a face's file."""
-    name = f"{make_portable(path.stem)}-{face.frame:06}{'.jpg' if jpeg else '.png'}"
-    return PurePosixPath(f"person{face.person}", name) if everyone else PurePosixPath(name)  # PERSON_NAME
 
 
 def flag_outliers(faces: Sequence[Face], everyone: bool = False) -> list[str]:
@@ -259,38 +217,19 @@ def flag_outliers(faces: Sequence[Face], everyone: bool = False) -> list[str]:
     return [", ".join(itertools.compress(names, row)) for row in tests]
 
 
-THUMBNAIL = 112  # pixels
-MOST_SHOWN = 1000  # faces on a contact sheet
-
-
-def choose_shown(doubts: Sequence[str]) -> list[int]:
-    """Return which faces a contact sheet shows: all, or MOST_SHOWN of them, evenly, the doubtful first."""
-    chosen: list[int] = []
-    for doubtful in (True, False):
-        those = [i for i, doubt in enumerate(doubts) if bool(doubt) == doubtful]
-        chosen += pick_evenly(those, MOST_SHOWN - len(chosen))
-    return sorted(chosen)
-
-
-def read_thumbnail(path: Path) -> np.ndarray:
-    """Return a face that was just written, small: uint8 (112, 112, 3) RGB."""
-    with Image.open(path) as image:
-        return resize_face(np.asarray(image), "bilinear", THUMBNAIL)
-
-
-def draw_contact_sheet(faces: Sequence[Face], doubts: Sequence[str]) -> Image.Image:
-    """Return a Pillow image of the Faces in order, as thumbnails, the doubtful ones framed in red."""
-    columns = min(10, len(faces))
-    rows = -(-len(faces) // columns)
+def draw_contact_sheet(shown: Sequence[tuple[Face, str, Path]]) -> Image.Image:
+    """Return a Pillow image of (Face, doubt, file of its crop)s as thumbnails, the doubtful ones in red."""
+    columns = min(10, len(shown))
     width, height = THUMBNAIL + 8, THUMBNAIL + 30
-    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    sheet = Image.new("RGB", (columns * width, -(-len(shown) // columns) * height), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(11)
-    for i, (face, doubt) in enumerate(zip(faces, doubts, strict=True)):
+    for i, (face, doubt, path) in enumerate(shown):
         x, y = i % columns * width, i // columns * height
         if doubt:
             draw.rectangle((x, y, x + width - 1, y + height - 1), "red")
-        sheet.paste(Image.fromarray(face.crop), (x + 4, y + 4))
+        with Image.open(path) as crop:
+            sheet.paste(Image.fromarray(resize_face(np.asarray(crop), "bilinear", THUMBNAIL)), (x + 4, y + 4))
         ink = "white" if doubt else "black"
         draw.text((x + 4, y + THUMBNAIL + 5), f"{face.frame}  {face.time:.1f} s", ink, font)
         who = f"person {face.person}"
