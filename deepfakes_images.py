@@ -10,7 +10,7 @@ Exit status: 0 all files were read, 1 some were not, 2 wrong usage or nothing to
 130 stopped with Ctrl-C.
 """
 
-import argparse
+import math
 import os
 import sys
 import time
@@ -26,14 +26,7 @@ from pipeline import FaceOptions, Item, fail, printable, show_progress
 from weights import DEFAULT, Rule, Weights, find_weights
 from weights.scoring import Result, score
 from weights.scoring.results import COPIES, PAGE, open_folder, write_tables
-from weights.scoring.summary import (
-    ROW_HEAD,
-    describe_outcome,
-    describe_settings,
-    format_row,
-    print_hints,
-    print_outcome,
-)
+from weights.scoring.summary import ROW_HEAD, describe_outcome, describe_settings, format_row, print_outcome
 
 SAVE_EVERY = 10  # seconds
 ALARMING = {"deepfake": ("deepfake",), "uncertain": ("deepfake", "uncertain")}  # verdicts for --fail-on
@@ -66,13 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             score_files(arguments, items, weights, options, settings, results)
             if arguments.annotate:
-                redone = summary.get("rule") != str(weights.rule)
-                status = annotate_files(arguments.output, items, results, before, weights, options, redone)
+                same = before if summary.get("rule") == str(weights.rule) else {}
+                status = annotate_files(arguments.output, items, results, same, weights, options)
         except KeyboardInterrupt:
             stopped = True
         done = [results[path] for path in paths if path in results]
         if arguments.output:
-            write_results(arguments, list(results.values()), weights, settings)
+            report(arguments, list(results.values()), weights, settings)
     except BrokenPipeError:
         raise
     except (OSError, ValueError, ImportError, MemoryError) as error:
@@ -92,7 +85,7 @@ def score_files(
     results: dict[str, Result],
 ) -> None:
     """Fill `results`, by path; print a row for each video and photograph; write the tables now and then."""
-    printed, saved = False, time.monotonic() - SAVE_EVERY  # a folder that cannot be written shows at once
+    head, saved = f"{ROW_HEAD}\n", -math.inf  # so that a folder that cannot be written shows at once
     scored = score(
         items, weights, frames=options.frames, start=options.start, end=options.end, known=dict(results),
         everyone=options.everyone, align=arguments.align, jobs=arguments.jobs, dask=arguments.dask,
@@ -102,22 +95,19 @@ def score_files(
         for result in scored:
             results[str(result.item.path)] = result
             if result.item.kind != "image" and not arguments.quiet:
-                tqdm.write(
-                    format_row(result, weights) if printed else f"{ROW_HEAD}\n{format_row(result, weights)}"
-                )
-                printed = True
+                tqdm.write(f"{head}{format_row(result, weights)}")
+                head = ""
             if arguments.output and time.monotonic() - saved >= SAVE_EVERY:
-                save_tables(arguments.output, results.values(), weights, settings)
+                save(arguments.output, results, weights, settings)
                 saved = time.monotonic()
     finally:
         if arguments.output:
-            save_tables(arguments.output, results.values(), weights, settings)
+            save(arguments.output, results, weights, settings)
 
 
-def save_tables(folder: Path, results: Iterable[Result], weights: Weights, settings: str) -> None:
-    results = list(results)
-    summary = describe_outcome(results, weights, settings)
-    write_tables(folder, results, weights.rule, summary)
+def save(folder: Path, results: dict[str, Result], weights: Weights, settings: str) -> None:
+    summary = describe_outcome(list(results.values()), weights, settings)
+    write_tables(folder, list(results.values()), weights.rule, summary)
 
 
 def annotate_files(
@@ -127,27 +117,24 @@ def annotate_files(
     before: dict[str, Result],
     weights: Weights,
     options: FaceOptions,
-    redone: bool,
 ) -> int:
-    """Write the annotated copies that are missing; return 1 if one could not be written, else 0."""
+    """Write the annotated copies that are not there of a Result `before`; return 1 if one fails, else 0."""
     from weights.scoring.annotate import annotate
 
-    failed = 0
+    status = 0
     for item in show_progress(items, len(items), "copy"):
-        result = results[str(item.path)]
+        path, result = str(item.path), results[str(item.path)]
         copy = folder / COPIES / f"{item.name}{'.mp4' if item.kind == 'video' else '.png'}"
-        known = before.get(str(item.path))
-        current = copy.exists() and not redone and known and known.stamp == result.stamp
-        if result.verdict != "error" and not current:
-            error = annotate(result, copy, weights.rule, options)
-            failed += bool(error)
-            if error:
-                fail(1, f"{printable(item.path)}: {error}")
-    return int(failed > 0)
+        current = copy.exists() and path in before and before[path].stamp == result.stamp
+        if result.verdict == "error" or current:
+            continue
+        if error := annotate(result, copy, weights.rule, options):
+            status = fail(1, f"{printable(path)}: {error}")
+    return status
 
 
-def write_results(arguments: Namespace, results: list[Result], weights: Weights, settings: str) -> None:
-    """Write the page; the tables are there already."""
+def report(arguments: Namespace, results: list[Result], weights: Weights, settings: str) -> None:
+    """Write the page."""
     from weights.scoring.report import write_report
 
     def watch(entries: Iterable[Result]) -> Iterable[Result]:
@@ -167,7 +154,6 @@ def print_results(arguments: Namespace, done: list[Result], weights: Weights, se
         for r in alarms:
             print(f"{r.score:.4f}  {r.verdict:<9}  {printable(r.item.path)}")
     else:
-        print_hints(done)
         print_outcome(done, describe_outcome(done, weights, settings), weights)
     return 3 if arguments.fail_on and alarms else int(bool(unread))
 

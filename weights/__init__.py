@@ -94,19 +94,15 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
     """
     ends = ("",) if str(name).endswith((".tflite", ".h5", ".hdf5")) else endings
     tried = [Path(folder, f"{name}{end}") for folder in ("", WEIGHTS_FOLDER) for end in ends]
-    path = next((path for path in tried if os.path.isfile(path)), None)
-    if path is None and os.path.isfile(name):
-        raise ValueError(
-            f"{name}: weights must be a .tflite, .weights.h5, .h5 or .hdf5 file, named so: "
-            "save the weights of a .keras model with model.save_weights"
-        )
+    path = next((Path(os.path.abspath(path)) for path in tried if os.path.isfile(path)), None)
     if path is None:
+        if os.path.isfile(name):
+            raise ValueError(f"{name}: weights must be a .tflite, .weights.h5, .h5 or .hdf5 file, named so")
         ours = ", ".join(sorted(card.stem for card in WEIGHTS_FOLDER.glob("*.json")))
         raise FileNotFoundError(
             f"{name}: no such weights, here or in {WEIGHTS_FOLDER}, which has {ours}: "
             "weights/README.md says where to get others"
         )
-    path = Path(os.path.abspath(path))  # also for other processes
     card_path = name_card(path)
     plain = not path.name.endswith((".tflite", ".weights.h5"))
     if plain or (path.suffix == ".h5" and not card_path.is_file()):
@@ -115,22 +111,27 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
         raise FileNotFoundError(f"{path}: its card {card_path.name} is missing: copy it along")
     try:
         card = json.loads(card_path.read_bytes())
-        view = View(str(card["resampling"]), float(card.get("zoom", CROP_ZOOM)))
-        weights = Weights(path, str(card["network"]), view, read_rule(card), card)
+        weights = Weights(path, str(card["network"]), read_view(card), read_rule(card), card)
         digest = card["sha256"][path.name]
         if maps := card.get("maps"):
             np.array(maps["normal"], float).reshape(15, 15)
             float(maps["limit"]), float(maps["usual"])
-        if view.resampling not in RESAMPLING:
-            raise ValueError(f"resampling {view.resampling!r}, must be one of {[*RESAMPLING]}")
-        if not SMALLEST_ZOOM <= view.zoom <= CROP_ZOOM:
-            raise ValueError(f"zoom {view.zoom}, must be from {SMALLEST_ZOOM} to {CROP_ZOOM}")
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else describe_error(error)
         raise ValueError(f"{card_path}: not a card of {path.name} ({reason}): get both again") from error
     if compute_sha256(path) != digest:
         raise ValueError(f"{path}: damaged, or not the file of {card_path.name}: get both again")
     return weights
+
+
+def read_view(card: dict[str, Any]) -> View:
+    """Return the View of a card. Raises KeyError, TypeError or ValueError if it has none that can be used."""
+    view = View(str(card["resampling"]), float(card.get("zoom", CROP_ZOOM)))
+    if view.resampling not in RESAMPLING:
+        raise ValueError(f"resampling {view.resampling!r}, must be one of {[*RESAMPLING]}")
+    if not SMALLEST_ZOOM <= view.zoom <= CROP_ZOOM:
+        raise ValueError(f"zoom {view.zoom}, must be from {SMALLEST_ZOOM} to {CROP_ZOOM}")
+    return view
 
 
 def find_keras_weights(name: str | Path) -> Weights:

@@ -31,23 +31,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"--share must be from 0 to 1, not {share:g}")
         first, second = (find_keras_weights(name) for name in arguments.weights)
         check_free(arguments.name)
-        for name, one, other in (("network", first.network, second.network), ("view", first.view, second.view)):
-            if not one or one != other:
-                raise ValueError(f"{second.path}: its card must have the {name} {one or '...'}, not {other}")
+        if not first.network or (first.network, first.view) != (second.network, second.view):
+            needed = f"{first.network or 'a network'} with {first.view}"
+            raise ValueError(f"{second.path}: its card must name {needed}, as that of {first.path}")
         with pipeline.silence_native_stderr():
             from classifiers import load_classifier
         average, other = (load_classifier(weights.path) for weights in (first, second))
         pairs = zip(average.model.get_weights(), other.model.get_weights(), strict=True)
         average.model.set_weights([(1 - share) * a + share * b for a, b in pairs])
-        kept = ("command", "commit", "recipe", "sha256")
-        parts = [{key: weights.card[key] for key in kept if key in weights.card} for weights in (first, second)]
-        card = {
-            **first.view._asdict(),
-            "threshold": 0.5,
-            "trained_on": second.card.get("trained_on"),
-            "average_of": [{"share": s} | part for s, part in zip((1 - share, share), parts, strict=True)],
-        }
-        write_weights(average, arguments.name, card)
+        parts = [
+            {"share": part}
+            | {key: weights.card.get(key) for key in ("command", "commit", "recipe", "sha256")}
+            for part, weights in ((1 - share, first), (share, second))
+        ]
+        card = {"threshold": 0.5, "trained_on": second.card.get("trained_on"), "average_of": parts}
+        write_weights(average, arguments.name, first.view._asdict() | card)
     except (OSError, ValueError) as error:
         return fail(1, error)
     print(f"wrote {arguments.name}.weights.h5, .tflite and .json")

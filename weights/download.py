@@ -57,9 +57,7 @@ def fetch(url: str, digest: str) -> bytes:
     try:
         with urllib.request.urlopen(url, timeout=PATIENCE) as response:
             content = response.read(LARGEST)
-    except urllib.error.HTTPError as error:
-        raise OSError(f"{url}: HTTP {error.code} {error.reason}") from error
-    except urllib.error.URLError as error:
+    except urllib.error.URLError as error:  # an HTTPError too
         raise OSError(f"{url}: {error.reason}") from error
     found = hashlib.sha256(content).hexdigest()
     if found != digest:

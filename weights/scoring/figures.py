@@ -1,6 +1,7 @@
 """Pictures of results: scores over time, all scores in order, ROC curve, and maps of evidence in a face."""
 
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -54,9 +55,8 @@ def draw_overview(ranked: Sequence[Result]) -> "Figure":
     for verdict, marker in MARKERS.items():
         own = [(place, r.score) for place, r in enumerate(ranked, 1) if r.verdict == verdict]
         if own:
-            x, y = zip(*own, strict=True)
             label = f"{verdict}: {len(own)}"
-            panel.plot(x, y, marker, color=COLORS[verdict], markersize=5, label=label)
+            panel.plot(*zip(*own, strict=True), marker, color=COLORS[verdict], markersize=5, label=label)
     panel.set(ylim=(-0.03, 1.03), xlabel="files in order of score", ylabel="score: 0 = deepfake, 1 = real")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.legend()
@@ -64,7 +64,7 @@ def draw_overview(ranked: Sequence[Result]) -> "Figure":
 
 
 def draw_timeline(result: Result, rule: Rule) -> "Figure":
-    """Draw a video's scores over time, one line per person, of many the lowest; and the bounds that decide."""
+    """Draw a video's scores over time, a line per person (of many, the lowest), and the bounds."""
     figure = make_figure(2.8)
     panel = figure.subplots()
     people = list_people(result.faces, "video", rule)
@@ -93,14 +93,9 @@ def describe_timeline(result: Result, rule: Rule) -> str:
     """Return in words when the scores lie below the bound: `below the bound from 1.0 to 2.0 s`."""
     bound = rule.video.lower if rule.video else rule.threshold
     faces = sorted(result.faces, key=lambda face: face.time)
-    spans: list[list[float]] = []
-    for before, face in zip([None, *faces], faces, strict=False):
-        if face.score < bound:
-            if before is None or before.score >= bound or not spans:
-                spans.append([face.time, face.time])
-            spans[-1][1] = face.time
-    listed = ", ".join(f"from {start:.1f} to {end:.1f} s" for start, end in spans[:5])
-    return f"Score over time: below the bound {listed}" if spans else "Score over time: never below the bound"
+    runs = [list(run) for below, run in itertools.groupby(faces, lambda face: face.score < bound) if below]
+    spans = [f"from {run[0].time:.1f} to {run[-1].time:.1f} s" for run in runs[:5]]
+    return f"Score over time: below the bound {', '.join(spans) or 'never'}"
 
 
 def draw_roc(results: Iterable[Result]) -> "Figure":

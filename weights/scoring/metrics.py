@@ -48,8 +48,8 @@ def compute_logits(scores: np.ndarray) -> np.ndarray:
 def evaluate(labels: Sequence[str], scores: Scores, verdicts: Sequence[str]) -> Figures:
     """Return a dict of "count" and of fractions in [0, 1]: how often verdicts on labelled scores are right.
 
-    "accuracy", "accuracy_df", "accuracy_real" and "uncertain"; where both labels occur, also
-    "balanced_accuracy", "auc" and "eer". An uncertain verdict is neither right nor wrong: it lowers the
+    "accuracy", "accuracy_df", "accuracy_real" and, where there are any, "uncertain"; where both labels occur,
+    also "balanced_accuracy", "auc" and "eer". An uncertain verdict is neither right nor wrong: it lowers the
     accuracies.
     """
     real = np.array(labels) == "real"
@@ -62,7 +62,9 @@ def evaluate(labels: Sequence[str], scores: Scores, verdicts: Sequence[str]) -> 
         found["balanced_accuracy"] = (found["accuracy_df"] + found["accuracy_real"]) / 2
         found["auc"] = compute_auc(labels, scores)
         found["eer"] = compute_eer(labels, scores)
-    return found | {"uncertain": float(np.mean(np.array(verdicts) == "uncertain"))}
+    if "uncertain" in verdicts:
+        found["uncertain"] = float(np.mean(np.array(verdicts) == "uncertain"))
+    return found
 
 
 def evaluate_results(results: Iterable[Result], rule: Rule) -> dict[str, Figures]:

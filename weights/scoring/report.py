@@ -6,7 +6,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pipeline import VERSION, Face, Watch, compute_sha256, printable, write_atomically
-from weights import Predict, Weights, load_predictor
+from pipeline import LABELS, VERSION, Face, Watch, compute_sha256, printable, write_atomically
+from weights import Weights, load_predictor
 from weights.scoring.figures import (
     COLORS,
     describe_evidence,
@@ -36,7 +36,7 @@ from weights.scoring.summary import (
     format_accuracy,
     list_missed,
 )
-from weights.scoring.verdicts import UNCLEAR, judge_face, list_counting, list_people
+from weights.scoring.verdicts import judge_face, list_counting, list_people
 
 MOST_MAPS = 100  # of files: each map takes the time of 226 faces
 MOST_PEOPLE = 20  # of a file, with a picture
@@ -63,10 +63,11 @@ def write_report(
     ranked = sorted(results, key=lambda r: (r.score is None, r.score))
     scored = [r for r in ranked if r.score is not None]
     mapped = {id(r) for r in scored[:MOST_MAPS]} if explain and "maps" in weights.card else set()
-    labelled = {r.item.label for r in scored} >= {"df", "real"}
+    labelled = {r.item.label for r in scored} >= set(LABELS)
     kinds = [kind for kind in ("video", "photo") if f"{kind}s" in summary]
+    confusion = {label: Counter(r.verdict for r in scored if r.item.label == label) for label in LABELS}
     accuracies = {
-        kind: format_accuracy(found.get("image", found))
+        kind: format_accuracy(found["image"])
         for kind in ("images", "videos", "photos")
         if (found := summary.get(kind, {}).get("accuracy"))
     }
@@ -80,8 +81,9 @@ def write_report(
         entries=[describe(r, weights, id(r) in mapped) for r in watch(ranked)],
         overview=encode("svg+xml", save_svg(draw_overview(scored))) if len(scored) > 1 else "",
         roc=encode("svg+xml", save_svg(draw_roc(scored))) if labelled else "",
+        confusion=confusion,
         accuracies=accuracies,
-        errors=[line for kind in kinds if (line := describe_errors(weights.card, kind))],
+        errors=[describe_errors(weights.card, kind) for kind in kinds],
         kinds=weights.card.get("calibration", {}).get("video", {}).get("kinds", {}),
         crop_errors=describe_crop_errors(weights) if "images" in summary else "",
         largest=LARGEST_ONLY if "the largest face of a frame" in summary["settings"] else "",
@@ -120,8 +122,11 @@ def describe(result: Result, weights: Weights, mapped: bool) -> dict[str, Any]:
             entry["pictures"].append((caption, encode_picture(seen)))
         if name == "lowest" and seen is not None and picture is not None:
             entry["frame"] = encode_picture(mark_face(picture, face), OVERVIEW)
-            if mapped and (found := draw_map(seen, load_predictor(weights), weights.card["maps"])):
-                entry["pictures"].append(found)
+            if mapped:
+                patches, maps = measure_evidence(seen, load_predictor(weights)), weights.card["maps"]
+                if text := describe_evidence(patches, maps):
+                    painted = paint_evidence(seen, patches, maps["limit"])
+                    entry["pictures"].append((text, encode_picture(painted)))
     entry["people"] = list(picture_people(result, weights))
     if result.item.kind == "video":
         entry["timeline"] = encode("svg+xml", save_svg(draw_timeline(result, weights.rule)))
@@ -135,18 +140,14 @@ def describe_verdict(result: Result, weights: Weights) -> str:
         return "No face was found."
     if result.verdict == "error":
         return f"Could not be read: {result.error}."
-    missed = list_missed(weights.card)
-    often = f" {' and '.join(missed)} {'is' if len(missed) == 1 else 'are'} often missed." if missed else ""
-    if result.item.kind != "video":
-        where = ""
-    else:
-        judged = [judge_face(face, "video", weights.rule) for face in result.faces]
-        frames = {f.frame for f, v in zip(result.faces, judged, strict=True) if v == "deepfake"}
-        where = f" in {len(frames)} of {result.frames} frames"
-    if result.verdict == "deepfake":
-        return f"Looks forged{where}."
-    if result.verdict == "uncertain":
-        return f"Undecided; looks forged{where}." if where else "Undecided."
+    where = ""
+    if result.item.kind == "video":
+        forged = {f.frame for f in result.faces if judge_face(f, "video", weights.rule) == "deepfake"}
+        where = f" in {len(forged)} of {result.frames} frames"
+    if result.verdict != "real":
+        return f"{'Looks' if result.verdict == 'deepfake' else 'Undecided; looks'} forged{where}."
+    missed = " and ".join(list_missed(weights.card))
+    often = f" Often missed: {missed}." if missed else ""
     return f"No trace was found of a forgery that these weights know.{often}"
 
 
@@ -156,13 +157,6 @@ def mark_face(picture: np.ndarray, face: Face | None) -> np.ndarray:
     if face:
         ImageDraw.Draw(image).rectangle(face.box, outline="#ffd400", width=max(3, image.width // 100))
     return np.asarray(image)
-
-
-def draw_map(face: np.ndarray, predict: Predict, maps: dict[str, Any]) -> tuple[str, str] | None:
-    """Return (caption, picture) of a map of evidence, None if it shows nothing unusual."""
-    patches = measure_evidence(face, predict)
-    text = describe_evidence(patches, maps)
-    return (text, encode_picture(paint_evidence(face, patches, maps["limit"]))) if text else None
 
 
 def picture_people(result: Result, weights: Weights) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -197,19 +191,12 @@ def encode(kind: str, content: bytes) -> str:
 
 def hash_file(path: Path) -> str:
     try:
-        if path.exists() and not path.is_file():  # a pipe would block
-            return "none: not a regular file"
-        return compute_sha256(path)
+        return compute_sha256(path) if path.is_file() else "none: not a regular file"
     except OSError:
         return "unknown: the file cannot be read"
 
 
 def list_versions() -> dict[str, str]:
     """Return {package: version} of what takes part in scoring."""
-    found = {"this program": VERSION, "Python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {package.name: package.version for package in distributions() if package.name in PACKAGES}
+    return {"this program": VERSION, "Python": platform.python_version()} | found

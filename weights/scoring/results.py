@@ -55,7 +55,7 @@ def open_folder(folder: Path, settings: str, force: bool) -> tuple[dict[str, Res
 
 
 def write_tables(folder: Path, results: Sequence[Result], rule: Rule, summary: dict[str, Any]) -> None:
-    """Write the three tables, the one that a later run continues from first. Raises OSError, naming the file."""
+    """Write the tables, first that from which a later run continues. Raises OSError, naming the file."""
     rows = [make_row(r) | {"faces": len(r.faces), "settings": summary["settings"]} for r in results]
     faces = [row for r in results for row in make_face_rows(r, rule)]
     items = [row for r in results for row in (make_row(r) | {"stamp": r.stamp}, *make_face_rows(r, rule))]
@@ -140,8 +140,9 @@ def read_result(row: dict[str, Any]) -> Result:
         raise ValueError(f"kind {row['kind']!r}, verdict {row['verdict']!r}")
     item = Item(Path(row["path"]), "", str(row["label"]), kind=row["kind"])
     score = None if row["score"] is None else read_number(row["score"], 0, 1)
-    texts = {name: str(row[name]) for name in ("warning", "note", "stamp")}
-    return Result(item, score, row["verdict"], str(row["error"]), int(read_number(row["frames"])), **texts)
+    error, warning, note, stamp = (str(row[name]) for name in ("error", "warning", "note", "stamp"))
+    frames = int(read_number(row["frames"]))
+    return Result(item, score, row["verdict"], error, frames, (), warning, note, stamp)
 
 
 def read_face(row: dict[str, Any]) -> Face:

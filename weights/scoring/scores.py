@@ -40,10 +40,10 @@ from weights.scoring.verdicts import classify, decide
 BATCH_SIZE = 32  # faces that the network sees at once
 LARGEST_CROP = 400  # pixels: larger square pictures may be photographs
 SEARCHED = 320  # pixels: side at which such a picture is searched for a face
-NOT_SQUARE = "not square: faces are found first unless --crops is given"
-NO_FACE = "no face was found in it: taken for a face crop"
+NOT_SQUARE = "not square, so hardly a face crop"
+NO_FACE = "taken for a face crop, but no face was found in it"
 SMALL = "smaller than the faces that the weights were tested on"
-LOST_NOTE = "does not say how wide it was cut: seen whole, which shifts the score"
+LOST_NOTE = "does not say how wide it was cut, which shifts the score: extract it again"
 
 
 class Result(NamedTuple):
@@ -70,17 +70,18 @@ def score_images(items: Iterable[Item], weights: Weights, align: bool | None = N
     A face crop is scored as it is; of a photograph, the faces found. With `align` None, each image shows
     which it is, see `choose_kind`; True: all are photographs, False: all are crops.
     """
-    predict, view, rule = load_predictor(weights), weights.view, weights.rule
+    predict = load_predictor(weights)
     waiting: list[tuple[Item, str, np.ndarray | Exception]] = []
 
     def load(item: Item) -> tuple[Item, str, np.ndarray | Exception]:
         try:
             image, zoom = read_crop(item.path)
-            searched = align is None and not zoom and is_square(image) and max(image.shape) > LARGEST_CROP
-            share = measure_largest_face(image) if searched else None
-            if align or (align is None and is_photo(image, zoom, share)):
-                return item._replace(kind="photo"), "", image
-            return item, describe_crop(item, image, zoom, share, weights), view_face(image, view, zoom)
+            kind, warning = choose_kind(item, image, zoom, weights, align)
+            return (
+                item._replace(kind=kind),
+                warning,
+                view_face(image, weights.view, zoom) if kind == "image" else image,
+            )
         except (OSError, ValueError, MemoryError) as error:
             return item, "", error
 
@@ -95,7 +96,7 @@ def score_images(items: Iterable[Item], weights: Weights, align: bool | None = N
             elif item.kind == "photo":
                 yield score_photo(item, image, predict, weights)
             elif np.isfinite(score := next(scores)):
-                yield Result(item, score, classify(score, "image", rule), warning=warning)
+                yield Result(item, score, classify(score, "image", weights.rule), warning=warning)
             else:
                 yield Result(item, None, "error", f"the weights are unusable: they gave the score {score}")
         waiting.clear()
@@ -107,19 +108,29 @@ def score_images(items: Iterable[Item], weights: Weights, align: bool | None = N
     yield from score_waiting()
 
 
-def is_photo(image: np.ndarray, zoom: float | None, share: float | None) -> bool:
-    """Return whether a picture is a photograph, whose faces must be found first; else it is a face crop.
+def choose_kind(
+    item: Item, image: np.ndarray, zoom: float | None, weights: Weights, align: bool | None
+) -> tuple[str, str]:
+    """Return ("image", a face crop, or "photo"; what weakens a verdict on a crop) of a picture.
 
-    A file with the comment of extract_faces.py, which says its `zoom`, is a crop. A picture whose sides are
-    more than a fifth apart is a photograph; so is a nearly square one of more than 400 pixels whose largest
-    face is narrower than half of it: its `share`, None if it was not searched.
+    A file with the comment of extract_faces.py, which says its `zoom`, is a crop. Another is a photograph if
+    its sides are more than a fifth apart, or if it has more than 400 pixels and its largest face is narrower
+    than half of it. `align` decides for all.
     """
-    return not zoom and (not is_square(image) or bool(share and share < 0.5))
-
-
-def is_square(image: np.ndarray) -> bool:
     height, width = image.shape[:2]
-    return max(width, height) <= 1.2 * min(width, height)
+    square = max(width, height) <= 1.2 * min(width, height)
+    face = 1.0  # how wide the largest face is, as a share of the picture
+    if align is None and square and not zoom and max(width, height) > LARGEST_CROP:
+        face = measure_largest_face(image)
+    if align or (align is None and not zoom and (not square or 0 < face < 0.5)):
+        return "photo", ""
+    if not square:
+        return "image", NOT_SQUARE
+    if not zoom and weights.view.zoom < CROP_ZOOM and EXTRACTED_NAME.fullmatch(item.path.stem):
+        return "image", LOST_NOTE
+    if width / (zoom or weights.view.zoom) < weights.rule.min_size:
+        return "image", SMALL
+    return "image", "" if face else NO_FACE
 
 
 def measure_largest_face(image: np.ndarray) -> float:
@@ -129,19 +140,6 @@ def measure_largest_face(image: np.ndarray) -> float:
     reduced = np.asarray(Image.fromarray(image).resize((width, height)))
     boxes = detect_faces(reduced) or detect_faces(reduced, upsample=1)
     return max((right - left for left, _, right, _ in boxes), default=0) / SEARCHED
-
-
-def describe_crop(
-    item: Item, image: np.ndarray, zoom: float | None, share: float | None, weights: Weights
-) -> str:
-    """Return what weakens the verdict on a face crop, or "". The arguments are those of `is_photo`."""
-    if not is_square(image):
-        return NOT_SQUARE
-    if not zoom and weights.view.zoom < CROP_ZOOM and EXTRACTED_NAME.fullmatch(item.path.stem):
-        return LOST_NOTE
-    if image.shape[1] / (zoom or weights.view.zoom) < weights.rule.min_size:
-        return SMALL
-    return NO_FACE if share == 0 else ""
 
 
 def score_photo(item: Item, image: np.ndarray, predict: Predict, weights: Weights) -> Result:
@@ -232,15 +230,17 @@ def read_pictures(result: Result, faces: Sequence[Face | None]) -> list[np.ndarr
     pictures: list[np.ndarray | None] = []
     for face in faces:
         try:
-            near = (face.time - 5e-4, face.time + 5e-4) if face else (0, 0)
-            pictures.append(next(read_frames(result.item.path, 1, *near, timeline=timeline)).image)
+            start = face.time - 5e-4 if face else 0.0
+            pictures.append(
+                next(read_frames(result.item.path, 1, start, start + 1e-3, timeline=timeline)).image
+            )
         except (OSError, ValueError, MemoryError):
             pictures.append(None)
     return pictures
 
 
 def see_face(result: Result, face: Face | None, picture: np.ndarray | None, view: View) -> np.ndarray | None:
-    """Return what the network saw of a face in its picture: uint8 (256, 256, 3), or None without a picture."""
+    """Return what the network saw of a face in its picture: uint8 (256, 256, 3); None without a picture."""
     if picture is None:
         return None
     return view_face(align_face(picture, face.pose), view) if face else load_face(result.item.path, view)

@@ -40,7 +40,7 @@ def decide(faces: Sequence[Face], kind: str, rule: Rule) -> tuple[float | None, 
 
 
 def classify(score: float, kind: str, rule: Rule, people: int = 1) -> str:
-    """Return the verdict on a score: the lowest mean of so many people in a "video" or "photo", or a crop's."""
+    """Return the verdict on a score: of a crop, or the lowest of so many people's in a "video" or "photo"."""
     bounds = rule.bounds_of(kind)
     if bounds is None:
         return "deepfake" if score < rule.threshold else "real"
