@@ -10,6 +10,11 @@ Exit status: 0 all files were read, 1 some were not, 2 wrong usage or nothing to
 130 stopped with Ctrl-C.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C while modules are imported is no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import math
 import os
 import sys

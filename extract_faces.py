@@ -8,6 +8,11 @@ delete the bad ones before you train. Run the same command again to continue aft
 Exit status: 0 every video gave faces, 1 some did not, 2 nothing to do or wrong usage, 130 stopped with Ctrl-C.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C while modules are imported is no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import os
 import sys
 from argparse import Namespace

@@ -222,9 +222,8 @@ def test_ctrl_c_in_the_first_second_is_no_traceback():
             time.sleep(wait)
             process.send_signal(signal.SIGINT)
             stderr = process.communicate()[1]
-            # before a line of ours runs, Python itself may say so
-            assert process.returncode in (0, 130, -signal.SIGINT)
-            assert b"pipeline.py" not in stderr
+            assert process.returncode in (0, 1, 130, -signal.SIGINT)
+            assert ROOT.name.encode() not in stderr  # before a line of ours runs, Python itself may say so
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):
