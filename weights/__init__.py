@@ -16,18 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline import (
-    CROP_ZOOM,
-    IMAGE_SIZE,
-    LABELS,
-    RESAMPLING,
-    SMALLEST_ZOOM,
-    View,
-    compute_sha256,
-    describe_error,
-    silence_native_stderr,
-    write_atomically,
-)
+import pipeline
+from pipeline import View
 
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 faces (N, 256, 256, 3) -> float32 scores (N,)
 WEIGHTS_FOLDER = Path(__file__).parent
@@ -117,20 +107,20 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
             np.array(maps["normal"], float).reshape(15, 15)
             float(maps["limit"]), float(maps["usual"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else describe_error(error)
+        reason = f"{error} is missing" if isinstance(error, KeyError) else pipeline.describe_error(error)
         raise ValueError(f"{card_path}: not a card of {path.name} ({reason}): get both again") from error
-    if compute_sha256(path) != digest:
+    if pipeline.compute_sha256(path) != digest:
         raise ValueError(f"{path}: damaged, or not the file of {card_path.name}: get both again")
     return weights
 
 
 def read_view(card: dict[str, Any]) -> View:
     """Return the View of a card. Raises KeyError, TypeError or ValueError if it has none that can be used."""
-    view = View(str(card["resampling"]), float(card.get("zoom", CROP_ZOOM)))
-    if view.resampling not in RESAMPLING:
-        raise ValueError(f"resampling {view.resampling!r}, must be one of {[*RESAMPLING]}")
-    if not SMALLEST_ZOOM <= view.zoom <= CROP_ZOOM:
-        raise ValueError(f"zoom {view.zoom}, must be from {SMALLEST_ZOOM} to {CROP_ZOOM}")
+    view = View(str(card["resampling"]), float(card.get("zoom", pipeline.CROP_ZOOM)))
+    if view.resampling not in pipeline.RESAMPLING:
+        raise ValueError(f"resampling {view.resampling!r}, must be one of {[*pipeline.RESAMPLING]}")
+    if not pipeline.SMALLEST_ZOOM <= view.zoom <= pipeline.CROP_ZOOM:
+        raise ValueError(f"zoom {view.zoom}, must be from {pipeline.SMALLEST_ZOOM} to {pipeline.CROP_ZOOM}")
     return view
 
 
@@ -173,7 +163,7 @@ def load_predictor(weights: Weights, threads: int = 0) -> Predict:
 
 
 def _load_keras(path: Path, threads: int) -> Predict:  # noqa: ARG001
-    with silence_native_stderr():
+    with pipeline.silence_native_stderr():
         from classifiers import load_classifier
     classifier = load_classifier(path)
     return lambda faces: classifier.predict(faces, max(1, len(faces)))[:, 0]
@@ -186,9 +176,9 @@ def _load_litert(path: Path, threads: int) -> Predict:
         interpreter = Interpreter(model_path=str(path), num_threads=threads)
         (faces_in,), (scores_out,) = interpreter.get_input_details(), interpreter.get_output_details()
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: LiteRT cannot read it ({describe_error(error)}): get it again") from error
+        raise ValueError(f"{path}: LiteRT cannot read it ({pipeline.describe_error(error)})") from error
     found = np.dtype(faces_in["dtype"]).name, faces_in["shape"][1:].tolist(), len(scores_out["shape"])
-    if found != ("uint8", [IMAGE_SIZE, IMAGE_SIZE, 3], 2):
+    if found != ("uint8", [pipeline.IMAGE_SIZE, pipeline.IMAGE_SIZE, 3], 2):
         raise ValueError(f"{path}: takes faces as {found[0]} {found[1]}: must be uint8 [256, 256, 3]")
     shape = None
 
@@ -201,13 +191,14 @@ def _load_litert(path: Path, threads: int) -> Predict:
                 if faces.shape != shape:
                     shape = None  # until it has room: a lack of memory must not spoil the next faces
                     interpreter.resize_tensor_input(faces_in["index"], faces.shape)
-                    with silence_native_stderr():
+                    with pipeline.silence_native_stderr():
                         interpreter.allocate_tensors()
                     shape = faces.shape
                 interpreter.set_tensor(faces_in["index"], faces)
                 interpreter.invoke()
             except RuntimeError as error:
-                raise ValueError(f"{path}: LiteRT cannot run it ({describe_error(error)})") from error
+                reason = pipeline.describe_error(error)
+                raise ValueError(f"{path}: LiteRT cannot run it ({reason})") from error
             return interpreter.get_tensor(scores_out["index"])[:, 0]
 
     return predict
@@ -217,7 +208,7 @@ def start_card(network: str) -> dict[str, Any]:
     """Return what every card begins with: the network, the order of the labels, what a score means."""
     return {
         "network": network,
-        "labels": list(LABELS),
+        "labels": list(pipeline.LABELS),
         "score": "how real a face looks: 1 = real, 0 = deepfake/f2f; below the threshold = deepfake",
     }
 
@@ -239,17 +230,17 @@ def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> di
     stem = Path(stem)
     h5, tflite = Path(f"{stem}.weights.h5"), Path(f"{stem}.tflite")
     check_room(stem.parent)
-    write_atomically(h5, classifier.save)
-    with silence_native_stderr():
-        write_atomically(tflite, classifier.export)
-    digests = {path.name: compute_sha256(path) for path in (h5, tflite)}
+    pipeline.write_atomically(h5, classifier.save)
+    with pipeline.silence_native_stderr():
+        pipeline.write_atomically(tflite, classifier.export)
+    digests = {path.name: pipeline.compute_sha256(path) for path in (h5, tflite)}
     card = start_card(classifier.model.name) | card | {"sha256": digests}
     write_card(Path(f"{stem}.json"), card)
     return card
 
 
 def write_card(path: Path, card: dict[str, Any]) -> None:
-    write_atomically(path, lambda part: part.write_text(json.dumps(card, indent=1) + "\n"))
+    pipeline.write_atomically(path, lambda part: part.write_text(json.dumps(card, indent=1) + "\n"))
 
 
 def check_room(folder: Path) -> None:

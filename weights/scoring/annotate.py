@@ -11,20 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline import (
-    Box,
-    Face,
-    FaceOptions,
-    Timeline,
-    choose_frames,
-    describe_error,
-    get_stream,
-    open_video,
-    read_frames,
-    read_image,
-    read_timeline,
-    write_atomically,
-)
+import pipeline
+from pipeline import Box, Face, FaceOptions, Timeline
 from weights import Rule
 from weights.scoring.figures import COLORS
 from weights.scoring.scores import Result
@@ -47,15 +35,15 @@ def annotate(result: Result, path: Path, rule: Rule, options: FaceOptions) -> st
 
     draw = _annotate_video if result.item.kind == "video" else _annotate_picture
     try:
-        write_atomically(path, lambda part: draw(result, part, rule, options))
+        pipeline.write_atomically(path, lambda part: draw(result, part, rule, options))
         return ""
     except (OSError, ValueError, MemoryError, av.error.FFmpegError) as error:
-        return f"no annotated copy: {describe_error(error)}"
+        return f"no annotated copy: {pipeline.describe_error(error)}"
 
 
 def _annotate_picture(result: Result, path: Path, rule: Rule, options: FaceOptions) -> None:
     del options
-    image = Image.fromarray(read_image(result.item.path))
+    image = Image.fromarray(pipeline.read_image(result.item.path))
     draw_verdicts(image, result, result.faces, rule)
     image.save(path, "PNG")
 
@@ -64,17 +52,17 @@ def _annotate_video(result: Result, path: Path, rule: Rule, options: FaceOptions
     import av
 
     original, copy = result.item.path, os.path.abspath(path)
-    timeline = read_timeline(original)
-    sampled = choose_frames(timeline, *options.sampling)
+    timeline = pipeline.read_timeline(original)
+    sampled = pipeline.choose_frames(timeline, *options.sampling)
     faces: dict[int, list[Face]] = {index: [] for index in sampled}
     for face in result.faces:
         faces.setdefault(face.frame, []).append(face)
-    with open_video(original) as source, av.open(copy, "w", format="mp4") as target:
+    with pipeline.open_video(original) as source, av.open(copy, "w", format="mp4") as target:
         video = target.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, TICKS)
         sound = target.add_stream("aac", rate=48_000) if source.streams.audio else None
-        for number, frame in enumerate(read_frames(original, None, timeline=timeline)):
+        for number, frame in enumerate(pipeline.read_frames(original, None, timeline=timeline)):
             height, width = (side // 2 * 2 for side in frame.image.shape[:2])  # H.264 needs even sides
             if not height or not width:
                 raise ValueError("frames must be at least 2x2 pixels")
@@ -96,7 +84,7 @@ def _encode_sound(
     """Encode the sound of `source` anew, up to where it is damaged or changes its kind."""
     import av
 
-    video = get_stream(source, timeline)
+    video = pipeline.get_stream(source, timeline)
     start = float((video.start_time or 0) * (video.time_base or 1))  # times count from the first frame
     resampler = av.AudioResampler("fltp", "stereo", sound.rate)
     with contextlib.suppress(av.error.FFmpegError, ValueError):

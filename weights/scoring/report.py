@@ -16,26 +16,8 @@ from PIL import Image, ImageDraw
 
 from pipeline import LABELS, VERSION, Face, Watch, compute_sha256, printable, write_atomically
 from weights import Weights, load_predictor
-from weights.scoring.figures import (
-    COLORS,
-    describe_evidence,
-    describe_timeline,
-    draw_overview,
-    draw_roc,
-    draw_timeline,
-    measure_evidence,
-    paint_evidence,
-    save_svg,
-)
+from weights.scoring import figures, summary
 from weights.scoring.scores import Result, read_pictures, see_face
-from weights.scoring.summary import (
-    LARGEST_ONLY,
-    MEANING,
-    describe_crop_errors,
-    describe_errors,
-    format_accuracy,
-    list_missed,
-)
 from weights.scoring.verdicts import judge_face, list_counting, list_people
 
 MOST_MAPS = 100  # of files: each map takes the time of 226 faces
@@ -48,7 +30,7 @@ def write_report(
     path: Path,
     results: Sequence[Result],
     weights: Weights,
-    summary: dict[str, Any],
+    outcome: dict[str, Any],
     explain: bool = False,
     watch: Watch[Result] = iter,
 ) -> None:
@@ -64,33 +46,35 @@ def write_report(
     scored = [r for r in ranked if r.score is not None]
     mapped = {id(r) for r in scored[:MOST_MAPS]} if explain and "maps" in weights.card else set()
     labelled = {r.item.label for r in scored} >= set(LABELS)
-    kinds = [kind for kind in ("video", "photo") if f"{kind}s" in summary]
+    kinds = [kind for kind in ("video", "photo") if f"{kind}s" in outcome]
     confusion = {label: Counter(r.verdict for r in scored if r.item.label == label) for label in LABELS}
     accuracies = {
-        kind: format_accuracy(found["image"])
+        kind: summary.format_accuracy(found["image"])
         for kind in ("images", "videos", "photos")
-        if (found := summary.get(kind, {}).get("accuracy"))
+        if (found := outcome.get(kind, {}).get("accuracy"))
     }
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.get_template("report.html").render(
-        meaning=MEANING,
-        colors=COLORS,
+        meaning=summary.MEANING,
+        colors=figures.COLORS,
         counts=Counter(r.verdict for r in ranked),
         entries=[describe(r, weights, id(r) in mapped) for r in watch(ranked)],
-        overview=encode("svg+xml", save_svg(draw_overview(scored))) if len(scored) > 1 else "",
-        roc=encode("svg+xml", save_svg(draw_roc(scored))) if labelled else "",
+        overview=encode("svg+xml", figures.save_svg(figures.draw_overview(scored)))
+        if len(scored) > 1
+        else "",
+        roc=draw(figures.draw_roc(scored)) if labelled else "",
         confusion=confusion,
         accuracies=accuracies,
-        errors=[describe_errors(weights.card, kind) for kind in kinds],
+        errors=[summary.describe_errors(weights.card, kind) for kind in kinds],
         kinds=weights.card.get("calibration", {}).get("video", {}).get("kinds", {}),
-        crop_errors=describe_crop_errors(weights) if "images" in summary else "",
-        largest=LARGEST_ONLY if "the largest face of a frame" in summary["settings"] else "",
+        crop_errors=summary.describe_crop_errors(weights) if "images" in outcome else "",
+        largest=summary.LARGEST_ONLY if "the largest face of a frame" in outcome["settings"] else "",
         explained=bool(mapped),
         weights=weights,
         digest=compute_sha256(weights.path),
-        settings=summary["settings"],
+        settings=outcome["settings"],
         versions=list_versions(),
         date=datetime.now().astimezone().isoformat(" ", "minutes"),
     )
@@ -123,14 +107,14 @@ def describe(result: Result, weights: Weights, mapped: bool) -> dict[str, Any]:
         if name == "lowest" and seen is not None and picture is not None:
             entry["frame"] = encode_picture(mark_face(picture, face), OVERVIEW)
             if mapped:
-                patches, maps = measure_evidence(seen, load_predictor(weights)), weights.card["maps"]
-                if text := describe_evidence(patches, maps):
-                    painted = paint_evidence(seen, patches, maps["limit"])
+                patches, maps = figures.measure_evidence(seen, load_predictor(weights)), weights.card["maps"]
+                if text := figures.describe_evidence(patches, maps):
+                    painted = figures.paint_evidence(seen, patches, maps["limit"])
                     entry["pictures"].append((text, encode_picture(painted)))
     entry["people"] = list(picture_people(result, weights))
     if result.item.kind == "video":
-        entry["timeline"] = encode("svg+xml", save_svg(draw_timeline(result, weights.rule)))
-        entry["timeline_text"] = describe_timeline(result, weights.rule)
+        entry["timeline"] = draw(figures.draw_timeline(result, weights.rule))
+        entry["timeline_text"] = figures.describe_timeline(result, weights.rule)
     return entry
 
 
@@ -146,7 +130,7 @@ def describe_verdict(result: Result, weights: Weights) -> str:
         where = f" in {len(forged)} of {result.frames} frames"
     if result.verdict != "real":
         return f"{'Looks' if result.verdict == 'deepfake' else 'Undecided; looks'} forged{where}."
-    missed = " and ".join(list_missed(weights.card))
+    missed = " and ".join(summary.list_missed(weights.card))
     often = f" Often missed: {missed}." if missed else ""
     return f"No trace was found of a forgery that these weights know.{often}"
 
@@ -183,6 +167,10 @@ def encode_picture(picture: np.ndarray, side: int = THUMBNAIL) -> str:
     with io.BytesIO() as file:
         image.save(file, "JPEG", quality=82)
         return encode("jpeg", file.getvalue())
+
+
+def draw(figure: Any) -> str:
+    return encode("svg+xml", figures.save_svg(figure))
 
 
 def encode(kind: str, content: bytes) -> str:

@@ -10,30 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from pipeline import (
-    CROP_ZOOM,
-    EXTRACTED_NAME,
-    Face,
-    FaceOptions,
-    Frame,
-    Item,
-    View,
-    Watch,
-    align_face,
-    describe_error,
-    describe_reading,
-    detect_faces,
-    find_faces,
-    find_faces_in_photo,
-    load_face,
-    map_ahead,
-    read_crop,
-    read_frames,
-    read_image,
-    read_timeline,
-    sample_frames,
-    view_face,
-)
+import pipeline
+from pipeline import Face, FaceOptions, Frame, Item, View, Watch
 from weights import Predict, Rule, Weights, load_predictor
 from weights.scoring.verdicts import classify, decide
 
@@ -75,13 +53,10 @@ def score_images(items: Iterable[Item], weights: Weights, align: bool | None = N
 
     def load(item: Item) -> tuple[Item, str, np.ndarray | Exception]:
         try:
-            image, zoom = read_crop(item.path)
+            image, zoom = pipeline.read_crop(item.path)
             kind, warning = choose_kind(item, image, zoom, weights, align)
-            return (
-                item._replace(kind=kind),
-                warning,
-                view_face(image, weights.view, zoom) if kind == "image" else image,
-            )
+            seen = pipeline.view_face(image, weights.view, zoom) if kind == "image" else image
+            return item._replace(kind=kind), warning, seen
         except (OSError, ValueError, MemoryError) as error:
             return item, "", error
 
@@ -92,7 +67,7 @@ def score_images(items: Iterable[Item], weights: Weights, align: bool | None = N
         scores = iter(predict(np.stack(crops)).tolist() if crops else ())
         for item, warning, image in waiting:
             if isinstance(image, Exception):
-                yield Result(item, None, "error", describe_error(image))
+                yield Result(item, None, "error", pipeline.describe_error(image))
             elif item.kind == "photo":
                 yield score_photo(item, image, predict, weights)
             elif np.isfinite(score := next(scores)):
@@ -101,7 +76,7 @@ def score_images(items: Iterable[Item], weights: Weights, align: bool | None = N
                 yield Result(item, None, "error", f"the weights are unusable: they gave the score {score}")
         waiting.clear()
 
-    for loaded in map_ahead(load, items, 2 * BATCH_SIZE):
+    for loaded in pipeline.map_ahead(load, items, 2 * BATCH_SIZE):
         waiting.append(loaded)
         if len(waiting) == BATCH_SIZE:
             yield from score_waiting()
@@ -126,7 +101,8 @@ def choose_kind(
         return "photo", ""
     if not square:
         return "image", NOT_SQUARE
-    if not zoom and weights.view.zoom < CROP_ZOOM and EXTRACTED_NAME.fullmatch(item.path.stem):
+    named = pipeline.EXTRACTED_NAME.fullmatch(item.path.stem)
+    if named and not zoom and weights.view.zoom < pipeline.CROP_ZOOM:
         return "image", LOST_NOTE
     if width / (zoom or weights.view.zoom) < weights.rule.min_size:
         return "image", SMALL
@@ -138,19 +114,19 @@ def measure_largest_face(image: np.ndarray) -> float:
     scale = SEARCHED / max(image.shape)
     width, height = (round(side * scale) for side in image.shape[1::-1])
     reduced = np.asarray(Image.fromarray(image).resize((width, height)))
-    boxes = detect_faces(reduced) or detect_faces(reduced, upsample=1)
+    boxes = pipeline.detect_faces(reduced) or pipeline.detect_faces(reduced, upsample=1)
     return max((right - left for left, _, right, _ in boxes), default=0) / SEARCHED
 
 
 def score_photo(item: Item, image: np.ndarray, predict: Predict, weights: Weights) -> Result:
     """Return the Result of a photograph, uint8 RGB: all its faces are scored."""
     try:
-        found = [(Frame(0, 0.0, image), find_faces_in_photo(image))]
+        found = [(Frame(0, 0.0, image), pipeline.find_faces_in_photo(image))]
         _, faces = score_faces(found, predict, weights.view)
         score, verdict, warning = decide(faces, "photo", weights.rule)
         return Result(item, score, verdict, "", 1, faces, warning)
     except (OSError, ValueError, MemoryError) as error:
-        return Result(item, None, "error", describe_error(error))
+        return Result(item, None, "error", pipeline.describe_error(error))
 
 
 def score_video(
@@ -165,14 +141,14 @@ def score_video(
     `watch` wraps the iterator over frames: a progress bar.
     """
     try:
-        timeline = read_timeline(item.path)
-        found = find_faces(sample_frames(item.path, options, threads, timeline), options)
+        timeline = pipeline.read_timeline(item.path)
+        found = pipeline.find_faces(pipeline.sample_frames(item.path, options, threads, timeline), options)
         sampled, faces = score_faces(watch(found), load_predictor(weights, threads), weights.view)
         score, verdict, warning = decide(faces, "video", weights.rule)
-        note = describe_reading(timeline, options, sampled)
+        note = pipeline.describe_reading(timeline, options, sampled)
         return Result(item, score, verdict, "", len(sampled), faces, warning, note)
     except (OSError, ValueError, MemoryError) as error:
-        return Result(item, None, "error", describe_error(error))
+        return Result(item, None, "error", pipeline.describe_error(error))
 
 
 def score_faces(
@@ -188,7 +164,7 @@ def score_faces(
     waiting: list[Face] = []
 
     def score_waiting() -> None:
-        scores = predict(np.stack([view_face(face.crop, view) for face in waiting])).tolist()
+        scores = predict(np.stack([pipeline.view_face(face.crop, view) for face in waiting])).tolist()
         if not np.isfinite(scores).all():
             raise ValueError("the weights are unusable: they gave a score that is not a number")
         # crops would fill the memory
@@ -221,26 +197,24 @@ def read_pictures(result: Result, faces: Sequence[Face | None]) -> list[np.ndarr
 
     None stands for what cannot be read again. `faces` are those of the Result; of a face crop it is [None].
     """
+    path, pictures = result.item.path, list[np.ndarray | None]()
     try:
         if result.item.kind != "video":
-            return [read_image(result.item.path)] * len(faces)
-        timeline = read_timeline(result.item.path)
-    except (OSError, ValueError, MemoryError):
-        return [None] * len(faces)
-    pictures: list[np.ndarray | None] = []
-    for face in faces:
-        try:
+            return [pipeline.read_image(path)] * len(faces)
+        timeline = pipeline.read_timeline(path)
+        for face in faces:
             start = face.time - 5e-4 if face else 0.0
-            pictures.append(
-                next(read_frames(result.item.path, 1, start, start + 1e-3, timeline=timeline)).image
-            )
-        except (OSError, ValueError, MemoryError):
-            pictures.append(None)
-    return pictures
+            frames = pipeline.read_frames(path, 1, start, start + 1e-3, timeline=timeline)
+            pictures.append(next(frames).image)
+    except (OSError, ValueError, MemoryError):
+        pass
+    return pictures + [None] * (len(faces) - len(pictures))
 
 
 def see_face(result: Result, face: Face | None, picture: np.ndarray | None, view: View) -> np.ndarray | None:
     """Return what the network saw of a face in its picture: uint8 (256, 256, 3); None without a picture."""
     if picture is None:
         return None
-    return view_face(align_face(picture, face.pose), view) if face else load_face(result.item.path, view)
+    if face is None:
+        return pipeline.load_face(result.item.path, view)
+    return pipeline.view_face(pipeline.align_face(picture, face.pose), view)
