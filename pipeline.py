@@ -668,7 +668,7 @@ CUT = 0.5  # correlation of two frames below which they are different scenes
 BACKGROUND = 8  # faces so many times smaller than the largest are not searched for
 SLOW_EVERY = 4  # frames without a face: the slow search is made in every fourth
 SAME_PERSON = 0.6  # distance of encodings: face_recognition's own limit
-SAME_LOOK = 0.75  # correlation of crops
+SAME_LOOK = 0.5  # correlation of crops
 
 
 class Pose(NamedTuple):
@@ -777,20 +777,16 @@ def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tupl
     `options.everyone`, so is every frame once somebody is found, since smaller people may stand beside.
     """
     last: Located | None = None  # the face that is followed
-    look: np.ndarray | None = None
-    met = False  # whether anybody was found
-    missed = 0  # frames since the last with a face
+    before: Frame | None = None
+    met, missed = False, 0  # whether anybody was found; frames since the last with a face
     for number, frame in enumerate(frames):
-        look, before = measure_look(frame.image), look
-        if before is not None and _correlate(look, before) < CUT:
-            last = None
+        last, before = None if is_cut(before, frame) else last, frame
         slow = missed % SLOW_EVERY == 0 or (options.everyone and met)
         found = _locate(frame.image, number, last, options, slow)
         if found and options.everyone and not slow:
             found = locate_anywhere(frame.image, options)
         last = found[0] if found else last
-        met = met or bool(found)
-        missed = 0 if found else missed + 1
+        met, missed = met or bool(found), 0 if found else missed + 1
         yield frame, _make_faces(frame, found)
 
 
@@ -867,17 +863,15 @@ def locate_anywhere(image: np.ndarray, options: FaceOptions, doubled: bool = Tru
     worthwhile = options.min_size < HOG_FACE and height * width <= LARGEST_SEARCHED
     finest = DOUBLED if doubled and worthwhile else full
     boxes: list[Box] = []
+    widest = 0
     for scale in dict.fromkeys((*reduced, full, finest)):
-        if options.everyone and scale == full != finest and _widest(boxes) < BACKGROUND * HOG_FACE:
+        if options.everyone and scale == full != finest and widest < BACKGROUND * HOG_FACE:
             continue  # the finest search finds what this one does, and more
         boxes = _merge_boxes(boxes + detect_faces(image, *scale))
-        if boxes and (not options.everyone or _smallest_visible(scale) <= _widest(boxes) / BACKGROUND):
+        widest = max((right - left for left, _, right, _ in boxes), default=0)
+        if boxes and (not options.everyone or _smallest_visible(scale) <= widest / BACKGROUND):
             break
-    return _pick(image, boxes, options)
-
-
-def _pick(image: np.ndarray, boxes: Sequence[Box], options: FaceOptions) -> list[Located]:
-    boxes = sorted(boxes, key=_area, reverse=True)
+    boxes.sort(key=_area, reverse=True)
     return [_measure(image, box) for box in (boxes if options.everyone else boxes[:1])]
 
 
@@ -904,10 +898,6 @@ def _area(box: Box) -> int:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _widest(boxes: Iterable[Box]) -> int:
-    return max((box[2] - box[0] for box in boxes), default=0)
-
-
 def _merge_boxes(boxes: Sequence[Box]) -> list[Box]:
     """Return the boxes without those that have their centre in an earlier one: the same face, found twice."""
     merged: list[Box] = []
@@ -921,16 +911,17 @@ def _merge_boxes(boxes: Sequence[Box]) -> list[Box]:
 def recognize_people(located: Iterable[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, list[Face]]]:
     """Yield (Frame, its Faces) for each (Frame, Faces) of a video, with the person set, counted from 1.
 
-    A face in the place of one in the frame before keeps its person, unless the scene was cut between them:
+    A face that lies where one lay before, and looks like it, keeps its person until the scene is cut:
     encoding is the slowest step.
     """
     people: list[list[np.ndarray]] = []  # each person's encodings
-    last: list[Face] = []  # of the last frame that had some
+    last: list[Face] = []  # of the last frame of the scene that had some
+    before: Frame | None = None
 
     def recognize(face: Face, others: set[int]) -> int:
         for known in last:
             near = np.hypot(face.pose.x - known.pose.x, face.pose.y - known.pose.y) < known.pose.size
-            if near and known.person not in others and correlate_crops(face.crop, known.crop) > SAME_LOOK:
+            if near and known.person not in others and correlate(face.crop, known.crop, border=4) > SAME_LOOK:
                 return known.person
         encoding = encode_face(face.crop)
         distances = [np.linalg.norm(np.mean(encodings, axis=0) - encoding) for encodings in people]
@@ -942,6 +933,7 @@ def recognize_people(located: Iterable[tuple[Frame, list[Face]]]) -> Iterator[tu
         return len(people)
 
     for frame, unknown in located:
+        last, before = [] if is_cut(before, frame) else last, frame
         faces: list[Face] = []
         for face in unknown:  # nobody is in a frame twice
             faces.append(face._replace(person=recognize(face, {f.person for f in faces})))
@@ -974,15 +966,17 @@ def encode_face(crop: np.ndarray) -> np.ndarray:
     return _import_face_recognition().face_encodings(crop, [box])[0]
 
 
-def correlate_crops(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the correlation of two aligned crops, at 24x24 grey pixels without the border, in [-1, 1]."""
-    return _correlate(*(_reduce_grey(crop, 32)[4:-4, 4:-4] for crop in (first, second)))
+def is_cut(before: Frame | None, frame: Frame) -> bool:
+    """Return whether the scene changes between two frames."""
+    return before is not None and correlate(before.image[::4, ::4], frame.image[::4, ::4]) < CUT
 
 
-def _correlate(first: np.ndarray, second: np.ndarray) -> float:
-    deviations = [(grey - grey.mean()).ravel() for grey in (first, second)]
-    norms = [np.linalg.norm(d) for d in deviations]
-    return float(deviations[0] @ deviations[1] / max(norms[0] * norms[1], 1e-9))
+def correlate(first: np.ndarray, second: np.ndarray, border: int = 0) -> float:
+    """Return the correlation of two pictures at 32x32 grey pixels, less a border, in [-1, 1]."""
+    inner = slice(border, 32 - border)
+    greys = [_reduce_grey(picture, 32)[inner, inner] for picture in (first, second)]
+    one, other = ((grey - grey.mean()).ravel() for grey in greys)
+    return float(one @ other / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-9))
 
 
 def measure_sharpness(crop: np.ndarray) -> float:
@@ -990,11 +984,6 @@ def measure_sharpness(crop: np.ndarray) -> float:
     grey = _reduce_grey(crop, 128)
     laplacian = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]
     return float(laplacian.var())
-
-
-def measure_look(image: np.ndarray) -> np.ndarray:
-    """Return a frame at 32x32 grey pixels, by which scene cuts are seen."""
-    return _reduce_grey(image[::4, ::4], 32)
 
 
 def _reduce_grey(crop: np.ndarray, side: int) -> np.ndarray:
