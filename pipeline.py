@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
 
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
@@ -91,15 +91,11 @@ def find_files(arguments: Iterable[str | Path]) -> tuple[list[Item], Counter[str
     folder that cannot be entered, is returned as well: reading it reports the error.
     """
     found: dict[str, tuple[Path, tuple[str, ...]]] = {}  # {real path: (path, folders from the argument's on)}
-    passed_over: Counter[str] = Counter()
-    seen = set()
+    passed_over, seen = Counter[str](), set[str]()
     for top in map(Path, arguments):
-        if not os.path.isdir(top):
-            found.setdefault(os.path.realpath(top), (top, ()))
         unreadable: list[OSError] = []
         for folder, subfolders, files in os.walk(top, onerror=unreadable.append, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in seen or set(files) >= RESULTS_NAMES:
+            if (real := os.path.realpath(folder)) in seen or set(files) >= RESULTS_NAMES:
                 subfolders.clear()
                 continue
             seen.add(real)
@@ -151,10 +147,9 @@ def parse_labels(path: Path, folders: Sequence[str]) -> tuple[str, str, str]:
 
 
 def parse_forgery(item: Item) -> tuple[str, str]:
-    """Return (kind of forgery, video that it was made from) as a forged video's name in a data set says.
+    """Return (kind of forgery, video it was made from) of a forged video of a data set, or ("", "").
 
-    ffpp/face2face_055_147 was made from ffpp/055, with the face or expression of ffpp/147. ("", "") if the
-    name says nothing.
+    ffpp/face2face_055_147 was made from ffpp/055, with the face or expression of ffpp/147.
     """
     named = FORGERY_NAME.fullmatch(item.video) if item.dataset and item.label == "df" else None
     return (named["kind"], named["origin"]) if named else ("", "")
@@ -184,18 +179,13 @@ def describe_passed_over(passed_over: Counter[str], wanted: str = "images or vid
 
 # --- images ---------------------------------------------------------------------------------------
 
-# Formats that only hold pixels: EPS, say, would start Ghostscript.
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")  # EPS would start Ghostscript
 HEIF_BRANDS = [b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")]
 SMALLEST_IMAGE = 16  # pixels: in less there is no face to score
 LARGEST_IMAGE = 250_000_000  # pixels: 750 MB once decoded
 CROP_NOTE = "face crop by extract_faces.py: {} times as wide as the face"
 CROP_ZOOM_NOTED = re.compile(re.escape(CROP_NOTE).replace(r"\{\}", r"(\d\.\d+)"))
-RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,  # antialiased when it shrinks
-    "bicubic": Image.Resampling.BICUBIC,  # likewise
-}
+RESAMPLING = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic")}
 Image.MAX_IMAGE_PIXELS = None  # check_size refuses what is too large
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # screenshots carry megabytes of XMP
 warnings.filterwarnings("ignore", "Glyph")  # of Matplotlib, which lacks some of the world's letters
@@ -228,8 +218,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         with Image.open(path, formats=(*IMAGE_FORMATS, *["HEIF"] * is_heif)) as image:
             yield image
     except Image.UnidentifiedImageError:
-        empty = os.path.getsize(path) == 0
-        raise ValueError("empty file" if empty else "not an image") from None
+        raise ValueError("not an image" if os.path.getsize(path) else "empty file") from None
     except (OSError, ValueError, MemoryError):
         raise
     except Exception as error:  # damaged files make Pillow's decoders raise anything
@@ -245,8 +234,7 @@ def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
     """Return (image, zoom that `write_crop` noted in it; None if it is no such crop).
 
     The image is uint8 (height, width, 3) RGB, upright by its EXIF; the first frame of several. 16-bit grey
-    is scaled to 8 bits, alpha dropped. Raises OSError or ValueError, in one line, if the file is missing,
-    damaged, not an image, too small or too large.
+    is scaled to 8 bits, alpha dropped. Raises OSError or ValueError, in one line, for any other file.
     """
     with open_image(path) as image:
         width, height = image.size
@@ -295,7 +283,7 @@ def write_crop(crop: np.ndarray, path: Path, zoom: float = CROP_ZOOM) -> None:
 
 
 def resize_face(image: np.ndarray, resampling: str, side: int = IMAGE_SIZE, share: float = 1.0) -> np.ndarray:
-    """Return the middle of `image`, `share` of its sides, as uint8 (side, side, 3), see RESAMPLING."""
+    """Return the middle of `image`, `share` of its sides, as (side, side, 3); all but "nearest" antialias."""
     height, width = image.shape[:2]
     if (height, width, share) == (side, side, 1):
         return image
@@ -327,10 +315,12 @@ def load_faces(items: Iterable[Item], view: View) -> Iterator[np.ndarray | Excep
     return map_ahead(load, items)
 
 
-def map_ahead(function: Callable[[S], T], items: Iterable[S], ahead: int = 64) -> Iterator[T]:
+def map_ahead(
+    function: Callable[[S], T], items: Iterable[S], ahead: int = 64, threads: int | None = os.cpu_count()
+) -> Iterator[T]:
     """Yield function(item) for each item, in order, computed in threads at most `ahead` items ahead."""
     pending: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         for item in items:
             pending.append(pool.submit(function, item))
             if len(pending) > ahead:
@@ -706,10 +696,7 @@ def find_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tuple[
 
 
 def find_faces_in_photo(image: np.ndarray) -> list[Face]:
-    """Return all Faces of a photograph, uint8 (height, width, 3) RGB, largest first.
-
-    They are searched at no more than 12 megapixels and cut from the photograph itself.
-    """
+    """Return all Faces of a photograph, uint8 RGB, largest first, searched at no more than 12 megapixels."""
     factor = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / LARGEST_SEARCHED))
     located = []
     for box, pose in locate_anywhere(_reduce(image, factor), FaceOptions(everyone=True)):
@@ -720,15 +707,11 @@ def find_faces_in_photo(image: np.ndarray) -> list[Face]:
     return faces
 
 
-def prefetch(iterable: Iterable[T], ahead: int = 2) -> Iterator[T]:
-    """Iterate in a background thread, at most `ahead` items ahead."""
-    iterator = iter(iterable)
-    end: Any = object()
-    with ThreadPoolExecutor(1) as pool:
-        pending = deque(pool.submit(next, iterator, end) for _ in range(ahead))
-        while (item := pending.popleft().result()) is not end:
-            pending.append(pool.submit(next, iterator, end))
-            yield item
+def prefetch(iterable: Iterable[T]) -> Iterator[T]:
+    """Iterate in a background thread, at most two items ahead."""
+    iterator, end = iter(iterable), cast("T", object())
+    items = map_ahead(lambda _: next(iterator, end), itertools.repeat(None), ahead=2, threads=1)
+    yield from itertools.takewhile(lambda item: item is not end, items)
 
 
 def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tuple[Frame, list[Face]]]:
@@ -762,16 +745,14 @@ def _make_faces(frame: Frame, located: Iterable[Located]) -> list[Face]:
 
 
 def _follow(image: np.ndarray, number: int, last: Located) -> Located | None:
-    """Return the face found before, or a larger one if the frame shows it; None if it is lost.
-
-    `number` counts the frames: the larger the picture to search for larger faces, the more seldom that is.
-    """
+    """Return the face found before, or a larger one if the frame shows it; None if it is lost."""
     near = locate_near(image, last[1])
     if near is None or near[1].size <= last[1].size / SHRUNK:  # it is another face
         return None
     width = near[0][2] - near[0][0]
     for reduction in _list_reductions(image, ZONE):
         pixels = image.shape[0] * image.shape[1] / reduction**2
+        # the larger the picture, the fewer frames are searched
         due = number % min(LOOK_AROUND, math.ceil(pixels / CHEAP)) == 0
         if due and reduction * HOG_FACE > LARGER * width:
             largest = max(_merge_boxes([near[0], *detect_faces(image, reduction)]), key=_area)
@@ -818,13 +799,9 @@ def locate_anywhere(image: np.ndarray, options: FaceOptions, doubled: bool = Tru
     boxes: list[Box] = []
     widest = 0
     for reduction, upsample in [*((n, 0) for n in _list_reductions(image, COARSE)), *[(1, 1)] * doubled]:
-        if (
-            options.everyone
-            and doubled
-            and (reduction, upsample) == (1, 0)
-            and widest < BACKGROUND * HOG_FACE
-        ):
-            continue  # the last search finds what this one does, and more
+        covered = doubled and (reduction, upsample) == (1, 0) and widest < BACKGROUND * HOG_FACE
+        if options.everyone and covered:  # by the last search
+            continue
         boxes = _merge_boxes(boxes + detect_faces(image, reduction, upsample))
         widest = max((right - left for left, _, right, _ in boxes), default=0)
         smallest = HOG_FACE * reduction / 2**upsample  # that this search finds
@@ -902,9 +879,7 @@ def _recognize(face: Face, people: list[list[np.ndarray]], others: set[int]) -> 
 def detect_faces(image: np.ndarray, reduction: int = 1, upsample: int = 0) -> list[Box]:
     """Return the boxes of the faces in a uint8 RGB image, searched reduced, then doubled `upsample` times."""
     found = _import_face_recognition().face_locations(_reduce(image, reduction), upsample)
-    return [
-        tuple(edge * reduction for edge in (left, top, right, bottom)) for top, right, bottom, left in found
-    ]
+    return [tuple(reduction * edge for edge in (left, *others)) for *others, left in found]
 
 
 def _reduce(image: np.ndarray, factor: int) -> np.ndarray:
@@ -913,8 +888,7 @@ def _reduce(image: np.ndarray, factor: int) -> np.ndarray:
 
 def find_landmarks(image: np.ndarray, box: Box) -> dict[str, list[tuple[int, int]]]:
     """Return the 68 landmarks of the face in a box of a uint8 RGB image: {feature: (x, y)s}."""
-    left, top, right, bottom = box
-    return _import_face_recognition().face_landmarks(image, [(top, right, bottom, left)])[0]
+    return _import_face_recognition().face_landmarks(image, [(*box[1:], box[0])])[0]
 
 
 def encode_face(crop: np.ndarray) -> np.ndarray:
@@ -983,10 +957,7 @@ def align_face(frame: np.ndarray, pose: Pose) -> np.ndarray:
 
 
 def cut_square(frame: np.ndarray, pose: Pose, side: int, scale: float = 1.0) -> np.ndarray:
-    """Cut an upright square around the pose: uint8 (side, side, 3), each pixel `scale` of the frame's.
-
-    In one bicubic resampling. What lies beyond the frame is mirrored.
-    """
+    """Cut an upright square, uint8 (side, side, 3), each pixel `scale` of the frame's, mirrored beyond it."""
     reach = int(side * scale * 0.71) + 3  # half the diagonal, and the filter's margin
     rows, columns = (
         _mirror(int(centre) - reach, int(centre) + reach, length)
@@ -1003,10 +974,7 @@ def cut_square(frame: np.ndarray, pose: Pose, side: int, scale: float = 1.0) -> 
 
 
 def map_square(pose: Pose, side: int, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Return (turn, shift), float (2, 2) and (2,): where turn @ (x, y) + shift of a square lies in its frame.
-
-    In continuous coordinates: the centre of a pixel is half a pixel from its edge.
-    """
+    """Return (turn, shift): turn @ (x, y) + shift of a square lies in its frame; pixel centres are at .5."""
     angle = np.radians(pose.angle)
     turn = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     return turn, np.array([pose.x + 0.5, pose.y + 0.5]) - turn @ (side / 2, side / 2)
