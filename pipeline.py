@@ -626,7 +626,7 @@ LOOK_AROUND = 10  # frames, at most, from one search for larger faces to the nex
 CHEAP = 20_000  # pixels: pictures so small are searched in every frame; twice as large ones in every second
 CUT = 0.5  # correlation of two frames below which they are different scenes
 BACKGROUND = 8  # faces so many times smaller than the largest are not searched for
-SLOW_EVERY = 4  # frames without a face: the slow search is made in every fourth
+SLOW_EVERY = 8  # of the frames without a face, the slow search tries the first two and every eighth
 SAME_PERSON = 0.6  # distance of encodings: face_recognition's own limit
 SAME_LOOK = 0.5  # correlation of crops
 
@@ -718,8 +718,8 @@ def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tupl
     """Yield (Frame, its Faces, largest first, of person 0) for each of a video's Frames.
 
     The largest face is followed from frame to frame until a larger one is seen or the scene changes.
-    Of the frames in which the fast search finds nobody, every fourth is searched at twice its size; with
-    `options.everyone`, so is every frame once somebody is found, since smaller people may stand beside.
+    Where the fast search finds nobody, the first two frames and every eighth are searched at twice their
+    size; with `options.everyone`, all are once somebody is found, since smaller people may stand beside.
     """
     last: Located | None = None  # the face that is followed
     before: Frame | None = None
@@ -727,7 +727,7 @@ def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tupl
     for number, frame in enumerate(frames):
         last, before = None if is_cut(before, frame) else last, frame
         followed = _follow(frame.image, number, last) if last and not options.everyone else None
-        slow = missed % SLOW_EVERY == 0 or (options.everyone and met)
+        slow = missed == 1 or missed % SLOW_EVERY == 0 or (options.everyone and met)
         found = [followed] if followed else locate_anywhere(frame.image, options, slow)
         if found and options.everyone and not slow:
             found = locate_anywhere(frame.image, options)
