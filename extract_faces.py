@@ -31,13 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(pipeline.describe_passed_over(passed_over, "videos"), file=sys.stderr)
     if not any(os.path.exists(item.path) for item in videos):
         searched = ", ".join(map(printable, arguments.videos))
-        return fail(2, f"no video in {searched}: put one there, or name one: python3 extract_faces.py clip.mp4")
+        return fail(2, f"no video in {searched}: name one: python3 extract_faces.py clip.mp4")
     single = len(videos) == 1 and videos[0].path == arguments.videos[0]
     output = Path(os.path.abspath(arguments.output))
     if output.exists() and not output.is_dir():
         return fail(2, f"--output {arguments.output} must be a folder")
     if not single and (output / pipeline.RECORD_NAME).exists():
-        return fail(2, f"--output {arguments.output} holds the faces of a video: name another folder for several")
+        return fail(2, f"{arguments.output} holds the faces of one video: several need another --output")
     options = FaceOptions(**{name: getattr(arguments, name) for name in FaceOptions._fields})
     given: dict[str, Any] = {"options": options, "force": arguments.force}
     if single and not arguments.dask:
@@ -76,8 +76,8 @@ def describe_extraction(extraction: Extraction) -> str:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> Namespace:
-    parser = pipeline.make_parser(__doc__, "python3 extract_faces.py clip.mp4 --output faces/clip --frames 60")
     # fmt: off
+    parser = pipeline.make_parser(__doc__, "python3 extract_faces.py clip.mp4 --output faces/clip --frames 60")
     add = parser.add_argument
     add("videos", nargs="*", type=Path, default=[Path("video.mp4")], metavar="VIDEO", help="videos and folders of videos (default: video.mp4)")
     add("--output", type=Path, default=Path("output"), metavar="FOLDER", help="folder to write to (default: %(default)s)")
