@@ -96,7 +96,7 @@ def compute_digest(path: Path) -> str:
 
 
 def check_extraction(folder: Path, record: dict[str, Any]) -> Extraction | None:
-    """Return the Extraction that a folder holds, None if it is empty. Raises FileExistsError if it differs."""
+    """Return the Extraction that a folder holds, None if it is empty. FileExistsError if it is another."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     try:
