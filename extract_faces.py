@@ -9,6 +9,7 @@ Exit status: 0 every video gave faces, 1 some did not, 2 nothing to do or wrong 
 """
 
 import os
+import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not single and (output / pipeline.RECORD_NAME).exists():
         return fail(2, f"{arguments.output} holds the faces of one video: several need another --output")
     options = FaceOptions(**{name: getattr(arguments, name) for name in FaceOptions._fields})
-    given: dict[str, Any] = {"options": options, "force": arguments.force}
+    run = f"{os.getpid()}-"
+    given: dict[str, Any] = {"options": options, "force": arguments.force, "run": run}
     if single and not arguments.dask:
         given["watch"] = lambda frames: show_progress(frames, arguments.frames, "frame")
     calls = [(Path(os.path.abspath(item.path)), output if single else output / item.name) for item in videos]
@@ -54,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             line = f"{printable(item.path)}: {describe_extraction(extraction)}"
             tqdm.write(line, file=sys.stderr if extraction.error else sys.stdout)
     except KeyboardInterrupt:
+        for parent in {folder.parent for _, folder in calls}:  # what stopped processes have left
+            for unfinished in parent.glob(f".writing-{run}*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
         return fail(130, "stopped; the same command continues")
     except BrokenPipeError:
         raise

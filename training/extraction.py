@@ -43,14 +43,20 @@ class Extraction(NamedTuple):
 
 
 def extract_video(
-    path: Path, folder: Path, options: FaceOptions, force: bool = False, threads: int = 0, watch: Watch = iter
+    path: Path,
+    folder: Path,
+    options: FaceOptions,
+    force: bool = False,
+    threads: int = 0,
+    run: str = "",
+    watch: Watch = iter,
 ) -> Extraction:
     """Write a video's faces to a folder of their own; return the Extraction, errors included.
 
     The folder gets `<video>-<frame index>.png`, in a subfolder per person if `options.everyone`, faces.csv,
     contact_sheet.png and extraction.json. It appears when it is complete. One that holds the same video's
     faces by the same settings is left as it is, unless `force`; one that holds anything else is refused.
-    `watch` wraps the iterator over frames: a progress bar.
+    Until then it lies in `.writing-<run>*` beside. `watch` wraps the iterator over frames: a progress bar.
     """
     path, folder = Path(path), Path(os.path.realpath(folder))
     try:
@@ -62,7 +68,7 @@ def extract_video(
             return before
         timeline = pipeline.read_timeline(path)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".writing-{run}") as scratch:
             part = Path(scratch, folder.name)
             part.mkdir()
             frames = pipeline.sample_frames(path, options, threads, timeline)
