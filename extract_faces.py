@@ -14,6 +14,7 @@ if __name__ == "__main__":  # Ctrl-C while modules are imported is no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import os
+import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -36,15 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(pipeline.describe_passed_over(passed_over, "videos"), file=sys.stderr)
     if not any(os.path.exists(item.path) for item in videos):
         searched = ", ".join(map(printable, arguments.videos))
-        return fail(2, f"no video in {searched}: put one there, or name one: python3 extract_faces.py clip.mp4")
+        return fail(2, f"no video in {searched}: name one: python3 extract_faces.py clip.mp4")
     single = len(videos) == 1 and videos[0].path == arguments.videos[0]
     output = Path(os.path.abspath(arguments.output))
     if output.exists() and not output.is_dir():
         return fail(2, f"--output {arguments.output} must be a folder")
     if not single and (output / pipeline.RECORD_NAME).exists():
-        return fail(2, f"--output {arguments.output} holds the faces of a video: name another folder for several")
+        return fail(2, f"{arguments.output} holds the faces of one video: several need another --output")
     options = FaceOptions(**{name: getattr(arguments, name) for name in FaceOptions._fields})
-    given: dict[str, Any] = {"options": options, "force": arguments.force}
+    run = f"{os.getpid()}-"
+    given: dict[str, Any] = {"options": options, "force": arguments.force, "run": run}
     if single and not arguments.dask:
         given["watch"] = lambda frames: show_progress(frames, arguments.frames, "frame")
     calls = [(Path(os.path.abspath(item.path)), output if single else output / item.name) for item in videos]
@@ -59,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             line = f"{printable(item.path)}: {describe_extraction(extraction)}"
             tqdm.write(line, file=sys.stderr if extraction.error else sys.stdout)
     except KeyboardInterrupt:
+        for parent in {folder.parent for _, folder in calls}:  # what stopped processes have left
+            for unfinished in parent.glob(f".writing-{run}*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
         return fail(130, "stopped; the same command continues")
     except BrokenPipeError:
         raise
@@ -81,8 +86,8 @@ def describe_extraction(extraction: Extraction) -> str:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> Namespace:
-    parser = pipeline.make_parser(__doc__, "python3 extract_faces.py clip.mp4 --output faces/clip --frames 60")
     # fmt: off
+    parser = pipeline.make_parser(__doc__, "python3 extract_faces.py clip.mp4 --output faces/clip --frames 60")
     add = parser.add_argument
     add("videos", nargs="*", type=Path, default=[Path("video.mp4")], metavar="VIDEO", help="videos and folders of videos (default: video.mp4)")
     add("--output", type=Path, default=Path("output"), metavar="FOLDER", help="folder to write to (default: %(default)s)")

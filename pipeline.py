@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
 
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
@@ -58,16 +58,12 @@ SMALLEST_ZOOM = 0.5  # that weights may look at
 
 # --- files and labels -----------------------------------------------------------------------------
 
-IMAGE_SUFFIXES = (
-    ".apng", ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png",
-    ".ppm", ".tif", ".tiff", ".webp",
-)  # fmt: skip
+IMAGE_SUFFIXES = (".apng", ".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg",
+                  ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")  # fmt: skip
 ANIMATED_SUFFIXES = (".apng", ".gif")  # images that may be videos
-VIDEO_SUFFIXES = (
-    ".3g2", ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv",
-    ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt", ".ts", ".vob", ".webm",
-    ".wmv",
-)  # fmt: skip
+VIDEO_SUFFIXES = (".3g2", ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mjpeg",
+                  ".mjpg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv",
+                  ".qt", ".ts", ".vob", ".webm", ".wmv")  # fmt: skip
 IGNORED_SUFFIXES = (".csv", ".html", ".json", ".md", ".txt")  # texts beside faces: not worth a word
 RECORD_NAME, SHEET_NAME = "extraction.json", "contact_sheet.png"  # beside the faces of a video
 RESULTS_NAMES = {"results.csv", "results.json"}  # in a folder of results, which is never scored itself
@@ -90,21 +86,16 @@ class Item(NamedTuple):
 def find_files(arguments: Iterable[str | Path]) -> tuple[list[Item], Counter[str]]:
     """Return (Items, {suffix: number of files passed over}) of files and folders: sorted, each file once.
 
-    A file given as argument is taken whatever its name. In folders, subfolders included, only images and
-    videos are taken, and neither hidden files nor contact sheets nor folders of results. Links are followed;
-    a folder is entered once. A missing file, or a folder that cannot be entered, is returned as well:
-    reading it reports the error.
+    A file given is taken whatever its name; in folders, only images and videos that are not hidden, and no
+    contact sheets nor folders of results. A folder is entered once, links are followed. A missing file, or a
+    folder that cannot be entered, is returned as well: reading it reports the error.
     """
     found: dict[str, tuple[Path, tuple[str, ...]]] = {}  # {real path: (path, folders from the argument's on)}
-    passed_over: Counter[str] = Counter()
-    seen = set()
+    passed_over, seen = Counter[str](), set[str]()
     for top in map(Path, arguments):
-        if not os.path.isdir(top):
-            found.setdefault(os.path.realpath(top), (top, ()))
         unreadable: list[OSError] = []
         for folder, subfolders, files in os.walk(top, onerror=unreadable.append, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in seen or set(files) >= RESULTS_NAMES:
+            if (real := os.path.realpath(folder)) in seen or set(files) >= RESULTS_NAMES:
                 subfolders.clear()
                 continue
             seen.add(real)
@@ -156,21 +147,19 @@ def parse_labels(path: Path, folders: Sequence[str]) -> tuple[str, str, str]:
 
 
 def parse_forgery(item: Item) -> tuple[str, str]:
-    """Return (kind of forgery, video that it was made from) as a forged video's name in a data set says.
+    """Return (kind of forgery, video it was made from) of a forged video of a data set, or ("", "").
 
-    `<kind>_<origin>` or `<kind>_<origin>_<source>`: ffpp/face2face_055_147 was made from ffpp/055, with the
-    face or expression of ffpp/147. ("", "") if the name says nothing.
+    ffpp/face2face_055_147 was made from ffpp/055, with the face or expression of ffpp/147.
     """
     named = FORGERY_NAME.fullmatch(item.video) if item.dataset and item.label == "df" else None
     return (named["kind"], named["origin"]) if named else ("", "")
 
 
 def name_outputs(paths: Sequence[PurePosixPath]) -> list[str]:
-    """Return for each path a name for what comes of it: no two are alike, nor one inside another.
+    """Return for each path a name for what comes of it: without its suffix if that is unambiguous.
 
-    It is the path without its suffix if that is unambiguous.
+    No two are alike, nor is one inside another, nor hidden: hidden files are passed over in searches.
     """
-    # never hidden: hidden files are passed over when the outputs are searched
     paths = [path.with_name(path.name.lstrip(".") or "_") for path in paths]
     uses = Counter(str(use) for path in paths for use in (path.with_suffix(""), *path.parents))
     taken = {str(folder) for path in paths for folder in path.parents}
@@ -184,25 +173,19 @@ def name_outputs(paths: Sequence[PurePosixPath]) -> list[str]:
 
 
 def describe_passed_over(passed_over: Counter[str], wanted: str = "images or videos") -> str:
-    """Return one line about the files in the folders that are not wanted."""
     listed = ", ".join(f"{suffix or 'no suffix'}: {number}" for suffix, number in sorted(passed_over.items()))
     return f"passed over, since they are not {wanted}: {listed}"
 
 
 # --- images ---------------------------------------------------------------------------------------
 
-# Formats that only hold pixels: EPS, say, would start Ghostscript.
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")  # EPS would start Ghostscript
 HEIF_BRANDS = [b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")]
 SMALLEST_IMAGE = 16  # pixels: in less there is no face to score
 LARGEST_IMAGE = 250_000_000  # pixels: 750 MB once decoded
 CROP_NOTE = "face crop by extract_faces.py: {} times as wide as the face"
 CROP_ZOOM_NOTED = re.compile(re.escape(CROP_NOTE).replace(r"\{\}", r"(\d\.\d+)"))
-RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,  # antialiased when it shrinks
-    "bicubic": Image.Resampling.BICUBIC,  # likewise
-}
+RESAMPLING = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic")}
 Image.MAX_IMAGE_PIXELS = None  # check_size refuses what is too large
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # screenshots carry megabytes of XMP
 warnings.filterwarnings("ignore", "Glyph")  # of Matplotlib, which lacks some of the world's letters
@@ -223,61 +206,54 @@ class View(NamedTuple):
 def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image of a known format. Raises OSError or ValueError, in one line, for any other file."""
     kind = os.stat(path).st_mode
-    if stat.S_ISDIR(kind):
-        os.scandir(path).close()  # raises the reason why it could not be entered
-    if not stat.S_ISREG(kind):
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
         raise ValueError("not a regular file")  # opening a pipe would block
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") as file:  # of a folder: raises what is wrong with it
             is_heif = file.read(12)[4:] in HEIF_BRANDS
-        formats = (*IMAGE_FORMATS, _register_heif()) if is_heif else IMAGE_FORMATS
-        with Image.open(path, formats=formats) as image:
+        if is_heif:
+            from pillow_heif import register_heif_opener  # takes long to import
+
+            register_heif_opener()
+        with Image.open(path, formats=(*IMAGE_FORMATS, *["HEIF"] * is_heif)) as image:
             yield image
     except Image.UnidentifiedImageError:
-        empty = os.path.getsize(path) == 0
-        raise ValueError("empty file" if empty else "not an image") from None
+        raise ValueError("not an image" if os.path.getsize(path) else "empty file") from None
     except (OSError, ValueError, MemoryError):
         raise
     except Exception as error:  # damaged files make Pillow's decoders raise anything
         raise ValueError(f"damaged image ({describe_error(error)})") from error
 
 
-@functools.cache
-def _register_heif() -> str:
-    from pillow_heif import register_heif_opener  # takes long to import
-
-    register_heif_opener()
-    return "HEIF"
-
-
 def read_image(path: Path) -> np.ndarray:
-    """Return an image as uint8 (height, width, 3) RGB, upright by its EXIF; the first frame of several.
+    """Return an image as uint8 (height, width, 3) RGB, see `read_crop`."""
+    return read_crop(path)[0]
 
-    16-bit grey is scaled to 8 bits, alpha dropped. Raises OSError or ValueError, in one line, if the file
-    is missing, damaged, not an image, too small or too large.
+
+def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
+    """Return (image, zoom that `write_crop` noted in it; None if it is no such crop).
+
+    The image is uint8 (height, width, 3) RGB, upright by its EXIF; the first frame of several. 16-bit grey
+    is scaled to 8 bits, alpha dropped. Raises OSError or ValueError, in one line, for any other file.
     """
     with open_image(path) as image:
-        return _decode_image(image)
-
-
-def _decode_image(image: Image.Image) -> np.ndarray:
-    """Return the pixels of an open image, see `read_image`."""
-    width, height = image.size
-    if min(width, height) < SMALLEST_IMAGE:
-        raise ValueError(f"{width}x{height} pixels: must be at least {SMALLEST_IMAGE} both ways")
-    check_size(width, height)
-    if image.mode == "F":
-        raise ValueError("float pixels, of unknown range: save the image with 8 bits")
-    image.load()
-    with contextlib.suppress(Exception):  # damaged EXIF makes Pillow raise anything
-        ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
-        grey = np.asarray(image, np.float64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError(f"pixels from {grey.min():g} to {grey.max():g}: must have 8 or 16 bits")
-        return np.stack([(grey * (255 / 65535)).round().astype(np.uint8)] * 3, axis=-1)
-    # a palette's transparency becomes an alpha channel, which is dropped
-    return np.asarray((image.convert("RGBA") if image.mode == "P" else image).convert("RGB"))
+        width, height = image.size
+        if min(width, height) < SMALLEST_IMAGE:
+            raise ValueError(f"{width}x{height} pixels: must be at least {SMALLEST_IMAGE} both ways")
+        check_size(width, height)
+        if image.mode == "F":
+            raise ValueError("float pixels, of unknown range: save the image with 8 bits")
+        image.load()
+        zoom = _parse_zoom(image)
+        with contextlib.suppress(Exception):  # damaged EXIF makes Pillow raise anything
+            ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
+            grey = np.asarray(image, np.float64)
+            if grey.min() < 0 or grey.max() > 65535:
+                raise ValueError(f"pixels from {grey.min():g} to {grey.max():g}: must have 8 or 16 bits")
+            return np.stack([(grey * (255 / 65535)).round().astype(np.uint8)] * 3, axis=-1), zoom
+        # a palette's transparency becomes an alpha channel, which is dropped
+        return np.asarray((image.convert("RGBA") if image.mode == "P" else image).convert("RGB")), zoom
 
 
 def check_size(width: int, height: int) -> None:
@@ -286,15 +262,10 @@ def check_size(width: int, height: int) -> None:
         raise ValueError(f"{width}x{height} pixels: must be at most {LARGEST_IMAGE:,} in all")
 
 
-def read_crop_header(path: Path) -> tuple[int, int, float | None]:
-    """Return (width, height, zoom as `read_zoom`) of an image without decoding it. Raises as `read_image`."""
-    with open_image(path) as image:
-        return *image.size, _parse_zoom(image)
-
-
 def read_zoom(path: Path) -> float | None:
-    """Return the zoom that `write_crop` noted in a file; None if it is no such crop."""
-    return read_crop_header(path)[2]
+    """Return the zoom that `write_crop` noted in a file; None if it is no such crop. Decodes no pixels."""
+    with open_image(path) as image:
+        return _parse_zoom(image)
 
 
 def _parse_zoom(image: Image.Image) -> float | None:
@@ -312,10 +283,7 @@ def write_crop(crop: np.ndarray, path: Path, zoom: float = CROP_ZOOM) -> None:
 
 
 def resize_face(image: np.ndarray, resampling: str, side: int = IMAGE_SIZE, share: float = 1.0) -> np.ndarray:
-    """Return the middle of `image`, `share` of its sides, as uint8 (side, side, 3).
-
-    Resampled with a filter of RESAMPLING.
-    """
+    """Return the middle of `image`, `share` of its sides, as (side, side, 3); all but "nearest" antialias."""
     height, width = image.shape[:2]
     if (height, width, share) == (side, side, 1):
         return image
@@ -325,17 +293,8 @@ def resize_face(image: np.ndarray, resampling: str, side: int = IMAGE_SIZE, shar
 
 
 def view_face(crop: np.ndarray, view: View, cut: float | None = CROP_ZOOM) -> np.ndarray:
-    """Return what a network sees of a crop: uint8 (256, 256, 3) RGB, the middle of it.
-
-    `cut` is how wide the crop is, in widths of the face. If that is unknown (None), the crop is taken whole.
-    """
+    """Return what a network sees of a crop that is `cut` faces wide (None, unknown: all), (256, 256, 3)."""
     return resize_face(crop, view.resampling, share=min(1, view.zoom / cut) if cut else 1)
-
-
-def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
-    """Return (image as `read_image`, zoom that `write_crop` noted, None if it is no such crop) of a file."""
-    with open_image(path) as image:
-        return _decode_image(image), _parse_zoom(image)
 
 
 def load_face(path: Path, view: View) -> np.ndarray:
@@ -356,10 +315,12 @@ def load_faces(items: Iterable[Item], view: View) -> Iterator[np.ndarray | Excep
     return map_ahead(load, items)
 
 
-def map_ahead(function: Callable[[S], T], items: Iterable[S], ahead: int = 64) -> Iterator[T]:
+def map_ahead(
+    function: Callable[[S], T], items: Iterable[S], ahead: int = 64, threads: int | None = os.cpu_count()
+) -> Iterator[T]:
     """Yield function(item) for each item, in order, computed in threads at most `ahead` items ahead."""
     pending: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         for item in items:
             pending.append(pool.submit(function, item))
             if len(pending) > ahead:
@@ -656,7 +617,6 @@ def _decode(stream: "VideoStream", packets: Iterable["Packet"]) -> Iterator["Vid
 # --- faces ----------------------------------------------------------------------------------------
 
 HOG_FACE = 80  # pixels: the smallest face that the detector sees
-DOUBLED = (1, 1)  # a Scale
 ZONE, ZONE_FACE = 280, 112  # pixels: side of the zone searched around a known face, and the face in it
 COARSE = 640  # pixels: long side of the smallest reduced picture that is searched
 LARGEST_SEARCHED = 12_000_000  # pixels: larger photographs are reduced, larger frames never doubled
@@ -666,9 +626,9 @@ LOOK_AROUND = 10  # frames, at most, from one search for larger faces to the nex
 CHEAP = 20_000  # pixels: pictures so small are searched in every frame; twice as large ones in every second
 CUT = 0.5  # correlation of two frames below which they are different scenes
 BACKGROUND = 8  # faces so many times smaller than the largest are not searched for
-SLOW_EVERY = 4  # frames without a face: the slow search is made in every fourth
+SLOW_EVERY = 8  # of the frames without a face, the slow search tries the first two and every eighth
 SAME_PERSON = 0.6  # distance of encodings: face_recognition's own limit
-SAME_LOOK = 0.75  # correlation of crops
+SAME_LOOK = 0.5  # correlation of crops
 
 
 class Pose(NamedTuple):
@@ -711,7 +671,6 @@ class FaceOptions(NamedTuple):
 
 
 Located = tuple[Box, Pose]  # a face in a picture
-Scale = tuple[int, int]  # how many times a picture is reduced, then doubled
 
 
 def sample_frames(
@@ -722,35 +681,25 @@ def sample_frames(
 
 
 def describe_reading(timeline: Timeline, options: FaceOptions, sampled: Iterable[int]) -> str:
-    """Return a note on how a video was read: its Timeline's, and how many frames asked for were damaged.
-
-    `sampled`: indices of the frames that `sample_frames` yielded.
-    """
+    """Return a note on how a video was read, `sampled` being the frames that `sample_frames` yielded."""
     wanted = choose_frames(timeline, *options.sampling)
     damaged = len(set(wanted) - set(sampled))
-    parts = [timeline.note, f"{damaged} of {count(len(wanted), 'frame')} damaged" if damaged else ""]
-    return ", ".join(filter(None, parts))
+    lost = f"{damaged} of {count(len(wanted), 'frame')} damaged" if damaged else ""
+    return ", ".join(filter(None, (timeline.note, lost)))
 
 
 def find_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tuple[Frame, list[Face]]]:
-    """Yield (Frame, its Faces, largest first) for each Frame of a video.
-
-    Decoding, searching and telling people apart run side by side.
-    """
-    # while the first frames decode; no daemon, which would crash a program that ends meanwhile
-    threading.Thread(target=_load_detector_ahead).start()
+    """Yield (Frame, its Faces, largest first) for each Frame of a video, in three threads."""
+    # while the first frames decode; whoever needs it raises its error again
+    ThreadPoolExecutor(1).submit(_import_face_recognition)
     yield from recognize_people(prefetch(locate_faces(prefetch(frames), options)))
 
 
 def find_faces_in_photo(image: np.ndarray) -> list[Face]:
-    """Return all Faces of a photograph, uint8 (height, width, 3) RGB, largest first.
-
-    They are searched at no more than 12 megapixels and cut from the photograph itself.
-    """
+    """Return all Faces of a photograph, uint8 RGB, largest first, searched at no more than 12 megapixels."""
     factor = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / LARGEST_SEARCHED))
-    small = np.asarray(Image.fromarray(image).reduce(factor)) if factor > 1 else image
     located = []
-    for box, pose in locate_anywhere(small, FaceOptions(everyone=True)):
+    for box, pose in locate_anywhere(_reduce(image, factor), FaceOptions(everyone=True)):
         x, y = (factor * (place + 0.5) - 0.5 for place in pose[:2])
         located.append((tuple(factor * edge for edge in box), Pose(x, y, factor * pose.size, pose.angle)))
     frame = Frame(0, 0.0, image)
@@ -758,39 +707,32 @@ def find_faces_in_photo(image: np.ndarray) -> list[Face]:
     return faces
 
 
-def prefetch(iterable: Iterable[T], ahead: int = 2) -> Iterator[T]:
-    """Iterate in a background thread, at most `ahead` items ahead."""
-    iterator = iter(iterable)
-    end: Any = object()
-    with ThreadPoolExecutor(1) as pool:
-        pending = deque(pool.submit(next, iterator, end) for _ in range(ahead))
-        while (item := pending.popleft().result()) is not end:
-            pending.append(pool.submit(next, iterator, end))
-            yield item
+def prefetch(iterable: Iterable[T]) -> Iterator[T]:
+    """Iterate in a background thread, at most two items ahead."""
+    iterator, end = iter(iterable), cast("T", object())
+    items = map_ahead(lambda _: next(iterator, end), itertools.repeat(None), ahead=2, threads=1)
+    yield from itertools.takewhile(lambda item: item is not end, items)
 
 
 def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tuple[Frame, list[Face]]]:
     """Yield (Frame, its Faces, largest first, of person 0) for each of a video's Frames.
 
     The largest face is followed from frame to frame until a larger one is seen or the scene changes.
-    Of the frames in which the fast search finds nobody, every fourth is searched at twice its size; with
-    `options.everyone`, so is every frame once somebody is found, since smaller people may stand beside.
+    Where the fast search finds nobody, the first two frames and every eighth are searched at twice their
+    size; with `options.everyone`, all are once somebody is found, since smaller people may stand beside.
     """
     last: Located | None = None  # the face that is followed
-    look: np.ndarray | None = None
-    met = False  # whether anybody was found
-    missed = 0  # frames since the last with a face
+    before: Frame | None = None
+    met, missed = False, 0  # whether anybody was found; frames since the last with a face
     for number, frame in enumerate(frames):
-        look, before = measure_look(frame.image), look
-        if before is not None and _correlate(look, before) < CUT:
-            last = None
-        slow = missed % SLOW_EVERY == 0 or (options.everyone and met)
-        found = _locate(frame.image, number, last, options, slow)
+        last, before = None if is_cut(before, frame) else last, frame
+        followed = _follow(frame.image, number, last) if last and not options.everyone else None
+        slow = missed == 1 or missed % SLOW_EVERY == 0 or (options.everyone and met)
+        found = [followed] if followed else locate_anywhere(frame.image, options, slow)
         if found and options.everyone and not slow:
             found = locate_anywhere(frame.image, options)
         last = found[0] if found else last
-        met = met or bool(found)
-        missed = 0 if found else missed + 1
+        met, missed = met or bool(found), 0 if found else missed + 1
         yield frame, _make_faces(frame, found)
 
 
@@ -802,34 +744,28 @@ def _make_faces(frame: Frame, located: Iterable[Located]) -> list[Face]:
     return faces
 
 
-def _locate(
-    image: np.ndarray, number: int, last: Located | None, options: FaceOptions, doubled: bool
-) -> list[Located]:
-    """Return the face followed, or a larger one if the frame shows it, or all faces (`options.everyone`).
-
-    `number` counts the frames: the larger the picture to search for larger faces, the more seldom that is.
-    """
-    near = locate_near(image, last[1]) if last and not options.everyone else None
-    if last and near and near[1].size > last[1].size / SHRUNK:  # else it is another face
-        width = near[0][2] - near[0][0]
-        for scale in _list_scales(image, ZONE):
-            pixels = image.shape[0] * image.shape[1] / scale[0] ** 2
-            due = number % min(LOOK_AROUND, math.ceil(pixels / CHEAP)) == 0
-            if due and _smallest_visible(scale) > LARGER * width:
-                others = _merge_boxes([near[0], *detect_faces(image, *scale)])
-                largest = max(others, key=_area)
-                if largest[2] - largest[0] > LARGER * width:
-                    return [_measure(image, largest)]
-        return [near]
-    return locate_anywhere(image, options, doubled)
+def _follow(image: np.ndarray, number: int, last: Located) -> Located | None:
+    """Return the face found before, or a larger one if the frame shows it; None if it is lost."""
+    near = locate_near(image, last[1])
+    if near is None or near[1].size <= last[1].size / SHRUNK:  # it is another face
+        return None
+    width = near[0][2] - near[0][0]
+    for reduction in _list_reductions(image, ZONE):
+        pixels = image.shape[0] * image.shape[1] / reduction**2
+        # the larger the picture, the fewer frames are searched
+        due = number % min(LOOK_AROUND, math.ceil(pixels / CHEAP)) == 0
+        if due and reduction * HOG_FACE > LARGER * width:
+            largest = max(_merge_boxes([near[0], *detect_faces(image, reduction)]), key=_area)
+            if largest[2] - largest[0] > LARGER * width:
+                return _measure(image, largest)
+    return near
 
 
 def locate_near(image: np.ndarray, pose: Pose) -> Located | None:
     """Return (box, Pose) of the face nearest to a known pose, or None.
 
-    Searches a zone around it, scaled and turned upright: so faces smaller than the detector sees are
-    followed, and heads far from upright, whose landmarks would be poor. If the face turns out to lie
-    differently, it is searched again as it lies.
+    Searches a zone around it, scaled and turned upright, again if the face turns out to lie differently: so
+    faces smaller than the detector sees are followed, and heads whose landmarks as they lie would be poor.
     """
     found = None
     for _ in range(4):
@@ -840,11 +776,9 @@ def locate_near(image: np.ndarray, pose: Pose) -> Located | None:
             break
         box = min(boxes, key=lambda b: np.hypot(b[0] + b[2] - ZONE, b[1] + b[3] - ZONE))
         turn, shift = map_square(pose, ZONE, scale)
-        landmarks = {
-            name: (np.array(points) + 0.5) @ turn.T + shift - 0.5
-            for name, points in find_landmarks(zone, box).items()
-        }
-        before, pose = pose, measure_pose(landmarks)
+        landmarks = find_landmarks(zone, box).items()
+        placed = {name: (np.array(points) + 0.5) @ turn.T + shift - 0.5 for name, points in landmarks}
+        before, pose = pose, measure_pose(placed)
         x, y = turn @ ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) + shift
         half = (box[2] - box[0]) / 2 * scale
         found = tuple(round(float(edge)) for edge in (x - half, y - half, x + half, y + half)), pose
@@ -857,27 +791,23 @@ def locate_near(image: np.ndarray, pose: Pose) -> Located | None:
 def locate_anywhere(image: np.ndarray, options: FaceOptions, doubled: bool = True) -> list[Located]:
     """Return [(box, Pose)] of the largest face in a picture, or of all (`options.everyone`), largest first.
 
-    The picture is searched from small to large: what is found first is the largest. The last search, with
-    `doubled`, is in the picture at twice its size, face_recognition's default, where faces down to 40
-    pixels are found; it costs three times as much as all before. Faces an eighth as large as the largest
-    are background: they are not searched.
+    The picture is searched from small to large: what is found first is the largest. The last search, if
+    `doubled`, is at twice its size, face_recognition's default: it finds faces down to 40 pixels and costs
+    three times as much as all before. Faces an eighth as large as the largest are not searched for.
     """
-    *reduced, full = _list_scales(image, COARSE)
-    height, width = image.shape[:2]
-    worthwhile = options.min_size < HOG_FACE and height * width <= LARGEST_SEARCHED
-    finest = DOUBLED if doubled and worthwhile else full
+    doubled = doubled and options.min_size < HOG_FACE and image.shape[0] * image.shape[1] <= LARGEST_SEARCHED
     boxes: list[Box] = []
-    for scale in dict.fromkeys((*reduced, full, finest)):
-        if options.everyone and scale == full != finest and _widest(boxes) < BACKGROUND * HOG_FACE:
-            continue  # the finest search finds what this one does, and more
-        boxes = _merge_boxes(boxes + detect_faces(image, *scale))
-        if boxes and (not options.everyone or _smallest_visible(scale) <= _widest(boxes) / BACKGROUND):
+    widest = 0
+    for reduction, upsample in [*((n, 0) for n in _list_reductions(image, COARSE)), *[(1, 1)] * doubled]:
+        covered = doubled and (reduction, upsample) == (1, 0) and widest < BACKGROUND * HOG_FACE
+        if options.everyone and covered:  # by the last search
+            continue
+        boxes = _merge_boxes(boxes + detect_faces(image, reduction, upsample))
+        widest = max((right - left for left, _, right, _ in boxes), default=0)
+        smallest = HOG_FACE * reduction / 2**upsample  # that this search finds
+        if boxes and (not options.everyone or smallest <= widest / BACKGROUND):
             break
-    return _pick(image, boxes, options)
-
-
-def _pick(image: np.ndarray, boxes: Sequence[Box], options: FaceOptions) -> list[Located]:
-    boxes = sorted(boxes, key=_area, reverse=True)
+    boxes.sort(key=_area, reverse=True)
     return [_measure(image, box) for box in (boxes if options.everyone else boxes[:1])]
 
 
@@ -890,22 +820,13 @@ def _measure(image: np.ndarray, box: Box) -> Located:
     return box, pose
 
 
-def _list_scales(image: np.ndarray, side: int) -> list[Scale]:
-    """Return the scales at which to search, the smallest picture, of at least `side` pixels, first."""
-    return [*((n, 0) for n in (16, 8, 4, 2) if max(image.shape) >= n * side), (1, 0)]
-
-
-def _smallest_visible(scale: Scale) -> float:
-    """Return the width, in pixels of the picture, of the smallest face that is found at a scale."""
-    return HOG_FACE * scale[0] / 2 ** scale[1]
+def _list_reductions(image: np.ndarray, side: int) -> list[int]:
+    """Return by how much to reduce a picture to search it: first to a small one, of `side` pixels or more."""
+    return [*(n for n in (16, 8, 4, 2) if max(image.shape) >= n * side), 1]
 
 
 def _area(box: Box) -> int:
     return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _widest(boxes: Iterable[Box]) -> int:
-    return max((box[2] - box[0] for box in boxes), default=0)
 
 
 def _merge_boxes(boxes: Sequence[Box]) -> list[Box]:
@@ -921,68 +842,73 @@ def _merge_boxes(boxes: Sequence[Box]) -> list[Box]:
 def recognize_people(located: Iterable[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, list[Face]]]:
     """Yield (Frame, its Faces) for each (Frame, Faces) of a video, with the person set, counted from 1.
 
-    A face in the place of one in the frame before keeps its person, unless the scene was cut between them:
+    A face that lies where one lay before, and looks like it, keeps its person until the scene is cut:
     encoding is the slowest step.
     """
     people: list[list[np.ndarray]] = []  # each person's encodings
-    last: list[Face] = []  # of the last frame that had some
-
-    def recognize(face: Face, others: set[int]) -> int:
-        for known in last:
-            near = np.hypot(face.pose.x - known.pose.x, face.pose.y - known.pose.y) < known.pose.size
-            if near and known.person not in others and correlate_crops(face.crop, known.crop) > SAME_LOOK:
-                return known.person
-        encoding = encode_face(face.crop)
-        distances = [np.linalg.norm(np.mean(encodings, axis=0) - encoding) for encodings in people]
-        for person in np.argsort(distances).tolist():
-            if distances[person] <= SAME_PERSON and person + 1 not in others:
-                people[person].append(encoding)
-                return person + 1
-        people.append([encoding])
-        return len(people)
-
+    last: list[Face] = []  # of the last frame of the scene that had some
+    before: Frame | None = None
     for frame, unknown in located:
+        last, before = [] if is_cut(before, frame) else last, frame
         faces: list[Face] = []
-        for face in unknown:  # nobody is in a frame twice
-            faces.append(face._replace(person=recognize(face, {f.person for f in faces})))
+        for face in unknown:
+            others = {other.person for other in faces}  # nobody is in a frame twice
+            known = (old.person for old in last if old.person not in others and _is_same(face, old))
+            faces.append(face._replace(person=next(known, 0) or _recognize(face, people, others)))
         last = faces or last
         yield frame, faces
 
 
-def detect_faces(image: np.ndarray, reduction: int = 1, upsample: int = 0) -> list[Box]:
-    """Return the boxes (left, top, right, bottom) of the faces in a uint8 RGB image, in its pixels.
+def _is_same(face: Face, old: Face) -> bool:
+    near = np.hypot(face.pose.x - old.pose.x, face.pose.y - old.pose.y) < old.pose.size
+    return bool(near) and correlate(face.crop, old.crop, border=4) > SAME_LOOK
 
-    The image is searched reduced by `reduction`, then doubled `upsample` times.
-    """
-    small = image if reduction == 1 else np.asarray(Image.fromarray(image).reduce(reduction))
-    found = _import_face_recognition().face_locations(small, upsample)
-    boxes = ((left, top, right, bottom) for top, right, bottom, left in found)
-    return [tuple(edge * reduction for edge in box) for box in boxes]
+
+def _recognize(face: Face, people: list[list[np.ndarray]], others: set[int]) -> int:
+    """Return the person of a face by its encoding, which is added to theirs in `people`."""
+    encoding = encode_face(face.crop)
+    distances = [np.linalg.norm(np.mean(encodings, axis=0) - encoding) for encodings in people]
+    for person in np.argsort(distances).tolist():
+        if distances[person] <= SAME_PERSON and person + 1 not in others:
+            people[person].append(encoding)
+            return person + 1
+    people.append([encoding])
+    return len(people)
+
+
+def detect_faces(image: np.ndarray, reduction: int = 1, upsample: int = 0) -> list[Box]:
+    """Return the boxes of the faces in a uint8 RGB image, searched reduced, then doubled `upsample` times."""
+    found = _import_face_recognition().face_locations(_reduce(image, reduction), upsample)
+    return [tuple(reduction * edge for edge in (left, *others)) for *others, left in found]
+
+
+def _reduce(image: np.ndarray, factor: int) -> np.ndarray:
+    return image if factor == 1 else np.asarray(Image.fromarray(image).reduce(factor))
 
 
 def find_landmarks(image: np.ndarray, box: Box) -> dict[str, list[tuple[int, int]]]:
     """Return the 68 landmarks of the face in a box of a uint8 RGB image: {feature: (x, y)s}."""
-    left, top, right, bottom = box
-    return _import_face_recognition().face_landmarks(image, [(top, right, bottom, left)])[0]
+    return _import_face_recognition().face_landmarks(image, [(*box[1:], box[0])])[0]
 
 
 def encode_face(crop: np.ndarray) -> np.ndarray:
     """Return the encoding of an aligned crop's face, float64 (128,): within 0.6 of the same person's."""
-    side = crop.shape[0]
-    edge = round(side * (1 - 1 / CROP_ZOOM) / 2)
-    box = (edge, side - edge, side - edge, edge)
-    return _import_face_recognition().face_encodings(crop, [box])[0]
+    edge = round(len(crop) * (1 - 1 / CROP_ZOOM) / 2)
+    far = len(crop) - edge
+    return _import_face_recognition().face_encodings(crop, [(edge, far, far, edge)])[0]
 
 
-def correlate_crops(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the correlation of two aligned crops, at 24x24 grey pixels without the border, in [-1, 1]."""
-    return _correlate(*(_reduce_grey(crop, 32)[4:-4, 4:-4] for crop in (first, second)))
+def is_cut(before: Frame | None, frame: Frame) -> bool:
+    """Return whether the scene changes between two frames."""
+    return before is not None and correlate(before.image[::4, ::4], frame.image[::4, ::4]) < CUT
 
 
-def _correlate(first: np.ndarray, second: np.ndarray) -> float:
-    deviations = [(grey - grey.mean()).ravel() for grey in (first, second)]
-    norms = [np.linalg.norm(d) for d in deviations]
-    return float(deviations[0] @ deviations[1] / max(norms[0] * norms[1], 1e-9))
+def correlate(first: np.ndarray, second: np.ndarray, border: int = 0) -> float:
+    """Return the correlation of two pictures at 32x32 grey pixels, less a border, in [-1, 1]."""
+    inner = slice(border, 32 - border)
+    greys = [_reduce_grey(picture, 32)[inner, inner] for picture in (first, second)]
+    one, other = ((grey - grey.mean()).ravel() for grey in greys)
+    return float(one @ other / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-9))
 
 
 def measure_sharpness(crop: np.ndarray) -> float:
@@ -992,18 +918,8 @@ def measure_sharpness(crop: np.ndarray) -> float:
     return float(laplacian.var())
 
 
-def measure_look(image: np.ndarray) -> np.ndarray:
-    """Return a frame at 32x32 grey pixels, by which scene cuts are seen."""
-    return _reduce_grey(image[::4, ::4], 32)
-
-
 def _reduce_grey(crop: np.ndarray, side: int) -> np.ndarray:
     return resize_face(crop, "bilinear", side) @ (0.299, 0.587, 0.114)
-
-
-def _load_detector_ahead() -> None:
-    with contextlib.suppress(ImportError):  # whoever needs it raises it again
-        _import_face_recognition()
 
 
 @functools.cache
@@ -1013,10 +929,9 @@ def _import_face_recognition() -> ModuleType:
             warnings.simplefilter("ignore", UserWarning)  # its models announce pkg_resources' end
             import face_recognition
     except SystemExit as error:  # it calls quit() when it cannot import its models
-        raise ImportError(
-            f"face_recognition cannot import its models ({describe_error(error.__context__ or error)}): "
-            "pip install -r requirements.txt"
-        ) from error
+        reason = describe_error(error.__context__ or error)
+        cure = "pip install -r requirements.txt"
+        raise ImportError(f"face_recognition cannot import its models ({reason}): {cure}") from error
     finally:
         # it has Pillow fill truncated images with grey, everywhere; here they are errors
         PillowFile.LOAD_TRUNCATED_IMAGES = False
@@ -1029,28 +944,20 @@ def measure_pose(landmarks: Mapping[str, np.ndarray | list[tuple[int, int]]]) ->
     As the authors' code measures it, but over the full circle: theirs has no angle past 90 degrees.
     """
     mean = {name: np.mean(points, axis=0) for name, points in landmarks.items()}
-    left_eye, right_eye = mean["left_eye"], mean["right_eye"]
-    eyes = (left_eye + right_eye) / 2
-    mouth = (mean["top_lip"] + mean["bottom_lip"]) / 2
+    eyes = (mean["left_eye"] + mean["right_eye"]) / 2
+    down = (mean["top_lip"] + mean["bottom_lip"]) / 2 - eyes
     x, y = (mean["nose_tip"] + mean["nose_bridge"]) / 2
-    down = mouth - eyes
-    size = 2.2 * max(np.linalg.norm(right_eye - left_eye), np.linalg.norm(down))
+    size = 2.2 * max(np.linalg.norm(mean["right_eye"] - mean["left_eye"]), np.linalg.norm(down))
     return Pose(float(x), float(y), float(size), float(np.degrees(np.arctan2(down[0], down[1]))))
 
 
 def align_face(frame: np.ndarray, pose: Pose) -> np.ndarray:
-    """Cut the face out upright: uint8 (side, side, 3) RGB, side = 1.3 x size, mirrored beyond the frame.
-
-    At native resolution, in one bicubic resampling.
-    """
+    """Cut the face out upright: uint8 (side, side, 3) RGB, side = 1.3 x size, at native resolution."""
     return cut_square(frame, pose, max(1, round(CROP_ZOOM * pose.size)))
 
 
 def cut_square(frame: np.ndarray, pose: Pose, side: int, scale: float = 1.0) -> np.ndarray:
-    """Cut an upright square around the pose: uint8 (side, side, 3), each pixel `scale` of the frame's.
-
-    What lies beyond the frame is mirrored.
-    """
+    """Cut an upright square, uint8 (side, side, 3), each pixel `scale` of the frame's, mirrored beyond it."""
     reach = int(side * scale * 0.71) + 3  # half the diagonal, and the filter's margin
     rows, columns = (
         _mirror(int(centre) - reach, int(centre) + reach, length)
@@ -1067,10 +974,7 @@ def cut_square(frame: np.ndarray, pose: Pose, side: int, scale: float = 1.0) -> 
 
 
 def map_square(pose: Pose, side: int, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Return (turn, shift), float (2, 2) and (2,): where turn @ (x, y) + shift of a square lies in its frame.
-
-    In continuous coordinates: the centre of a pixel is half a pixel from its edge.
-    """
+    """Return (turn, shift): turn @ (x, y) + shift of a square lies in its frame; pixel centres are at .5."""
     angle = np.radians(pose.angle)
     turn = scale * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     return turn, np.array([pose.x + 0.5, pose.y + 0.5]) - turn @ (side / 2, side / 2)

@@ -1,18 +1,18 @@
 """Image files: found, named, labelled, read, resized."""
 
 import os
-import subprocess
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pillow_heif
 import pytest
-from conftest import make_bad_images, run_script
+from conftest import make_bad_images
 from PIL import Image, ImageOps
 
 import pipeline
 
 
-def test_find_images_sorted_each_once_hidden_and_foreign_passed_over(tmp_path, monkeypatch):
+def test_files_are_found_sorted_each_once_hidden_and_foreign_passed_over(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("b/2.JPG", "b/1.png", "a.jpeg", "b/c/x.WebP", "b/notes.txt", ".git/z.png", "b/._1.png"):
         file = tmp_path / "top" / name
@@ -21,13 +21,12 @@ def test_find_images_sorted_each_once_hidden_and_foreign_passed_over(tmp_path, m
     (tmp_path / "top/b/loop").symlink_to(tmp_path / "top")
     (tmp_path / "top/again.png").symlink_to("b/1.png")
     (tmp_path / "raw.data").touch()
-    found = [
-        str(i.path) for i in pipeline.find_images(["top", "top/b", "raw.data", "top/a.jpeg", "gone.jpg"])
-    ]
+    arguments = ["top", "top/b", "raw.data", "top/a.jpeg", "gone.jpg"]
+    found = [str(item.path) for item in pipeline.find_files(arguments)[0]]
     assert found == ["top/a.jpeg", "top/again.png", "top/b/2.JPG", "top/b/c/x.WebP", "raw.data", "gone.jpg"]
     os.chdir("top/b")
     inside = ["1.png", "2.JPG", "c/x.WebP", "loop/a.jpeg"]  # the loop leads out of the folder given, once
-    assert [str(i.path) for i in pipeline.find_images(["."])] == inside
+    assert [str(item.path) for item in pipeline.find_files(["."])[0]] == inside
 
 
 @pytest.mark.parametrize(
@@ -35,20 +34,34 @@ def test_find_images_sorted_each_once_hidden_and_foreign_passed_over(tmp_path, m
     [
         (("faces", "df"), "1.png", ("df", "", "faces/df/1.png")),
         (("faces", "Real"), "1.png", ("real", "", "faces/Real/1.png")),
-        (("real", "fake"), "1.png", ("df", "", "real/fake/1.png")),
-        (("faces", "df", "clip7"), "000003.png", ("df", "", "faces/df/clip7")),
-        (("df",), "celebdf-id2-id3-5face0.jpg", ("df", "celebdf", "celebdf-id2-id3")),
+        (("real", "fake", "clip7"), "1.png", ("df", "", "clip7")),
+        (("faces", "df", "clip7", "person2"), "000003.png", ("df", "", "clip7")),
+        (("df", "celebdf", "id2-id3"), "5face0.jpg", ("df", "celebdf", "id2-id3")),
+        (("df", "a", "b", "v1"), "a-1.jpg", ("df", "a/b", "v1")),
         (("people",), "1.png", ("", "", "people/1.png")),
-        ((), "dfdc-abc-0.jpg", ("", "dfdc", "dfdc-abc")),
+        ((), "dfdc-abc-0.jpg", ("", "", "dfdc-abc-0.jpg")),
         (("real",), "my-clip-000012.png", ("real", "", "my-clip")),
         (("real",), "my-clip-1000012.png", ("real", "", "my-clip")),
+        (
+            (),
+            "3f2b8c1e-aa11-4c2d-9e3f-1234567890ab.jpg",
+            ("", "", "3f2b8c1e-aa11-4c2d-9e3f-1234567890ab.jpg"),
+        ),
+        ((), "IMG-20240727-WA0001.jpg", ("", "", "IMG-20240727-WA0001.jpg")),
+        ((), "Screenshot-2024-07-27-101010.png", ("", "", "Screenshot-2024-07-27-101010.png")),
     ],
 )
-def test_label_source_and_video_from_names(tmp_path, monkeypatch, folders, name, expected):
-    monkeypatch.chdir(tmp_path)
-    path = pipeline.Path(*folders, name)
-    image = pipeline.parse_labels(path, folders)
-    assert image == (path, *expected, False)
+def test_label_data_set_and_video_are_parts_of_the_path(folders, name, expected):
+    assert pipeline.parse_labels(Path(*folders, name), folders) == expected
+
+
+def test_a_forgerys_name_says_what_it_was_made_from(tmp_path):
+    (tmp_path / "df/ffpp/face2face_055_147").mkdir(parents=True)
+    (tmp_path / "df/ffpp/face2face_055_147/1.png").touch()
+    ((item,), _) = pipeline.find_files([tmp_path])
+    assert pipeline.parse_forgery(item) == ("face2face", "055")
+    assert pipeline.parse_forgery(item._replace(label="real")) == ("", "")
+    assert pipeline.parse_forgery(item._replace(dataset="")) == ("", "")
 
 
 def test_every_kind_of_image_is_read_as_upright_rgb(tmp_path, photo):
@@ -113,22 +126,22 @@ def test_resizing_is_pillows(photo):
     assert (nearest != bilinear).any()
 
 
-@pytest.mark.parametrize("jpeg", [None, 90])
-def test_a_crop_says_how_wide_it_was_cut(tmp_path, photo, jpeg):
+def test_a_crop_says_how_wide_it_was_cut(tmp_path, photo):
     """So that a network sees as much of it as of a face that was cut for it from a video."""
-    crop = np.asarray(photo.convert("RGB").resize((200, 200)))
-    pipeline.write_crop(crop, tmp_path / "crop", jpeg)
-    pipeline.write_crop(crop, tmp_path / "unknown", jpeg, zoom=None)
-    assert pipeline.read_zoom(tmp_path / "crop") == 1.3
-    assert pipeline.read_zoom(tmp_path / "unknown") is None
-    pixels = pipeline.read_image(tmp_path / "crop")
-    assert jpeg or (pixels == crop).all()
+    crop = np.asarray(photo.resize((200, 200)))
+    pipeline.write_crop(crop, tmp_path / "crop.png")
+    Image.fromarray(crop).save(tmp_path / "unknown.png")
+    assert pipeline.read_zoom(tmp_path / "crop.png") == 1.3
+    assert pipeline.read_zoom(tmp_path / "unknown.png") is None
+    pixels, zoom = pipeline.read_crop(tmp_path / "crop.png")
+    assert zoom == 1.3
+    np.testing.assert_array_equal(pixels, crop)
     middle = Image.fromarray(pixels).resize((256, 256), Image.Resampling.BILINEAR, (50, 50, 150, 150))
     near, wide, wider = (pipeline.View("bilinear", zoom) for zoom in (0.65, 1.3, 2))
-    whole = pipeline.load_face(tmp_path / "unknown", near)
-    np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop", near), middle)
-    np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop", wide), whole)
-    np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop", wider), whole)
+    whole = pipeline.load_face(tmp_path / "unknown.png", near)
+    np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop.png", near), middle)
+    np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop.png", wide), whole)
+    np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop.png", wider), whole)
 
 
 @pytest.mark.parametrize("zoom", ["9.0", "0.1", "1e9", "1.3 ", "nan", ""])
@@ -140,23 +153,28 @@ def test_a_note_that_makes_no_sense_is_ignored(tmp_path, photo, zoom):
 def test_loading_ahead_is_bounded_and_in_order(tmp_path, photo):
     for i in range(40):
         photo.resize((20 + i, 20)).save(tmp_path / f"{i:02}.png")
-    images = pipeline.find_images([tmp_path])
-    taken = []
-    faces = pipeline.load_faces((taken.append(i) or i for i in images), pipeline.View(), ahead=5)
-    next(faces)
-    assert len(taken) == 6
-    assert len(list(faces)) == 39
+    (tmp_path / "10.png").write_text("no image")
+    items, taken = pipeline.find_files([tmp_path])[0], []
+    widths = pipeline.map_ahead(lambda item: taken.append(item) or item.path.name, items, ahead=5, threads=1)
+    assert next(widths) == "00.png"
+    assert len(taken) <= 6
+    assert list(widths) == [item.path.name for item in items[1:]]
+    faces = list(pipeline.load_faces(items, pipeline.View()))
+    assert [i for i, face in enumerate(faces) if isinstance(face, ValueError)] == [10]
+    np.testing.assert_array_equal(faces[7], pipeline.load_face(items[7].path, pipeline.View()))
 
 
 def test_labels_come_from_the_folder_given_and_below_not_from_above(tmp_path, photo):
     for clip in ("deepfake/photos", "v/df/clip1", "v/real/clip2"):
         (tmp_path / clip).mkdir(parents=True)
         photo.save(tmp_path / clip / "1.png")
-    done = run_script("deepfakes_images.py", "v/df", "v/real", cwd=tmp_path)
-    assert "Accuracy per image: all 0.500, df 0.000, real 1.000" in done.stdout
-    for paths in (["deepfake/photos"], ["deepfake/photos/1.png"], [tmp_path / "deepfake/photos"]):
-        assert "Accuracy" not in run_script("deepfakes_images.py", *paths, cwd=tmp_path).stdout
-    assert "Accuracy" not in run_script("deepfakes_images.py", ".", cwd=tmp_path / "v/df").stdout
+
+    def find_labels(*arguments):
+        return [item.label for item in pipeline.find_files(arguments)[0]]
+
+    assert find_labels(tmp_path / "v/df", tmp_path / "v/real") == ["df", "real"]
+    for path in (tmp_path / "deepfake/photos", tmp_path / "deepfake/photos/1.png"):
+        assert find_labels(path) == [""]
 
 
 def test_odd_metadata_costs_no_pixels(shared, tmp_path, photo):
@@ -188,73 +206,19 @@ def test_images_are_turned_as_exif_says(tmp_path, photo, orientation):
 @pytest.mark.parametrize("suffix", [".heic", ".avif"])
 def test_the_formats_of_phones_are_read(tmp_path, photo, suffix):
     if suffix == ".heic":
-        pipeline._register_heif()
+        pillow_heif.register_heif_opener()
     photo.convert("RGB").save(tmp_path / f"x{suffix}", quality=90)
     found = pipeline.read_image(tmp_path / f"x{suffix}")
     assert np.abs(found.astype(int) - np.asarray(photo.convert("RGB"))).mean() < 5
-    assert [item.path.suffix for item in pipeline.find_images([tmp_path])] == [suffix]
-
-
-@pytest.mark.parametrize(
-    ("names", "found"),
-    [
-        (["3f2b8c1e-aa11-4c2d-9e3f-1234567890ab.jpg", "9b1c2d3e-bb22-4d3e-8f4a-abcdef012345.jpg"], None),
-        (["IMG-20240727-WA0001.jpg", "IMG-20240727-WA0002.jpg", "IMG-20240728-WA0001.jpg"], None),
-        (["Screenshot-2024-07-27-101010.png", "Screenshot-2024-07-28-101112.png"], None),
-        (["john-smith-photo.jpg", "john-doe-outdoor.jpg"], None),
-        (["mesonet-177-78.jpg", "mesonet-97-98.jpg"], {"mesonet-177", "mesonet-97"}),
-        (["celebdf-id9id4-7face0.jpg", "celebdf-id9-8face0.jpg"], {"celebdf-id9id4", "celebdf-id9"}),
-        (
-            ["dfdcpair-abc-0.jpg", "dfdcpair-abc-xyz.jpg", "dfdcpair-def-0.jpg"],
-            {"dfdcpair-abc", "dfdcpair-def"},
-        ),
-    ],
-)
-def test_names_are_data_sets_only_where_they_look_like_it(tmp_path, names, found):
-    for name in names:
-        (tmp_path / name).touch()
-    items = pipeline.find_images([tmp_path])
-    if found is None:
-        assert {(item.dataset, item.video) for item in items} == {("", str(item.path)) for item in items}
-    else:
-        assert {item.video for item in items} == found
-        assert len({item.dataset for item in items}) == 1
-
-
-def test_a_folder_is_no_data_set(tmp_path):
-    for name in ("a-1", "a-2"):
-        (tmp_path / f"clip-faces/df/v1/clip-{name}.jpg").parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / f"clip-faces/df/v1/clip-{name}.jpg").touch()
-    assert {Path(item.video).name for item in pipeline.find_images([tmp_path / "clip-faces"])} == {"v1"}
+    assert [item.path.suffix for item in pipeline.find_files([tmp_path])[0]] == [suffix]
 
 
 def test_videos_of_a_folder_are_videos_each(tmp_path):
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / "df/set1").mkdir(parents=True, exist_ok=True)
         (tmp_path / "df/set1" / name).touch()
-    items = [item for item, _ in pipeline.find_media([tmp_path / "df"])[0]]
+    items, _ = pipeline.find_files([tmp_path / "df"])
     assert [Path(item.video).name for item in items] == ["a.mp4", "b.mp4"]
-
-
-def test_a_tree_deeper_than_python_calls(tmp_path, photo, monkeypatch):
-    """And, at its end, deeper than a path can be long: that is told."""
-    monkeypatch.chdir(tmp_path)
-    photo.save("plain.png")
-    os.mkdir("top")
-    folder = os.open("top", os.O_RDONLY)
-    for depth in range(2100):
-        if depth == 1500:
-            os.link("plain.png", "deep.png", dst_dir_fd=folder)
-        os.mkdir("a", dir_fd=folder)
-        below = os.open("a", os.O_RDONLY, dir_fd=folder)
-        os.close(folder)
-        folder = below
-    os.close(folder)
-    found = pipeline.find_images(["top"])
-    assert [image.path.name for image in found] == ["deep.png", "a"]
-    with pytest.raises(OSError, match="too long"):
-        pipeline.read_image(found[1].path)
-    subprocess.run(["rm", "-r", "top"], check=True)  # pytest's own way is recursive
 
 
 def test_links_in_circles_are_followed_once(tmp_path, photo):
@@ -263,15 +227,32 @@ def test_links_in_circles_are_followed_once(tmp_path, photo):
     (tmp_path / "loop").symlink_to(".")
     (tmp_path / "there").symlink_to("back")
     (tmp_path / "back").symlink_to("there")
-    found = [image.path.name for image in pipeline.find_images([tmp_path])]
+    found = [item.path.name for item in pipeline.find_files([tmp_path])[0]]
     assert found == ["self.png", "x.png"]
     with pytest.raises(OSError, match="Too many levels"):
         pipeline.read_image(tmp_path / "self.png")
 
 
-def test_outputs_are_never_taken_for_parts_of_an_extraction():
-    paths = [
-        Path(name) for name in ("doubtful.mp4", "person1.mp4", "a/person2.mp4", ".writing-x.mp4", "x.mp4")
-    ]
-    names = pipeline.name_outputs([pipeline.FoundFile(path, "x", path.parts[:-1]) for path in paths])
-    assert names == ["doubtful.mp4", "person1.mp4", "a/person2.mp4", "writing-x", "x"]
+def test_folders_of_results_and_contact_sheets_are_no_input(tmp_path):
+    for name in ("clip/contact_sheet.png", "clip/clip-000001.png", "r/annotated/a.png", "contact_sheet.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("clip/extraction.json", "r/results.csv", "r/results.json", "notes", "n.pdf"):
+        (tmp_path / name).touch()
+    items, passed_over = pipeline.find_files([tmp_path])
+    assert [item.name for item in items] == ["contact_sheet", "clip/clip-000001"]
+    reason = "passed over, since they are not videos: no suffix: 1, .pdf: 1"
+    assert pipeline.describe_passed_over(passed_over, "videos") == reason
+
+
+def test_outputs_of_videos_are_never_mixed(tmp_path):
+    names = ["a.mp4", "a.avi", "b.MOV", "sub/a.mp4", "c.mkv", "c/d.webm", ".hidden.mp4", "notes.txt"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = {str(item.path.relative_to(tmp_path)): item.name for item in pipeline.find_files([tmp_path])[0]}
+    assert found == {"a.avi": "a.avi", "a.mp4": "a.mp4", "b.MOV": "b", "c.mkv": "c.mkv", "c/d.webm": "c/d",
+                     "sub/a.mp4": "sub/a"}  # fmt: skip
+    files = [tmp_path / "a.mp4", tmp_path / "sub/a.mp4", tmp_path / "a.mp4", tmp_path / "gone.mp4"]
+    assert [item.name for item in pipeline.find_files(files)[0]] == ["a.mp4", "a.mp4-2", "gone"]
+    assert pipeline.name_outputs([PurePosixPath(".x.mp4"), PurePosixPath("..mp4")]) == ["x", "mp4"]

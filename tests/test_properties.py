@@ -1,8 +1,6 @@
 """What holds for all inputs, not only for those thought of: the geometry, the input contract, the tables."""
 
-import csv
-import string
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -12,13 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import pipeline
-from classifiers import PIXEL_SCALE, scale_pixels
+from classifiers import scale_pixels
 from training.extraction import flag_outliers
 from weights import Rule
-from weights.scoring.metrics import compute_roc, evaluate
-from weights.scoring.results import read_json, write_csv, write_json
+from weights.scoring.metrics import compute_auc, compute_eer, compute_roc
+from weights.scoring.results import read_json, write_tables
 from weights.scoring.scores import Result
-from weights.scoring.verdicts import verdict_of
+from weights.scoring.verdicts import classify
 
 settings.register_profile(
     "ours",
@@ -92,51 +90,18 @@ def test_mirroring_only_takes_rows_that_are_there(first, count, length):
         assert row == wanted or not 0 <= wanted < length
 
 
-@given(
-    st.lists(st.floats(0, 100), min_size=1, max_size=300).map(sorted),
-    st.integers(1, 400),
-    st.integers(0, 50),
-    scores,
-    scores,
-)
-def test_sampled_frames_are_ascending_and_as_many_as_asked(times, count, every, first, last):
-    timeline = pipeline.Timeline(times, [], [], [])
-    start, end = sorted((first * 100, last * 100))
-    inside = [i for i, time in enumerate(times) if start <= time <= end]
-    if not inside:
-        with pytest.raises(ValueError, match="no frame from"):
-            pipeline.choose_frames(timeline, count, start, end, False, every)
-        return
-    wanted = pipeline.choose_frames(timeline, count, start, end, False, every)
-    assert wanted == sorted(set(wanted))
-    assert set(wanted) <= set(inside)
-    assert len(wanted) == (-(-len(inside) // every) if every else min(count, len(inside)))
-    assert wanted[0] == inside[0]
-
-
 # --- input contract -------------------------------------------------------------------------------
 
 dtypes = st.sampled_from(["u1", "i1", "u2", "i4", "i8", "f2", "f4", "f8", "?", "c8"])
 
 
 @given(dtypes, st.lists(st.integers(0, 4), max_size=5))
-def test_only_batches_of_faces_are_taken(dtype, shape):
-    with pytest.raises(ValueError, match="faces must have shape"):
+def test_only_batches_of_faces_of_known_unit_are_taken(dtype, shape):
+    with pytest.raises(ValueError, match="faces must be a batch"):
         scale_pixels(np.zeros(shape, dtype))
-
-
-@given(dtypes.filter(lambda d: d not in ("u1", "f2", "f4", "f8")))
-def test_only_dtypes_of_known_unit_are_taken(dtype):
-    with pytest.raises(ValueError, match="must be uint8 in 0-255 or float"):
-        scale_pixels(np.zeros((1, 256, 256, 3), dtype))
-
-
-@given(st.integers(0, 255))
-def test_bytes_are_scaled(value):
-    faces = scale_pixels(np.full((1, 256, 256, 3), value, np.uint8))
-    assert faces.dtype == np.float32
-    assert (faces == value * PIXEL_SCALE).all()
-    assert faces.max() <= 1
+    if dtype not in ("u1", "f2", "f4", "f8"):
+        with pytest.raises(ValueError, match="must be uint8 in 0-255 or float"):
+            scale_pixels(np.zeros((1, 256, 256, 3), dtype))
 
 
 @given(st.floats(width=32), st.integers(0, 256 * 256 * 3 - 1), st.sampled_from(["f4", "f8"]))
@@ -172,69 +137,36 @@ def test_what_is_shown_is_one_line(text):
     assert len(pipeline.describe_error(ValueError(text)).splitlines()) <= 1
 
 
-@given(st.lists(st.lists(st.sampled_from("ab"), min_size=1, max_size=4), min_size=1, max_size=12), st.data())
-def test_no_two_outputs_share_a_name_or_lie_within_another(paths, data):
-    suffixes = data.draw(
-        st.lists(st.sampled_from([".mp4", ".avi", ".png"]), min_size=len(paths), max_size=len(paths))
-    )
-    files = {
-        "/".join(parts) + suffix: tuple(parts[:-1]) for parts, suffix in zip(paths, suffixes, strict=True)
-    }
-    outputs = pipeline.name_outputs(
-        [pipeline.FoundFile(Path(path), "x", below) for path, below in files.items()]
-    )
+@given(st.lists(st.tuples(st.lists(st.sampled_from("ab"), min_size=1, max_size=4).map("/".join),
+                          st.sampled_from([".mp4", ".avi", ".png"])), max_size=12, unique=True))  # fmt: skip
+def test_no_two_outputs_share_a_name_or_lie_within_another(files):
+    outputs = pipeline.name_outputs([PurePosixPath(path + suffix) for path, suffix in files])
     assert len(set(outputs)) == len(files)
     for one in outputs:
         assert not any(other.startswith(one + "/") for other in outputs)
 
 
-@given(
-    st.lists(
-        st.tuples(names, st.none() | scores, st.sampled_from(["df", "real", ""]), st.text(max_size=20)),
-        max_size=8,
-        unique_by=lambda row: row[0],
-    ),
-    st.text(string.printable, max_size=20),
-)
-def test_tables_give_back_what_was_written(tmp_path, rows, words):
-    face = pipeline.Face(3, 0.12, (1, 2, 3, 4), pipeline.Pose(1.0, 2.0, 3.0, 4.0), 1, score=0.5)
-    written = [
-        Result(
-            pipeline.Item(Path(name), label, "", ""),
-            score,
-            verdict_of(score, 0.5),
-            " ".join(error.split()) or ("unreadable" if score is None else ""),
-            "video" if number % 2 else "image",
-            30 if number % 2 else 0,
-            (face,) * (number % 2 and score is not None),
-        )
-        for number, (name, score, label, error) in enumerate(rows)
-    ]
-    settings_line = " ".join(words.split())
-    write_csv(tmp_path / "a.csv", written, Rule(), settings_line)
-    with open(tmp_path / "a.csv", encoding="utf-8", newline="", errors="surrogateescape") as file:
-        paths = [row["path"] for row in csv.DictReader(file) if row["kind"] != "face"]
-    assert [path.removeprefix("./") for path in paths] == [str(score.item.path) for score in written]
-    write_json(tmp_path / "a.json", written, Rule(), {"settings": settings_line})
-    read, found = read_json(tmp_path / "a.json")
-    assert found == settings_line
-    assert list(read) == [str(score.item.path) for score in written]
-    for score in written:
-        again = read[str(score.item.path)]
-        assert again == score._replace(score=again.score)
-        assert again.score == (None if score.score is None else round(score.score, 6))
+labelled = st.tuples(names, st.none() | scores, st.sampled_from(["df", "real", ""]), st.booleans())
 
 
-@given(st.lists(st.tuples(st.sampled_from(["df", "real"]), scores), min_size=1, max_size=40), scores)
-def test_figures_of_merit_are_fractions_and_symmetric(rows, threshold):
-    labels, values = zip(*rows, strict=True)
-    found = evaluate(labels, values, threshold)
-    assert all(0 <= value <= 1 for name, value in found.items() if name != "count")
-    if "auc" in found:
-        swapped = evaluate(["real" if x == "df" else "df" for x in labels], values, threshold)
-        assert found["auc"] == pytest.approx(1 - swapped["auc"])
-        in_reverse = evaluate(labels[::-1], values[::-1], threshold)
-        assert in_reverse == pytest.approx(found)
+@given(st.lists(labelled, max_size=8, unique_by=lambda row: str(Path(row[0]))))
+def test_results_are_given_back_as_they_were_written(tmp_path, rows):
+    face, written = pipeline.Face(3, 0.12, (1, 2, 3, 4), pipeline.Pose(1.0, 2.0, 3.0, 4.0), 1, score=0.5), []
+    for name, score, label, is_video in rows:
+        item = pipeline.Item(Path(name), name, label, kind="video" if is_video else "image")
+        if score is None:
+            written.append(Result(item, None, "error", "unreadable"))
+        else:
+            verdict, faces = classify(score, item.kind, Rule()), (face,) * is_video
+            written.append(Result(item, round(score, 6), verdict, "", 30 * is_video, faces))
+    write_tables(tmp_path, written, Rule(), {"settings": "weights none"})
+    read, summary = read_json(tmp_path / "results.json")
+    assert summary == {"settings": "weights none"}
+    assert list(read) == [str(result.item.path) for result in written]
+    for result in written:
+        again = read[str(result.item.path)]
+        assert again._replace(item=result.item) == result
+        assert (again.item.path, again.item.label) == (result.item.path, result.item.label)
 
 
 @given(st.lists(st.builds(
@@ -248,23 +180,14 @@ def test_every_face_gets_an_opinion(faces, everyone):
     assert sum("blurred" in doubt for doubt in doubts) <= len(faces) / 2 or everyone
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(["df", "real"]), st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]) | scores),
-             min_size=1, max_size=60)
-)  # fmt: skip
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]) | scores), max_size=60))
 def test_roc_and_auc_are_those_of_scikit_learn(rows):
-    """On ties and random scores; where a single class occurs there is neither."""
-    labels, values = zip(*rows, strict=True)
-    real = [label == "real" for label in labels]
-    if all(real) or not any(real):
-        assert not {"auc", "eer", "balanced_accuracy"} & set(evaluate(labels, values, 0.5))
-        return
-    found = evaluate(labels, values, 0.5)
-    assert found["auc"] == pytest.approx(sklearn.metrics.roc_auc_score(real, values))
-    assert found["balanced_accuracy"] == pytest.approx(
-        sklearn.metrics.balanced_accuracy_score(real, np.asarray(values) >= 0.5)
-    )
+    """On ties and random scores."""
+    rows = [*rows, (True, 0.5), (False, 0.4)]  # both must occur
+    real, values = zip(*rows, strict=True)
+    labels = ["real" if is_real else "df" for is_real in real]
     false_real, true_real, _ = sklearn.metrics.roc_curve(real, values, drop_intermediate=False)
     np.testing.assert_allclose(compute_roc(labels, values), (false_real, true_real))
+    assert compute_auc(labels, values) == pytest.approx(sklearn.metrics.roc_auc_score(real, values))
     eer = np.interp(0, false_real + true_real - 1, false_real)
-    assert found["eer"] == pytest.approx(eer)
+    assert compute_eer(labels, values) == pytest.approx(eer)

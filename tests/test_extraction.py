@@ -1,0 +1,307 @@
+"""Videos to folders of faces: what is written, what is continued, replaced, refused and left alone."""
+
+import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from clips import film, open_portrait, write_clip
+from conftest import ROOT, run_script
+from PIL import Image, ImageFilter
+
+import pipeline
+from training import extraction
+from training.extraction import check_replaceable, extract_video
+
+SCRIPT = "extract_faces.py"
+
+
+@pytest.fixture(scope="module")
+def clip(portrait, tmp_path_factory):
+    """A clip of 20 frames: a head that wanders; frames 5 and 6 are blurred, in frame 9 there is none."""
+    frames = [film(portrait, pipeline.Pose(250 + 6 * i, 240, 130 + i, 2 * i)) for i in range(20)]
+    for i in (5, 6):
+        frames[i] = np.asarray(Image.fromarray(frames[i]).filter(ImageFilter.GaussianBlur(4)))
+    frames[9] = np.full_like(frames[9], 128)
+    return write_clip(tmp_path_factory.mktemp("clip") / "head.mp4", frames)
+
+
+@pytest.fixture(scope="module")
+def pair(portrait, tmp_path_factory):
+    """A clip of 6 frames with two people side by side, the left one larger."""
+    frames = []
+    for i in range(6):
+        left = film(portrait, pipeline.Pose(160 + 3 * i, 240, 150, 0))
+        right = film(open_portrait("collins"), pipeline.Pose(480 - 3 * i, 240, 110, 0))
+        frames.append(np.concatenate((left[:, :320], right[:, 320:]), axis=1))
+    return write_clip(tmp_path_factory.mktemp("pair") / "pair.mp4", frames)
+
+
+def read_rows(folder):
+    with open(folder / "faces.csv", encoding="utf-8", newline="") as file:
+        assert file.read(1) == "\ufeff"  # spreadsheets need it
+        return list(csv.DictReader(file))
+
+
+def start(*command, **options):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, *map(str, command)], **pipes, **options)
+
+
+def wait_for(folder, pattern, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not list(folder.glob(pattern)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_faces_of_a_clip(clip, tmp_path):
+    done = run_script(SCRIPT, clip, "--output", tmp_path / "faces")
+    assert done.stdout == f"{clip}: 19 faces in 20 frames, 1 without a face, 2 doubtful\n"
+    assert done.stderr == ""
+    rows = read_rows(tmp_path / "faces")
+    assert [int(row["frame"]) for row in rows] == [i for i in range(20) if i != 9]
+    assert {int(row["frame"]): row["doubt"] for row in rows if row["doubt"]} == {5: "blurred", 6: "blurred"}
+    for row in rows:
+        i, x, y, size = int(row["frame"]), float(row["x"]), float(row["y"]), float(row["size"])
+        if not row["doubt"]:
+            assert np.hypot(x - 250 - 6 * i, y - 240) < 0.03 * (130 + i)
+            assert (size, float(row["angle"])) == (
+                pytest.approx(130 + i, rel=0.05),
+                pytest.approx(2 * i, abs=3),
+            )
+        assert float(row["time"]) == pytest.approx(i / 25, abs=1e-3)
+        assert float(row["left"]) < x < float(row["right"])
+        assert float(row["top"]) < y < float(row["bottom"])
+        crop = pipeline.read_image(tmp_path / "faces" / row["file"])
+        assert (row["person"], row["file"]) == ("1", f"head-{i:06}.png")
+        assert crop.shape[0] == crop.shape[1] == pytest.approx(1.3 * size, abs=0.52)
+        assert pipeline.measure_sharpness(crop) == pytest.approx(float(row["sharpness"]), abs=0.1)
+    names = {"contact_sheet.png", "extraction.json", "faces.csv"} | {row["file"] for row in rows}
+    assert {path.name for path in (tmp_path / "faces").iterdir()} == names
+    sheet = pipeline.read_image(tmp_path / "faces/contact_sheet.png")
+    red = (sheet == (255, 0, 0)).all(axis=2)
+    cells = red.reshape(2, sheet.shape[0] // 2, 10, sheet.shape[1] // 10)[:, 0, :, 0]
+    assert np.flatnonzero(cells).tolist() == [5, 6]
+    # what lies beside the faces is no face
+    items, passed_over = pipeline.find_files([tmp_path / "faces"])
+    assert sorted(item.path.name for item in items) == [row["file"] for row in rows]
+    assert not passed_over
+
+
+def test_a_finished_video_is_recognised(clip, pair, tmp_path):
+    options = pipeline.FaceOptions(frames=3)
+    first = extract_video(clip, tmp_path / "out", options)
+    assert (first.frames, first.faces, first.before, first.error) == (3, 3, False, "")
+    (tmp_path / "out/head-000000.png").unlink()  # cleaned by hand
+    assert extract_video(clip, tmp_path / "out", options) == first._replace(before=True, faces=2)
+    assert not (tmp_path / "out/head-000000.png").exists()
+    other = extract_video(clip, tmp_path / "out", options._replace(frames=2))
+    reason = (
+        r"holds faces of another video or by other settings \(frames\): use --force to replace it, or another"
+    )
+    assert re.fullmatch(rf"/.*/out {reason} --output", other.error)
+    shutil.copy(pair, tmp_path / "head.mp4")  # of the same name
+    assert "settings (digest): use" in extract_video(tmp_path / "head.mp4", tmp_path / "out", options).error
+    forced = extract_video(clip, tmp_path / "out", options._replace(frames=2), force=True)
+    assert (forced.faces, forced.error) == (2, "")
+    assert len(list((tmp_path / "out").glob("head-*.png"))) == 2
+    assert sorted(os.listdir(tmp_path)) == ["head.mp4", "out"]
+    done = run_script(SCRIPT, clip, tmp_path / "head.mp4", "--output", tmp_path / "out", status=2)
+    assert "out holds the faces of one video: several need another --output" in done.stderr
+
+
+def test_other_files_are_not_touched(clip, tmp_path):
+    (tmp_path / "holiday.png").write_bytes(b"mine")
+    done = run_script(SCRIPT, clip, "--output", ".", cwd=tmp_path, status=1)
+    assert "holds something else: use --force" in done.stderr
+    done = run_script(SCRIPT, clip, "--output", tmp_path, "--force", status=1)
+    assert "holds no extraction.json, so it is not ours: name another --output" in done.stderr
+    assert os.listdir(tmp_path) == ["holiday.png"]
+
+
+def test_force_replaces_an_extraction_and_nothing_else(tmp_path):
+    (tmp_path / "person2").mkdir()
+    for name in ("extraction.json", "faces.csv", "contact_sheet.png", "clip-000012.png"):
+        (tmp_path / name).touch()
+    check_replaceable(tmp_path)
+    for name in ("notes.xlsx", "holiday.png", "person2/extraction.json", "person2/thesis.docx"):
+        (tmp_path / name).touch()
+        with pytest.raises(FileExistsError, match=f"holds {name}, which does not belong there"):
+            check_replaceable(tmp_path)
+        (tmp_path / name).unlink()
+
+
+def test_two_runs_do_not_mix_in_one_folder(clip, tmp_path):
+    """The first to finish has the folder, whole; the other says so and leaves nothing."""
+    options = pipeline.FaceOptions(frames=2)
+
+    def overtake(found):
+        yield from found
+        assert extract_video(clip, tmp_path / "x", options).faces == 2
+
+    late = extract_video(clip, tmp_path / "x", options._replace(frames=3), watch=overtake)
+    assert re.fullmatch(r"/.*/x: Directory not empty", late.error)
+    assert extract_video(clip, tmp_path / "x", options).before
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_contact_sheet_shows_a_thousand_faces(tmp_path, noise, monkeypatch):
+    """The doubtful first, the others evenly."""
+    pose, shown = pipeline.Pose(9, 9, 100, 0), []
+    faces = [pipeline.Face(i, i / 25, (0, 0, 9, 9), pose, 1, 5.0 if i == 1 else 99.0) for i in range(2000)]
+    found = (
+        (pipeline.Frame(face.frame, face.time, None), [face._replace(crop=noise[0, :20, :20])])
+        for face in faces
+    )
+    draw = extraction.draw_contact_sheet
+    monkeypatch.setattr(extraction, "draw_contact_sheet", lambda rows: shown.extend(rows) or draw(rows))
+    extraction.write_faces("x", tmp_path, found, pipeline.FaceOptions())
+    frames = [face.frame for face, _, _ in shown]
+    assert len(frames) == 1000
+    assert {0, 1, 1999} <= set(frames)
+    assert max(np.diff(frames)) <= 3
+
+
+def test_several_videos_in_processes(clip, pair, tmp_path):
+    """Each in a folder of its own, as deep as the video; the crops are training data as they are."""
+    for name, source in (
+        ("df/one.mp4", clip),
+        ("df/two.mp4", pair),
+        ("real/one.mp4", pair),
+        ("real/one.avi", clip),
+    ):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, tmp_path / "in" / name)
+    for jobs in ("1", "2"):
+        done = run_script(
+            SCRIPT, tmp_path / "in", "--output", tmp_path / jobs, "--frames", "3", "--jobs", jobs
+        )
+        lines = [f"{tmp_path}/in/{name}: 3 faces in 3 frames, 0 without a face"
+                 for name in ("df/one.mp4", "df/two.mp4", "real/one.avi", "real/one.mp4")]  # fmt: skip
+        assert done.stdout.splitlines() == lines
+    again = run_script(SCRIPT, tmp_path / "in", "--output", tmp_path / "2", "--frames", "3")
+    assert again.stdout.splitlines() == [f"{line} (done before)" for line in lines]
+    files = sorted(path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*.*"))
+    assert {str(file.parent) for file in files} == {
+        "df/one",
+        "df/two",
+        "real/one.avi",
+        "real/one.mp4",
+        "real",
+    }
+    for file in files:
+        if (tmp_path / "1" / file).is_file():
+            assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes()
+    items, _ = pipeline.find_files([tmp_path / "1"])
+    assert {(item.label, item.video) for item in items} == {
+        ("df", "one"), ("df", "two"), ("real", "one.avi"), ("real", "one.mp4"),
+    }  # fmt: skip
+
+
+def test_everyone_gets_a_folder(pair, tmp_path):
+    found = extract_video(pair, tmp_path / "out", pipeline.FaceOptions(everyone=True))
+    assert (found.frames, found.faces, found.people, found.empty) == (6, 12, 2, 0)
+    for row in read_rows(tmp_path / "out"):
+        assert row["person"] == ("1" if float(row["x"]) < 320 else "2")
+        assert row["file"] == f"person{row['person']}/pair-{int(row['frame']):06}.png"
+        assert (tmp_path / "out" / row["file"]).is_file()
+    small = extract_video(pair, tmp_path / "large", pipeline.FaceOptions(everyone=True, min_size=130))
+    assert (small.faces, small.refused, small.people, small.empty) == (6, 6, 1, 0)
+    assert all(float(row["size"]) >= 130 for row in read_rows(tmp_path / "large"))
+    # persons of one video are one video, where it is asked which images belong together
+    assert len({item.video for item in pipeline.find_files([tmp_path / "out"])[0]}) == 1
+
+
+def test_another_person_is_doubted(portrait, tmp_path):
+    pose = pipeline.Pose(320, 240, 150, 0)
+    frames = [film(open_portrait("obama") if i == 4 else portrait, pose) for i in range(7)]
+    found = extract_video(write_clip(tmp_path / "cut.mp4", frames), tmp_path / "out", pipeline.FaceOptions())
+    assert (found.faces, found.people, found.doubtful) == (7, 2, 1)
+    assert [row["frame"] for row in read_rows(tmp_path / "out") if row["doubt"] == "identity"] == ["4"]
+
+
+@pytest.mark.parametrize(("number", "jobs"), [("SIGKILL", 1), ("SIGINT", 1), ("SIGINT", 2)])
+def test_a_stopped_run_continues(clip, tmp_path, number, jobs):
+    """Stopped in the middle of the second video of three."""
+    for i in range(3):
+        shutil.copy(clip, tmp_path / f"{i}.mp4")
+    command = [*(f"{i}.mp4" for i in range(3)), "--output", "o", "--jobs", jobs]
+    process = start(ROOT / SCRIPT, *command, cwd=tmp_path, start_new_session=True)
+    wait_for(tmp_path / "o", ".writing-*/1/*.png")
+    os.killpg(process.pid, signal.Signals[number])  # its processes too, as a terminal does
+    _, error = process.communicate()
+    assert not (tmp_path / "o/1").exists()
+    if number == "SIGINT":
+        assert (process.returncode, error) == (130, f"{SCRIPT}: stopped; the same command continues\n")
+        assert not list((tmp_path / "o").glob(".*"))
+    before = [name for name in "012" if (tmp_path / "o" / name / "extraction.json").is_file()]
+    assert before == ["0"] or jobs > 1
+    lines = run_script(SCRIPT, *map(str, command), cwd=tmp_path).stdout.splitlines()
+    assert [line[:1] for line in lines if line.endswith("2 doubtful (done before)")] == before
+    assert sum(line.endswith("2 doubtful") for line in lines) == 3 - len(before)
+
+
+def test_hostile_names(tmp_path, clip):
+    """Spaces, quotes, a new line, a formula, bytes that are no UTF-8: the table is read all the same."""
+    names = ["-x", "a b", "ü", "=1+1", "new\nline", '"', "%d", "x.y", os.fsdecode(b"\xff\xe9"), "person1"]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        os.link(shutil.copy(clip, tmp_path / "x.mp4"), tmp_path / f"in/{name}.mp4")
+        (tmp_path / "x.mp4").unlink()
+    done = run_script(SCRIPT, "in", "--output", "out", "--frames", "1", cwd=tmp_path)
+    assert len(done.stdout.splitlines()) == len(names)
+    for name in names:
+        (row,) = read_rows(tmp_path / "out" / name)
+        assert row["file"] == f"{name}-000000.png".encode(errors="backslashreplace").decode()
+    assert len(list((tmp_path / "out").rglob("*-000000.png"))) == len(names)
+
+
+LIMITED = """import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+sys.argv = sys.argv[1:]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_full_disk_is_one_line(clip, tmp_path):
+    process = start("-c", LIMITED, ROOT / SCRIPT, clip, "--frames", "2", cwd=tmp_path)
+    _, error = process.communicate()
+    assert (process.returncode, error) == (1, f"{clip}: File too large\n")
+    assert os.listdir(tmp_path) == []
+    run_script(SCRIPT, clip, "--frames", "2", cwd=tmp_path)  # with room again
+    assert len(list((tmp_path / "output").glob("head-*.png"))) == 2
+
+
+def test_a_broken_face_recognition_is_explained(clip, tmp_path):
+    """Without its models' pkg_resources it calls quit(), after telling to install what is there."""
+    (tmp_path / "face_recognition_models.py").write_text("import no_such_package")
+    process = start(
+        ROOT / SCRIPT, clip, "--output", tmp_path / "o", env=os.environ | {"PYTHONPATH": str(tmp_path)}
+    )
+    _, error = process.communicate()
+    assert process.returncode == 1
+    assert "face_recognition cannot import its models (No module named 'no_such_package')" in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("*o*/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["x.mp4", "--output", ""], "an argument is empty"),
+        (["x.mp4", "--min-size", "nan"], "--min-size must be at least 0, not nan"),
+        (["x.mp4", "--start", "5", "--end", "3"], "--end 3 must not be before --start 5"),
+        (["gone.mp4"], "no video in gone.mp4"),
+        (["README.md", "--output", "README.md"], "--output README.md must be a folder"),
+    ],
+)
+def test_wrong_usage(arguments, reason):
+    assert reason in run_script(SCRIPT, *arguments, status=2).stderr
