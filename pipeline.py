@@ -11,7 +11,6 @@ import contextlib
 import errno
 import functools
 import hashlib
-import io
 import itertools
 import math
 import multiprocessing
@@ -488,8 +487,7 @@ def read_timeline(path: str | Path) -> Timeline:
         for packet in _demux(container):
             if packet.pts is not None:
                 last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            # those to discard are decoded only, since others build on them
-            if packet.stream_index in packets and not packet.is_discard:
+            if packet.stream_index in packets and not packet.is_discard:  # which others only build on
                 header = (packet.pts, packet.dts, packet.is_keyframe, packet.duration or 0, packet.size)
                 packets[packet.stream_index].append(header)
 
@@ -1051,9 +1049,9 @@ def run_jobs(
     """Yield function(*call, **options) for each of `calls`, in order, as they get ready.
 
     Runs in `jobs` processes and passes each its share of the cores as `threads`; or, given `dask`, on the
-    cluster whose scheduler has that address. Its workers must see the same folders, the project's included.
-    Yields None for a call whose process crashed twice, the second time running alone. Raises OSError when
-    the cluster cannot be reached or loses too many workers, ImportError without Dask.
+    cluster with this scheduler, whose workers must see the same folders, the project's included. Yields None
+    for a call whose process crashed twice, the second time running alone. Raises OSError when the cluster
+    cannot be reached or loses too many workers, ImportError without Dask.
     """
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -1061,37 +1059,45 @@ def run_jobs(
     jobs, done = max(1, min(jobs, len(calls))), 0
     if dask:
         yield from _run_on_cluster(function, calls, options, dask)
-    elif jobs == 1:
-        yield from (function(*call, **options) for call in calls)
-    else:
+        done = len(calls)
+    elif jobs > 1:
         options = options | {"threads": max(1, (os.cpu_count() or 1) // jobs)}
-        work = functools.partial(_work_for, os.getpid(), function, **options)
-        while done < len(calls):
-            try:
-                for result in Parallel(jobs, batch_size=1, return_as="generator")(
-                    delayed(work)(*call) for call in calls[done:]
-                ):
-                    yield result
-                    done += 1
-            except TerminatedWorkerError:
-                try:  # it may be another's fault: alone, but in a process of its own
-                    (result,) = Parallel(2)([delayed(work)(*calls[done])])
-                except TerminatedWorkerError:
-                    result = None
+    workers = {"batch_size": 1, "initializer": _end_with, "initargs": (os.getpid(),)}
+    work = [delayed(function)(*call, **options) for call in calls]
+    while done < len(calls):
+        try:
+            for result in Parallel(jobs, return_as="generator", **workers)(work[done:]):
                 yield result
                 done += 1
+        except TerminatedWorkerError:
+            try:  # it may be another's fault: alone, but in a process of its own
+                (result,) = Parallel(2, **workers)(work[done : done + 1])
+            except TerminatedWorkerError:
+                result = None
+            yield result
+            done += 1
+
+
+def _end_with(parent: int) -> None:
+    """Have this process end when its parent was killed."""
+
+    def watch() -> None:
+        if sys.platform == "win32":
+            multiprocessing.parent_process().join()
+        while os.getppid() == parent and sys.platform != "win32":
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run_on_cluster(
     function: Callable[..., T], calls: Sequence[tuple], options: dict[str, Any], address: str
 ) -> Iterator[T]:
+    from distributed import Client, WorkerPlugin
+    from distributed.scheduler import KilledWorker
     from joblib import Parallel, delayed, parallel_config
 
-    try:
-        from distributed import Client, WorkerPlugin
-        from distributed.scheduler import KilledWorker
-    except ImportError as error:
-        raise ImportError("--dask needs another package: pip install distributed") from error
     project = os.path.dirname(os.path.abspath(__file__))
 
     class ImportProject(WorkerPlugin):  # local, so that it is pickled whole, without this module
@@ -1106,24 +1112,6 @@ def _run_on_cluster(
             yield from parallel(delayed(function)(*call, **options) for call in calls)
     except KilledWorker as error:
         raise OSError("the cluster loses its workers, out of memory perhaps: run again to go on") from error
-
-
-def _work_for(parent: int, function: Callable[..., T], *call: Any, **options: Any) -> T:
-    """Call the function, in a process that ends when its parent was killed."""
-    _end_with(parent)
-    return function(*call, **options)
-
-
-@functools.cache
-def _end_with(parent: int) -> None:
-    def watch() -> None:
-        if sys.platform == "win32":
-            multiprocessing.parent_process().join()
-        while os.getppid() == parent and sys.platform != "win32":
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def show_progress(iterable: Iterable[T], total: int | None, unit: str, **options: Any) -> Iterator[T]:
@@ -1143,30 +1131,24 @@ def run(main: Callable[[], int]) -> NoReturn:
     """Run a script's `main` and exit with the status it returns; after Ctrl-C or a closed pipe, silently."""
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        _open_streams()
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is None:  # closed
+                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (open until the end)
+            else:  # a log shows rows at once, and files of any name
+                stream.reconfigure(errors="backslashreplace", line_buffering=True)
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except FileNotFoundError as error:  # `main` reports all others
         sys.exit(fail(2, f"the working folder is gone ({describe_error(error)})"))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EIO):  # of the disk that stdout goes to
+        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):  # of stdout
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:  # the reader, `head` say, has seen enough
+            sys.exit(141)
         sys.exit(fail(1, f"the output cannot be written ({describe_error(error)})"))
-
-
-def _open_streams() -> None:
-    """Make print and progress bars work if stdout or stderr is closed or cannot encode a file's name."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (open until the end)
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace", line_buffering=True)  # a log shows rows at once
 
 
 def fail(status: int, reason: object) -> int:
@@ -1175,25 +1157,17 @@ def fail(status: int, reason: object) -> int:
     return status
 
 
-class _Parser(argparse.ArgumentParser):
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        if "" in (sys.argv[1:] if args is None else args):
-            self.error("an argument is empty: is a variable not set?")
-        return super().parse_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
-
-
 def make_parser(description: str | None, example: str = "") -> argparse.ArgumentParser:
     """Return a parser that prints a script's docstring as it is; an example, if given, ends the help."""
-    parser = _Parser(
+    parser = argparse.ArgumentParser(
         usage="%(prog)s [options] ...",  # one line before an error
         description=description,
         epilog=f"example: {example}" if example else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
+    if "" in sys.argv[1:]:
+        parser.error("an argument is empty: is a variable not set?")
     return parser
 
 
@@ -1253,8 +1227,7 @@ def describe_error(error: BaseException) -> str:
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call write(temporary path of the same name), then rename it: a killed run leaves no half file.
 
-    The folder is made if missing. A link stays a link: what it leads to is replaced. Raises OSError,
-    naming `path`.
+    Makes the folder if missing; replaces what a link leads to. Raises OSError, naming `path`.
     """
     target = Path(os.path.realpath(path))
     try:
