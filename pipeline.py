@@ -26,6 +26,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
@@ -416,13 +417,9 @@ def read_frames(
     """
     timeline = timeline or read_timeline(path)
     wanted, index = choose_frames(timeline, count, start, end, keyframes), -1
-    with _explain_errors(), open_video(path) as container:
-        stream = get_stream(container, timeline)
-        stream.thread_type, stream.thread_count = "FRAME", threads
-        aspect = float(stream.sample_aspect_ratio or 1)
-        aspect = aspect if 1 / WIDEST_PIXEL <= aspect <= WIDEST_PIXEL else 1.0
-        for index, frame in _seek_and_decode(container, stream, timeline, wanted):
-            yield Frame(index, timeline.times[index], _convert_frame(frame, aspect))
+    with _explain_errors():
+        for index, image in _seek_and_decode(path, timeline, wanted, threads):
+            yield Frame(index, timeline.times[index], image)
     if index < 0:
         raise ValueError(f"none of its {len(timeline.times)} frames can be decoded")
 
@@ -539,42 +536,46 @@ def _demux(container: "InputContainer", *streams: "VideoStream") -> Iterator["Pa
         yield from (packet for packet in container.demux(*streams) if packet.size)
 
 
-def _convert_frame(frame: "VideoFrame", aspect: float) -> np.ndarray:
+def _convert_frame(frame: "VideoFrame", aspect: Fraction | None) -> np.ndarray:
     """Return a decoded frame as uint8 (height, width, 3) RGB, of square pixels, upright."""
     check_size(frame.width, frame.height)  # it may change on the way
-    width, height = round(frame.width * max(aspect, 1)), round(frame.height / min(aspect, 1))
-    image = frame.reformat(width, height).to_ndarray(format="rgb24")
-    image = np.rot90(image, round(frame.rotation / 90))  # as the phone was held
+    wide = float(aspect or 1)  # of a pixel
+    wide = wide if 1 / WIDEST_PIXEL <= wide <= WIDEST_PIXEL else 1.0
+    square = frame.reformat(round(frame.width * max(wide, 1)), round(frame.height / min(wide, 1)))
+    image = np.rot90(square.to_ndarray(format="rgb24"), round(frame.rotation / 90))  # as the phone was held
     return np.ascontiguousarray(image)  # without padding: dlib misreads padded rows
 
 
 def _seek_and_decode(
-    container: "InputContainer", stream: "VideoStream", timeline: Timeline, wanted: list[int]
-) -> Iterator[tuple[int, "VideoFrame"]]:
-    """Yield (index, frame) of the frames `wanted`, skipping to the last key frame before each.
+    path: str | Path, timeline: Timeline, wanted: list[int], threads: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (index, image) of the frames `wanted`, skipping to the last key frame before each.
 
     They are those that decoding from the start gives. Where a seek leads past the wanted frame (damage, a
     packet wrongly marked as a key frame), decoding begins again at the start, without seeking.
     """
     stamps, keys = timeline.stamps, timeline.keys if timeline.stamps else []
-    frames, position = _decode(stream, _demux(container, stream), stamps), -1
-    missing = len(timeline.times), None
-    for index, following in zip(wanted, [*wanted[1:], len(timeline.times)], strict=True):
-        earlier = keys[: bisect.bisect_right(keys, index)]
-        if earlier and earlier[-1] - position > SEEK_FROM:
-            if position < 0:
-                next(frames, None)  # the first frame tells some decoders what kind of encoder made the rest
-            packets = _seek(container, stream, [stamps[key] for key in earlier[:-3:-1]])
-            frames = _decode(stream, packets, stamps)
-            position, frame = next((found for found in frames if found[0] >= index), missing)
-            if position != index:
-                keys, position = [], -1
-                container.seek(stamps[0], stream=stream)
-                frames = _decode(stream, _demux(container, stream), stamps)
-        if position < index:
-            position, frame = next((found for found in frames if found[0] >= index), missing)
-        if position < following:  # else it was damaged, and all up to the next one wanted
-            yield position, frame
+    position, missing = -1, (len(timeline.times), None)
+    with open_video(path) as container:
+        stream = get_stream(container, timeline)
+        stream.thread_type, stream.thread_count = "FRAME", threads
+        frames = _decode(stream, _demux(container, stream), stamps)
+        for place, (index, following) in enumerate(zip(wanted, [*wanted[1:], missing[0]], strict=True)):
+            earlier = keys[: bisect.bisect_right(keys, index)]
+            if earlier and earlier[-1] - position > SEEK_FROM:
+                if position < 0:
+                    next(frames, None)  # it tells some decoders what kind of encoder made the rest
+                packets = _seek(container, stream, [stamps[key] for key in earlier[:-3:-1]])
+                frames = _decode(stream, packets, stamps)
+                position, frame = next((found for found in frames if found[0] >= index), missing)
+                if position != index:
+                    timeline = timeline._replace(keys=[])
+                    yield from _seek_and_decode(path, timeline, wanted[place:], threads)
+                    return
+            if position < index:
+                position, frame = next((found for found in frames if found[0] >= index), missing)
+            if position < following:  # else it was damaged, and all up to the next one wanted
+                yield position, _convert_frame(frame, stream.sample_aspect_ratio)
 
 
 def _seek(container: "InputContainer", stream: "VideoStream", stamps: list[int]) -> Iterator["Packet"]:
