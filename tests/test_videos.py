@@ -8,7 +8,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from clips import RATE, draw_number, film, locate, read_number, write_clip, write_sound
+from clips import RATE, draw_number, film, locate, read_number, write_clip
 from conftest import run_script
 from PIL import Image
 
@@ -94,35 +94,29 @@ def test_a_phone_video_is_turned_upright(tmp_path, degrees):
     frame = np.zeros((64, 96, 3), np.uint8)
     frame[:20, :30] = 255  # top left as stored
     clip = write_clip(tmp_path / "clip.mp4", [frame] * 5)
-    turn_header(clip, degrees)
+    content = bytearray(clip.read_bytes())
+    cos, sin = (round(f(np.radians(degrees))) for f in (np.cos, np.sin))
+    at = content.index(b"tkhd") + 4 + 40  # how the picture is to be shown
+    matrix = [cos, sin, 0, -sin, cos, 0, 0, 0]
+    content[at : at + 32] = b"".join((value << 16).to_bytes(4, "big", signed=True) for value in matrix)
+    clip.write_bytes(content)
     (seen,) = pipeline.read_frames(clip, 1)
     clockwise = np.rot90(frame, -degrees // 90)
     assert seen.image.shape == clockwise.shape
     assert np.abs(seen.image.astype(int) - clockwise).mean() < 3
 
 
-def turn_header(path, degrees):
-    """Have an MP4 say that it is to be shown turned clockwise."""
-    content = bytearray(path.read_bytes())
-    cos, sin = (round(f(np.radians(degrees))) for f in (np.cos, np.sin))
-    at = content.index(b"tkhd") + 4 + 40
-    matrix = [cos, sin, 0, -sin, cos, 0, 0, 0]
-    content[at : at + 32] = b"".join((value << 16).to_bytes(4, "big", signed=True) for value in matrix)
-    path.write_bytes(content)
-
-
-def test_odd_sizes_and_ten_bits(tmp_path):
-    odd = [draw_number(i, 63, 161) for i in range(9)]
-    clips = [
-        write_clip(tmp_path / "odd.mkv", odd, "ffv1", pixels="yuv444p"),
-        write_clip(tmp_path / "ten.mp4", NUMBERS[:9], "libx265", {"x265-params": "log-level=error"},
-                   pixels="yuv420p10le"),
-    ]  # fmt: skip
-    for clip in clips:
-        frames = list(pipeline.read_frames(clip, 9))
-        assert [read_number(f.image) for f in frames] == list(range(9))
-        assert all(f.image.flags.c_contiguous and f.image.dtype == np.uint8 for f in frames)
-    assert frames[0].image.shape == (64, 160, 3)
+def test_odd_sizes_ten_bits_and_one_frame(tmp_path):
+    odd, ten, one = (tmp_path / name for name in ("odd.mkv", "ten.mp4", "one.mp4"))
+    write_clip(odd, [draw_number(i, 63, 161) for i in range(9)], "ffv1", pixels="yuv444p")
+    write_clip(ten, NUMBERS[:9], "libx265", {"x265-params": "log-level=error"}, pixels="yuv420p10le")
+    write_clip(one, NUMBERS[:1])
+    for clip, count, shape in ((odd, 9, (63, 161, 3)), (ten, 9, (64, 160, 3)), (one, 1, (64, 160, 3))):
+        frames = list(pipeline.read_frames(clip))
+        assert [read_number(f.image) for f in frames] == list(range(count))
+        assert {(f.image.shape, f.image.flags.c_contiguous, f.image.dtype.name) for f in frames} == {
+            (shape, True, "uint8")
+        }
 
 
 def test_a_trimmed_video_has_all_frames_shown(tmp_path):
@@ -142,12 +136,6 @@ def test_a_trimmed_video_has_all_frames_shown(tmp_path):
     assert [read_number(f.image) for f in sampled] == [60 - len(frames) + f.index for f in sampled]
 
 
-def test_one_frame(tmp_path):
-    clip = write_clip(tmp_path / "one.mp4", NUMBERS[5:6])
-    (frame,) = pipeline.read_frames(clip, 30)
-    assert (frame.index, frame.time, read_number(frame.image)) == (0, 0, 5)
-
-
 def test_a_wrong_count_in_the_header(tmp_path):
     clip = write_clip(tmp_path / "clip.avi", NUMBERS, "mpeg4")
     content = bytearray(clip.read_bytes())
@@ -156,17 +144,6 @@ def test_a_wrong_count_in_the_header(tmp_path):
     content[at : at + 4] = (90_000).to_bytes(4, "little")
     clip.write_bytes(content)
     assert [read_number(f.image) for f in pipeline.read_frames(clip, 3)] == [0, 100, 199]
-
-
-def test_a_file_cut_off_gives_what_is_there(tmp_path):
-    clip = write_clip(tmp_path / "clip.mkv", NUMBERS, options={"g": "12", "bf": "3"})
-    content = clip.read_bytes()
-    clip.write_bytes(content[: len(content) * 3 // 5])
-    frames = list(pipeline.read_frames(clip, 10))
-    assert 8 <= len(frames) <= 10
-    assert 90 < frames[-1].index < 150
-    # within the last group of frames some are missing
-    assert [read_number(f.image) for f in frames[:-1]] == [f.index for f in frames[:-1]]
 
 
 def test_damage_in_the_middle_is_passed_over(tmp_path):
@@ -184,36 +161,26 @@ def test_damage_in_the_middle_is_passed_over(tmp_path):
     assert all(40 < index < 199 for index in wrong)
 
 
-def write_bad_files(folder):
-    """Write what is no video; return {name: what is to be said of it}."""
-    good = write_clip(folder / "good.mp4", NUMBERS[:30]).read_bytes()
-    (folder / "good.mp4").unlink()
-    (folder / "empty.mp4").write_bytes(b"")
-    (folder / "text.mp4").write_text("This is not a video.\n" * 50)
-    (folder / "headless.mp4").write_bytes(good[: len(good) // 2])  # its index came last
-    (folder / "noise.mkv").write_bytes(np.random.default_rng(0).bytes(5000))
-    write_sound(folder / "sound.m4v")
-    unreadable = "not a readable video"
-    return {
-        "empty.mp4": "empty file",
-        "headless.mp4": unreadable,
-        "noise.mkv": unreadable,
-        "sound.m4v": "it has no video, only sound",
-        "text.mp4": unreadable,
-    }
-
-
 def test_what_is_no_video_is_one_clear_line_each(tmp_path, portrait):
-    expected = write_bad_files(tmp_path)
-    pose = locate(portrait)
-    write_clip(tmp_path / "face.MP4", [film(portrait, pose._replace(x=320, y=240))] * 3)
+    good = write_clip(tmp_path / "good.mp4", NUMBERS[:30])
+    (tmp_path / "headless.mp4").write_bytes(
+        good.read_bytes()[: good.stat().st_size // 2]
+    )  # its index came last
+    good.unlink()
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "noise.mkv").write_bytes(np.random.default_rng(0).bytes(5000))
+    with av.open(str(tmp_path / "sound.m4v"), "w") as container:
+        container.mux(container.add_stream("aac", 16000).encode(make_silence(16000)))
+    (tmp_path / "text.mp4").write_text("This is not a video.\n" * 50)
+    write_clip(tmp_path / "face.MP4", [film(portrait, locate(portrait)._replace(x=320, y=240))] * 3)
     done = run_script("extract_faces.py", tmp_path, "--output", tmp_path / "out", status=1)
     assert done.stdout == f"{tmp_path}/face.MP4: 3 faces in 3 frames, 0 without a face\n"
-    lines = done.stderr.splitlines()
-    assert len(lines) == len(expected)
-    for line, (name, reason) in zip(lines, sorted(expected.items()), strict=True):
-        assert re.match(rf"{re.escape(str(tmp_path / name))}: {reason}", line)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["face"]
+    unreadable = "not a readable video .*"
+    reasons = {"empty.mp4": "empty file", "headless.mp4": unreadable, "noise.mkv": unreadable,
+               "sound.m4v": "it has no video, only sound", "text.mp4": unreadable}  # fmt: skip
+    for line, (name, reason) in zip(done.stderr.splitlines(), reasons.items(), strict=True):
+        assert re.fullmatch(rf"{re.escape(str(tmp_path / name))}: {reason}", line)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["face"]
 
 
 def test_a_missing_video(tmp_path):
@@ -287,13 +254,7 @@ def test_times_are_ffmpegs_and_indices_count_pictures(shared):
     ("aspect", "size"), [((4, 3), (64, 213)), ((3, 4), (85, 160)), ((100, 1), (64, 160))]
 )
 def test_pixels_are_made_square(tmp_path, aspect, size):
-    with av.open(str(tmp_path / "x.mp4"), "w") as container:
-        stream = container.add_stream("libx264", 25)
-        stream.width, stream.height, stream.pix_fmt = 160, 64, "yuv420p"
-        stream.codec_context.sample_aspect_ratio = Fraction(*aspect)
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(NUMBERS[5], "rgb24")))
-        container.mux(stream.encode())
-    (frame,) = pipeline.read_frames(tmp_path / "x.mp4")
+    (frame,) = pipeline.read_frames(write_clip(tmp_path / "x.mp4", NUMBERS[5:6], aspect=Fraction(*aspect)))
     assert frame.image.shape[:2] == size
 
 
@@ -352,25 +313,26 @@ def test_videos_are_known_by_suffix_or_content(tmp_path, portrait):
     assert "of 5 videos)" in done.stdout
 
 
+def make_silence(samples):
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, samples), np.float32), "fltp", "mono")
+    frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
+    return frame
+
+
 def test_matroska_whose_video_begins_late(tmp_path):
     """FFmpeg makes up its decoding times, and they may go back."""
-    path = tmp_path / "late.mkv"
-    with av.open(str(path), "w") as container:
-        video, sound = container.add_stream("libx264", 25), container.add_stream("aac", 48000, layout="mono")
+    with av.open(str(tmp_path / "late.mkv"), "w") as container:
+        video, sound = container.add_stream("libx264", 25), container.add_stream("aac", 16000, layout="mono")
         video.height, video.width, video.pix_fmt = 64, 160, "yuv420p"
         video.codec_context.time_base = Fraction(1, 25)
-        packets = []
+        packets = sound.encode(make_silence(160_000)) + sound.encode()
         for number in range(100):
-            picture = av.VideoFrame.from_ndarray(draw_number(number), "rgb24")
+            picture = av.VideoFrame.from_ndarray(NUMBERS[number], "rgb24")
             picture.pts, picture.time_base = 150 + number, Fraction(1, 25)
             packets += video.encode(picture)
-        for number in range(500):
-            silence = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.float32), "fltp", "mono")
-            silence.sample_rate, silence.pts, silence.time_base = 48000, 960 * number, Fraction(1, 48000)
-            packets += sound.encode(silence)
-        packets += video.encode() + sound.encode()
+        packets += video.encode()
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             container.mux(packet)
-    frames = list(pipeline.read_frames(path, None))
+    frames = list(pipeline.read_frames(tmp_path / "late.mkv", None))
     assert [read_number(frame.image) for frame in frames] == list(range(100))
     np.testing.assert_allclose([frame.time for frame in frames], np.arange(100) / 25, atol=1e-3)
