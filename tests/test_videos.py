@@ -16,9 +16,9 @@ import pipeline
 
 NUMBERS = [draw_number(i) for i in range(200)]
 FORMATS = {  # name: (codec, options); most have B-frames or altrefs
-    "gop12.mp4": ("libx264", {"g": "12", "bf": "3"}),
+    "gop12.mp4": ("libx264", {"g": "12", "bf": "3", "sc_threshold": "0"}),
     "gop250.mp4": ("libx264", {"g": "250", "bf": "3"}),
-    "open.mkv": ("libx264", {"g": "30", "bf": "3", "x264-params": "open-gop=1"}),
+    "open.mkv": ("libx264", {"g": "30", "bf": "3", "sc_threshold": "0", "x264-params": "open-gop=1"}),
     "refresh.ts": ("libx264", {"g": "40", "x264-params": "intra-refresh=1"}),
     "hevc.mp4": ("libx265", {"g": "30", "x265-params": "log-level=error"}),
     "plain.avi": ("mpeg4", {"g": "12"}),
@@ -41,20 +41,15 @@ def test_frames_are_those_of_their_index(tmp_path, name):
         frames = list(pipeline.read_frames(clip, count))
         assert [f.index for f in frames] == np.linspace(0, 199, min(count, 200)).round().tolist()
         assert [f.time for f in frames] == [whole[f.index].time for f in frames]
+    keys = list(pipeline.read_frames(clip, 500, keyframes=True))
+    if name in ("gop12.mp4", "open.mkv", "vp9.webm"):  # others set more where they see a cut
+        assert [f.index for f in keys] == list(range(0, 200, int(FORMATS[name][1]["g"])))
+    assert [f.index for f in pipeline.read_frames(clip, 2, keyframes=True)] == [0, keys[-1].index][
+        : len(keys)
+    ]
     late, last = pipeline.read_frames(clip, 3, start=4), pipeline.read_frames(clip, 1, start=6, end=6.1)
-    for frame in (*frames, *pipeline.read_frames(clip, 5), *late, *last):
+    for frame in (*frames, *pipeline.read_frames(clip, 5), *keys, *late, *last):
         np.testing.assert_array_equal(frame.image, whole[frame.index].image, str(frame.index))
-
-
-@pytest.mark.parametrize("name", ["gop12.mp4", "open.mkv", "plain.avi", "vp9.webm"])
-def test_key_frames_alone(tmp_path, name):
-    codec, options = FORMATS[name]
-    clip = write_clip(tmp_path / name, NUMBERS, codec, options | {"sc_threshold": "0"})
-    frames = list(pipeline.read_frames(clip, 500, keyframes=True))
-    assert [read_number(f.image) for f in frames] == [f.index for f in frames]
-    if codec != "mpeg4":  # sets more where it sees a cut
-        assert [f.index for f in frames] == list(range(0, 200, int(options["g"])))
-    assert [f.index for f in pipeline.read_frames(clip, 2, keyframes=True)] == [0, frames[-1].index]
 
 
 def test_frames_between_times(tmp_path):
@@ -114,9 +109,8 @@ def test_odd_sizes_ten_bits_and_one_frame(tmp_path):
     for clip, count, shape in ((odd, 9, (63, 161, 3)), (ten, 9, (64, 160, 3)), (one, 1, (64, 160, 3))):
         frames = list(pipeline.read_frames(clip))
         assert [read_number(f.image) for f in frames] == list(range(count))
-        assert {(f.image.shape, f.image.flags.c_contiguous, f.image.dtype.name) for f in frames} == {
-            (shape, True, "uint8")
-        }
+        assert {f.image.shape for f in frames} == {shape}
+        assert all(f.image.flags.c_contiguous and f.image.dtype == np.uint8 for f in frames)
 
 
 def test_a_trimmed_video_has_all_frames_shown(tmp_path):
@@ -136,16 +130,6 @@ def test_a_trimmed_video_has_all_frames_shown(tmp_path):
     assert [read_number(f.image) for f in sampled] == [60 - len(frames) + f.index for f in sampled]
 
 
-def test_a_wrong_count_in_the_header(tmp_path):
-    clip = write_clip(tmp_path / "clip.avi", NUMBERS, "mpeg4")
-    content = bytearray(clip.read_bytes())
-    at = content.index(b"avih") + 8 + 16
-    assert int.from_bytes(content[at : at + 4], "little") == 200
-    content[at : at + 4] = (90_000).to_bytes(4, "little")
-    clip.write_bytes(content)
-    assert [read_number(f.image) for f in pipeline.read_frames(clip, 3)] == [0, 100, 199]
-
-
 def test_damage_in_the_middle_is_passed_over(tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", NUMBERS, options={"g": "12", "bf": "3"})
     content = bytearray(clip.read_bytes())
@@ -162,11 +146,8 @@ def test_damage_in_the_middle_is_passed_over(tmp_path):
 
 
 def test_what_is_no_video_is_one_clear_line_each(tmp_path, portrait):
-    good = write_clip(tmp_path / "good.mp4", NUMBERS[:30])
-    (tmp_path / "headless.mp4").write_bytes(
-        good.read_bytes()[: good.stat().st_size // 2]
-    )  # its index came last
-    good.unlink()
+    headless = write_clip(tmp_path / "headless.mp4", NUMBERS[:30])
+    headless.write_bytes(headless.read_bytes()[: headless.stat().st_size // 2])  # its index came last
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "noise.mkv").write_bytes(np.random.default_rng(0).bytes(5000))
     with av.open(str(tmp_path / "sound.m4v"), "w") as container:
@@ -185,31 +166,20 @@ def test_what_is_no_video_is_one_clear_line_each(tmp_path, portrait):
 
 def test_a_missing_video(tmp_path):
     done = run_script("extract_faces.py", cwd=tmp_path, status=2)
-    assert done.stderr == (
-        "extract_faces.py: no video in video.mp4: put one there, or name one: "
-        "python3 extract_faces.py clip.mp4\n"
-    )
-    (tmp_path / "empty").mkdir()
-    done = run_script("extract_faces.py", "empty", cwd=tmp_path, status=2)
-    assert done.stderr.startswith("extract_faces.py: no video in empty: ")
+    hint = "put one there, or name one: python3 extract_faces.py clip.mp4"
+    assert done.stderr == f"extract_faces.py: no video in video.mp4: {hint}\n"
     write_clip(tmp_path / "clip.mp4", NUMBERS[:2])
     done = run_script("extract_faces.py", "clip.mp4", "gone.mp4", cwd=tmp_path, status=1)
     assert done.stderr == "gone.mp4: No such file or directory\n"
     assert done.stdout == "clip.mp4: 0 faces in 2 frames, 2 without a face\n"
 
 
-# --- other people's videos ------------------------------------------------------------------------
-
-
-def test_seeking_into_a_faceforensics_clip(shared, tmp_path):
+def test_seeking_into_a_faceforensics_clip(shared):
     """H.264 High 4:4:4 Predictive of an old x264, whose version the first frame alone tells."""
     clip = shared / "videos/training/real/ffpp_c23_055.mp4"
     whole = {frame.index: frame.image for frame in pipeline.read_frames(clip, None, end=11)}
     for frame in pipeline.read_frames(clip, 5, start=9, end=11):
         np.testing.assert_array_equal(frame.image, whole[frame.index])
-    options = ("--start", "00:00:09", "--end", "0:13", "--frames", "8")
-    done = run_script("extract_faces.py", clip, *options, "--output", tmp_path / "o")
-    assert ": 8 faces in 8 frames" in done.stdout
 
 
 def test_times_are_read_as_ffmpeg_reads_them():
@@ -220,34 +190,26 @@ def test_times_are_read_as_ffmpeg_reads_them():
             pipeline.read_time(text)
 
 
-def test_the_largest_stream_is_taken_whichever_comes_first(shared, tmp_path):
-    clip = shared / "inputs/thumb_first.mkv"
-    timeline = pipeline.read_timeline(clip)
-    assert (len(timeline.times), timeline.stream) == (50, 1)
-    assert timeline.note == "of 2 video streams the largest was taken, not 160x120"
-    done = run_script("extract_faces.py", clip, "--frames", "3", "--output", tmp_path / "o")
-    assert done.stdout == f"{clip}: 3 faces in 3 frames, 0 without a face ({timeline.note})\n"
+INPUTS = {  # name: (when frames are shown, in 1/25 s; what is said)
+    "avi_dropped_frames.avi": ([*range(11), *range(14, 167, 4)], ""),  # the other packets hold no picture
+    "cat_same.ts": (range(200), ""),  # joined: its stamps repeat
+    "cut_timecode_at_end.mp4": ([*range(108), 109], "cut short: the last 3.6 of 8.0 s are missing"),
+    "dup_stamp.mkv": (range(12), ""),
+    "latin1_title.avi": (range(50), ""),  # its tags are not UTF-8
+    "thumb_first.mkv": (range(50), "of 2 video streams the largest was taken, not 160x120"),
+}
 
 
-def test_times_are_ffmpegs_and_indices_count_pictures(shared):
-    inputs = {
-        "avi_dropped_frames.avi": [*range(11), *range(14, 167, 4)],  # the other packets hold no picture
-        "cat_same.ts": range(200),  # joined: its stamps repeat
-        "cut_timecode_at_end.mp4": [*range(108), 109],  # the frames between come after the cut
-        "dup_stamp.mkv": range(12),
-        "latin1_title.avi": range(50),  # its tags are not UTF-8
-        "thumb_first.mkv": range(50),
-    }
-    for name, shown in inputs.items():
-        timeline = pipeline.read_timeline(shared / "inputs" / name)
-        np.testing.assert_allclose(timeline.times, np.array(shown) / 25, atol=1e-9, err_msg=name)
-        frames = list(pipeline.read_frames(shared / "inputs" / name, 30, timeline=timeline))
-        wanted = pipeline.choose_frames(timeline, 30, 0, None, False)
-        missing = 1 if name.startswith("cut") else 0  # the last frame needs what was cut off
-        assert [frame.index for frame in frames] == wanted[: len(wanted) - missing], name
-        assert [frame.time for frame in frames] == [timeline.times[frame.index] for frame in frames]
-    cut = pipeline.read_timeline(shared / "inputs/cut_timecode_at_end.mp4")
-    assert cut.note == "cut short: the last 3.6 of 8.0 s are missing"
+@pytest.mark.parametrize("name", INPUTS)
+def test_times_are_ffmpegs_and_indices_count_pictures(shared, name):
+    timeline, (shown, note) = pipeline.read_timeline(shared / "inputs" / name), INPUTS[name]
+    np.testing.assert_allclose(timeline.times, np.array(shown) / 25, atol=1e-9)
+    assert timeline.note == note
+    frames = list(pipeline.read_frames(shared / "inputs" / name, timeline=timeline))
+    wanted = pipeline.choose_frames(timeline, 30, 0, None, False)
+    missing = 1 if name.startswith("cut") else 0  # the last frame builds on what was cut off
+    assert [frame.index for frame in frames] == wanted[: len(wanted) - missing]
+    assert [frame.time for frame in frames] == [timeline.times[frame.index] for frame in frames]
 
 
 @pytest.mark.parametrize(
