@@ -80,6 +80,11 @@ def film(portrait, pose, size=(640, 480)):
     return np.asarray(frame)
 
 
+def film_portrait(path):
+    """Write four seconds of a face that moves to the right."""
+    return write_clip(path, (film(open_portrait(), pipeline.Pose(250 + i, 240, 130, 0)) for i in range(100)))
+
+
 def find_landmarks(image):
     """Return the landmarks of the only face in an image."""
     (box,) = pipeline.detect_faces(image, upsample=1)

@@ -132,20 +132,20 @@ def test_damaged_videos_are_read_or_refused(tmp_path, suffix):
     assert outcomes == {True, False}
 
 
-@pytest.mark.parametrize("name", ["list.mp4", "list.m3u8", "live.m3u8", "concat.mp4", "stream.mp4"])
-def test_a_file_that_points_elsewhere_is_no_video(tmp_path, name):
+def test_files_that_point_elsewhere_are_no_videos(tmp_path):
     """Playlists and such: FFmpeg would fetch from networks, read other files, wait for what is to come."""
     clips.write_clip(tmp_path / "x.ts", [clips.draw_number(i) for i in range(5)], "mpeg2video")
     live = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nx.ts\n"
-    content = {
-        "list": live + "#EXT-X-ENDLIST\n",
-        "live": live,  # without an end: more segments may come
-        "concat": "ffconcat version 1.0\nfile x.ts\n",
-        "stream": "v=0\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    contents = {
+        "list.mp4": live + "#EXT-X-ENDLIST\n",
+        "live.m3u8": live,  # without an end: more segments may come
+        "concat.mp4": "ffconcat version 1.0\nfile x.ts\n",
+        "stream.mp4": "v=0\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
     }
-    (tmp_path / name).write_text(content[name.partition(".")[0]])
-    with pytest.raises(ValueError, match="not a readable video"):
-        list(pipeline.read_frames(tmp_path / name))
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ValueError, match="not a readable video"):
+            list(pipeline.read_frames(tmp_path / name))
 
 
 def test_a_video_whose_frames_change_size(tmp_path):
@@ -176,29 +176,16 @@ def test_a_video_that_changes_while_it_is_read(tmp_path):
     assert rest is None or rest == sorted(set(rest))
 
 
-def remove(file, name):
-    del file[name]
-
-
-def replace(make):
-    def change(file, name):
-        shape = file[name].shape
-        del file[name]
-        make(file, name, shape)
-
-    return change
-
-
-HOSTILE = {
-    "missing": remove,
-    "large": replace(lambda f, n, _: f.create_dataset(n, (200_000,), "f4", chunks=(1000,))),
-    "huge": replace(lambda f, n, _: f.create_dataset(n, (10**11,), "f4", chunks=(2**20,), compression=9)),
-    "text": replace(lambda f, n, s: f.create_dataset(n, s, h5py.string_dtype())),
-    "another shape": replace(lambda f, n, _: f.create_dataset(n, (3,), "f4")),
-    "no numbers": replace(lambda f, n, s: f.create_dataset(n, s, "f4", np.full(s, np.nan, "f4"))),
-    "another file": replace(lambda f, n, s: f.create_dataset(n, s, "f4", external=[("/etc/passwd", 0, 99)])),
-    "another file's part": replace(lambda f, n, _: f.__setitem__(n, h5py.ExternalLink("/etc/passwd", "x"))),
-    "itself": replace(lambda f, n, _: f.__setitem__(n, h5py.SoftLink("/" + n))),
+HOSTILE = {  # what stands in a file in place of an array of this name and shape
+    "missing": lambda *_: None,
+    "large": lambda f, n, _: f.create_dataset(n, (200_000,), "f4", chunks=(1000,)),
+    "huge": lambda f, n, _: f.create_dataset(n, (10**11,), "f4", chunks=(2**20,), compression=9),
+    "text": lambda f, n, s: f.create_dataset(n, s, h5py.string_dtype()),
+    "another shape": lambda f, n, _: f.create_dataset(n, (3,), "f4"),
+    "no numbers": lambda f, n, s: f.create_dataset(n, s, "f4", np.full(s, np.nan, "f4")),
+    "another file": lambda f, n, s: f.create_dataset(n, s, "f4", external=[("/etc/passwd", 0, 99)]),
+    "another file's part": lambda f, n, _: f.__setitem__(n, h5py.ExternalLink("/etc/passwd", "x")),
+    "itself": lambda f, n, _: f.__setitem__(n, h5py.SoftLink("/" + n)),
 }
 
 
@@ -209,7 +196,9 @@ def test_weights_are_loaded_whole_or_not_at_all(tmp_path, change):
     with h5py.File(path, "r+") as file:
         found = []
         file.visititems(lambda name, item: found.append(name) if getattr(item, "ndim", 0) == 1 else None)
-        HOSTILE[change](file, found[0])
+        shape = file[found[0]].shape
+        del file[found[0]]
+        HOSTILE[change](file, found[0], shape)
     classifier = classifiers.Meso4()
     before = classifier.model.get_weights()
     with pytest.raises(ValueError, match=r"x\.weights\.h5: "):
@@ -218,17 +207,13 @@ def test_weights_are_loaded_whole_or_not_at_all(tmp_path, change):
         np.testing.assert_array_equal(weights, old)
 
 
-@pytest.mark.parametrize("source", ["Meso4_DF.weights.h5", "authors"])
-def test_damaged_weights_are_loaded_or_refused(tmp_path, request, source):
-    if source == "authors":
-        source = request.getfixturevalue("shared") / "published_weights/Meso4_DF.h5"
-    path = Path(ROOT / "weights" / source)
+def test_damaged_weights_are_loaded_or_refused(tmp_path, shared):
     classifier, random = classifiers.Meso4(), np.random.default_rng(0)
-    for _ in range(MUTANTS):
-        copy = tmp_path / f"x{''.join(path.suffixes)}"
-        copy.write_bytes(damage(path.read_bytes(), random))
-        read_or_refuse(lambda copy=copy: classifier.load(copy))
-        copy.unlink()
+    for path in (ROOT / "weights/Meso4_DF.weights.h5", shared / "published_weights/Meso4_DF.h5"):
+        for number in range(MUTANTS):
+            copy = tmp_path / f"{number}{''.join(path.suffixes)}"
+            copy.write_bytes(damage(path.read_bytes(), random))
+            read_or_refuse(lambda copy=copy: classifier.load(copy))
 
 
 TRY_WEIGHTS = """
@@ -260,18 +245,14 @@ def test_damaged_litert_weights_crash_nothing(tmp_path):
     assert {outcome.split()[0] for outcome in outcomes} == {"loaded", "refused"}
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"threshold": float("nan")}, "threshold nan, must be from 0 to 1"),
-        ({"threshold": 7}, "threshold 7, must be from 0 to 1"),
-        ({"threshold": [1]}, "not a card"),
-        ({"resampling": "../x"}, "resampling"),
-        ({"sha256": "x"}, "not a card"),
-        ("[" * 100_000, "not a card"),
-        ("null", "not a card"),
-    ],
-)
+CARDS = [
+    ({"threshold": float("nan")}, "threshold nan, must be from 0 to 1"), ({"resampling": "../x"}, "resampling"),
+    ({"threshold": 7}, "threshold 7, must be from 0 to 1"), ({"threshold": [1]}, "not a card"),
+    ({"sha256": "x"}, "not a card"), ("[" * 100_000, "not a card"), ("null", "not a card"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "reason"), CARDS)
 def test_cards_are_not_trusted(tmp_path, change, reason):
     (tmp_path / "x.tflite").write_bytes((ROOT / "weights/Meso4_DF.tflite").read_bytes())
     card = json.loads((ROOT / "weights/Meso4_DF.json").read_text())
