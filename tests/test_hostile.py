@@ -246,8 +246,8 @@ def test_damaged_litert_weights_crash_nothing(tmp_path):
 
 
 CARDS = [
-    ({"threshold": float("nan")}, "threshold nan, must be from 0 to 1"), ({"resampling": "../x"}, "resampling"),
-    ({"threshold": 7}, "threshold 7, must be from 0 to 1"), ({"threshold": [1]}, "not a card"),
+    ({"threshold": float("nan")}, "threshold nan, must be from 0 to 1"), ({"threshold": [1]}, "not a card"),
+    ({"threshold": 7}, "threshold 7, must be from 0 to 1"), ({"resampling": "../x"}, "resampling"),
     ({"sha256": "x"}, "not a card"), ("[" * 100_000, "not a card"), ("null", "not a card"),
 ]  # fmt: skip
 

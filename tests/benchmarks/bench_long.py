@@ -5,7 +5,7 @@ prints for each the seconds and the peak megabytes of reading its packets, of sa
 two scripts, start to end, each in a process of its own.
 """
 
-import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,8 +22,8 @@ import clips
 import pipeline
 
 READ = "import sys; sys.path.insert(0, sys.argv[1]); import pipeline; "
-TIMELINE = READ + "pipeline.read_timeline(sys.argv[2])"
-SAMPLE = READ + "sum(1 for _ in pipeline.read_frames(sys.argv[2]))"
+TIMELINE = "pipeline.read_timeline(sys.argv[2])"
+SAMPLE = "sum(1 for _ in pipeline.read_frames(sys.argv[2]))"
 
 
 def main():
@@ -36,12 +36,10 @@ def main():
         print("minutes   packets         30 frames       extract_faces   deepfakes_images")
         for minutes in arguments.minutes:
             long = repeat(video, Path(folder, "long.mkv"), minutes)
-            commands = (
-                ["-c", TIMELINE, ROOT, long],
-                ["-c", SAMPLE, ROOT, long],
-                [ROOT / "extract_faces.py", long, "--output", Path(folder, f"faces{minutes:g}")],
-                [ROOT / "deepfakes_images.py", long],
-            )
+            faces = Path(folder, f"faces{minutes:g}")
+            commands = [["-c", READ + code, ROOT, long] for code in (TIMELINE, SAMPLE)]
+            commands.append([ROOT / "extract_faces.py", long, "--output", faces])
+            commands.append([ROOT / "deepfakes_images.py", long])
             cells = ["{:5.2f} s {:4.0f} MB".format(*measure(command)) for command in commands]
             print(f"{minutes:>7g}   {'   '.join(cells)}", flush=True)
 
@@ -64,10 +62,13 @@ def repeat(video, path, minutes):
 
 def measure(command):
     """Return (seconds, peak megabytes) of a Python process."""
-    begin = time.perf_counter()
+    begin, peak = time.perf_counter(), 0.0
     process = subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.DEVNULL)
-    _, process.returncode, used = os.wait4(process.pid, 0)
-    return time.perf_counter() - begin, used.ru_maxrss / 1000
+    while process.poll() is None:
+        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text("utf-8"))
+        peak = int(found[1]) / 1000 if found else peak
+        time.sleep(0.02)
+    return time.perf_counter() - begin, peak
 
 
 if __name__ == "__main__":
