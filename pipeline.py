@@ -471,7 +471,7 @@ def read_timeline(path: str | Path) -> Timeline:
     import av
 
     if not os.path.getsize(path):
-        raise ValueError("empty file")
+        raise ValueError("empty file" if os.path.isfile(path) else "not a regular file")
     cover, last, notes = av.stream.Disposition.attached_pic, 0.0, []
     with _explain_errors(), open_video(path) as container:
         films = [stream for stream in container.streams.video if not stream.disposition & cover]

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import clips
 import h5py
@@ -90,16 +89,12 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
     for form in ("PNG", "TIFF", "GIF"):
         path = tmp_path / f"bomb.{form}"
         Image.new("1" if form != "GIF" else "L", (20_000, 20_000)).save(path, form)
+    (tmp_path / "absurd.ppm").write_bytes(b"P6 99999999 99999999 255\n" + b"0" * 100)
+    (tmp_path / "long.ppm").write_bytes(b"P6 " + b"9" * 5000 + b" 1 255\n")
     unpacked = []
     monkeypatch.setattr(PillowFile.ImageFile, "load", unpacked.append)
     for path in tmp_path.iterdir():
-        with pytest.raises(ValueError, match="pixels"):
-            pipeline.read_image(path)
-    header = b"P6 99999999 99999999 255\n"
-    (tmp_path / "absurd.ppm").write_bytes(header + b"0" * 100)
-    (tmp_path / "long.ppm").write_bytes(b"P6 " + b"9" * 5000 + b" 1 255\n")
-    for name in ("absurd.ppm", "long.ppm"):
-        assert read_or_refuse(lambda name=name: pipeline.read_image(tmp_path / name)) is None
+        assert read_or_refuse(lambda path=path: pipeline.read_image(path)) is None
     assert not unpacked
 
 
@@ -178,7 +173,6 @@ def test_a_video_that_changes_while_it_is_read(tmp_path):
 
 HOSTILE = {  # what stands in a file in place of an array of this name and shape
     "missing": lambda *_: None,
-    "large": lambda f, n, _: f.create_dataset(n, (200_000,), "f4", chunks=(1000,)),
     "huge": lambda f, n, _: f.create_dataset(n, (10**11,), "f4", chunks=(2**20,), compression=9),
     "text": lambda f, n, s: f.create_dataset(n, s, h5py.string_dtype()),
     "another shape": lambda f, n, _: f.create_dataset(n, (3,), "f4"),
@@ -263,39 +257,30 @@ def test_cards_are_not_trusted(tmp_path, change, reason):
         find_weights(tmp_path / "x.tflite")
 
 
-def test_pickles_are_not_unpacked(tmp_path):
-    """Checkpoints are NumPy's archives, whose objects would be pickles: code."""
+def test_checkpoints_are_taken_up_whole_or_not_at_all(tmp_path):
+    """They are NumPy's archives, whose objects would be pickles: code."""
     from training import trainer
 
     class Bomb:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "pwned"),)
 
-    np.savez(tmp_path / "checkpoint-00001.npz", history=np.array([Bomb()], dtype=object))
-    with pytest.raises(ValueError, match="damaged"):
-        trainer.Trainer(Recipe()).restore(tmp_path / "checkpoint-00001.npz")
-    assert not (tmp_path / "pwned").exists()
-
-
-def test_checkpoints_are_taken_up_whole_or_not_at_all(tmp_path):
-    from training import trainer
-
     run = trainer.Trainer(Recipe())
     run.save(tmp_path, [{"epoch": 1}])
     with np.load(tmp_path / "checkpoint-00001.npz") as arrays:
         whole = dict(arrays)
     assert run.restore(tmp_path / "checkpoint-00001.npz") == [{"epoch": 1}]
-    last = f"variable_{len(whole) - 2}"
-    before = [variable.numpy() for variable in run.variables]
-    damage = ({"history": "{"}, {"history": "[" * 100_000}, {last: np.zeros(3)}, {"more": np.zeros(3)},
-              {last: np.full_like(whole[last], np.nan, float)})  # fmt: skip
-    for change in damage:
-        others = {name: value + 1 for name, value in whole.items() if name != "history"}
+    last, before = f"variable_{len(whole) - 2}", [variable.numpy() for variable in run.variables]
+    others = {name: value + 1 for name, value in whole.items() if name != "history"}
+    damaged = [{"history": text} for text in ("{", "[" * 100_000, np.array([Bomb()], dtype=object))]
+    damaged += [{last: np.zeros(3)}, {last: np.full_like(whole[last], np.nan, float)}, {"more": np.zeros(3)}]
+    for change in damaged:
         np.savez(tmp_path / "x.npz", **(whole | others | change))
         with pytest.raises(ValueError, match=r"x\.npz: damaged"):
             run.restore(tmp_path / "x.npz")
-        for variable, old in zip(run.variables, before, strict=True):
-            np.testing.assert_array_equal(variable.numpy(), old)
+    assert not (tmp_path / "pwned").exists()
+    for variable, old in zip(run.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), old)
 
 
 def test_a_video_that_is_cut_short_says_so(tmp_path):
@@ -313,14 +298,10 @@ def test_a_video_that_is_cut_short_says_so(tmp_path):
     assert pipeline.read_timeline(slides).note == ""
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_named_pipes_are_skipped(tmp_path):
+def test_named_pipes_are_no_videos(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
-    os.mkfifo(tmp_path / "pipe.png")
-    done = run_script("extract_faces.py", tmp_path / "pipe.mp4", "--output", tmp_path / "out", status=1)
-    assert "not a regular file" in done.stdout + done.stderr
-    done = run_script("deepfakes_images.py", tmp_path, status=1)
-    assert "pipe.png: not a regular file" in done.stderr
+    for script in ("extract_faces.py", "deepfakes_images.py"):
+        assert "not a regular file" in run_script(script, "pipe.mp4", cwd=tmp_path, status=1).stderr
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full disk here")
@@ -329,7 +310,6 @@ def test_a_full_disk_under_stdout_is_one_line():
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.endswith("the output cannot be written (No space left on device)\n")
-    assert "Traceback" not in done.stderr
 
 
 def test_damaged_frames_are_counted(films, tmp_path):
@@ -353,24 +333,12 @@ list(pipeline.run_jobs(work, [(1,), (2,)], {}, jobs=2))
 """
 
 
-def is_running(process):
-    try:
-        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(") ")[2][0]
-    except OSError:
-        return False
-    return state != "Z"  # a zombie
-
-
 def test_the_processes_of_a_killed_run_end():
     process = subprocess.Popen([sys.executable, "-c", SLEEP, ROOT], stdout=subprocess.PIPE, text=True)
-    workers = [int(process.stdout.readline()) for _ in range(2)]
-    assert all(map(is_running, workers))
+    workers = {int(process.stdout.readline()) for _ in range(2)}
+    assert len(workers | {process.pid}) == 3
     process.kill()
-    process.wait()
-    until = time.monotonic() + BOUND
-    while any(map(is_running, workers)):
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    process.communicate(timeout=BOUND)  # their output ends with the last of them
 
 
 def test_progress_without_a_terminal_is_a_line_a_minute(monkeypatch, capsys):
