@@ -1132,12 +1132,10 @@ def run(main: Callable[[], int]) -> NoReturn:
     """Run a script's `main` and exit with the status it returns; after Ctrl-C or a closed pipe, silently."""
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        for name in ("stdout", "stderr"):
-            stream = getattr(sys, name)
-            if stream is None:  # closed
-                setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (open until the end)
-            else:  # a log shows rows at once, and files of any name
-                stream.reconfigure(errors="backslashreplace", line_buffering=True)
+        for name in ("stdout", "stderr"):  # a log shows rows at once, and files of any name
+            stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (closed)
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
+            setattr(sys, name, stream)
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
