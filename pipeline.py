@@ -11,7 +11,6 @@ import contextlib
 import errno
 import functools
 import hashlib
-import io
 import itertools
 import math
 import multiprocessing
@@ -27,6 +26,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
@@ -338,7 +338,7 @@ VIDEO_FORMATS = (
 )
 SEEK_FROM = 24  # frames: skipping fewer saves less than the seek costs
 WIDEST_PIXEL = 4  # pixels wider, or higher, than that are a mistake in the file's header
-NO_PICTURE = 8  # bytes: MPEG-4 says so in at most as many, in which no picture of 64x64 pixels fits
+NO_PICTURE = 8  # bytes: an MPEG-4 packet of at most as many holds no picture
 MISSING = 0.5  # seconds at the end of a file, from which on it counts as cut short
 
 
@@ -357,18 +357,7 @@ class Timeline(NamedTuple):
     stamps: list[int]  # of each frame, ascending, in the stream's unit; [] if frames can only be counted
     keys: list[int]  # indices of the key frames
     stream: int = 0  # index of the video stream in its container
-    note: str = ""  # what a reader should know of how the video was read
-
-
-class Header(NamedTuple):
-    """What is kept of a packet: the content of all may exceed the memory."""
-
-    pts: int | None  # when its frame is shown
-    dts: int | None  # when it is decoded
-    is_key: bool
-    is_discard: bool  # decoded only, since others build on it
-    size: int  # bytes
-    duration: int
+    note: str = ""  # how the video was read, if the user should know
 
 
 def read_frames(
@@ -383,33 +372,21 @@ def read_frames(
     """Yield `count` Frames of a video, evenly spread; all of them if there are fewer or if it is None.
 
     They are chosen among the frames from `start` to `end`, in seconds since the first frame (None: to the
-    last); with `keyframes`, among the intra-coded ones. The file's packets are counted, since headers can
-    be wrong; then it is decoded once, forward, with `threads` threads (0: one per core), seeking over long
-    stretches. A damaged frame is replaced by the next intact one. `timeline` is what `read_timeline`
-    returned, to save reading it again. Raises OSError or ValueError, in one line, if the file is missing,
-    not a video, or has no such frame.
+    last); with `keyframes`, among the intra-coded ones. The next intact frame replaces a damaged one.
+    `threads` 0: one per core. `timeline` saves reading it again. Raises OSError or ValueError, in one line,
+    if the file is missing, not a video, or has no such frame.
     """
-    import av
-
     timeline = timeline or read_timeline(path)
-    wanted = choose_frames(timeline, count, start, end, keyframes)
-    decoded = 0
-    try:
-        for index, image in _decode_video(path, timeline, wanted, threads):
+    wanted, index = choose_frames(timeline, count, start, end, keyframes), -1
+    with _explain_errors():
+        for index, image in _seek_and_decode(path, timeline, wanted, threads):
             yield Frame(index, timeline.times[index], image)
-            decoded += 1
-    except av.error.FFmpegError as error:
-        raise ValueError(f"not a readable video ({describe_error(error)})") from error
-    if not decoded:
+    if index < 0:
         raise ValueError(f"none of its {len(timeline.times)} frames can be decoded")
 
 
 def choose_frames(
-    timeline: Timeline,
-    count: int | None = 30,
-    start: float = 0.0,
-    end: float | None = None,
-    keyframes: bool = False,
+    timeline: Timeline, count: int | None, start: float, end: float | None, keyframes: bool
 ) -> list[int]:
     """Return the indices of the frames that `read_frames` yields. Raises ValueError if there are none."""
     times = np.array(timeline.times)
@@ -419,33 +396,19 @@ def choose_frames(
     if keyframes:
         wanted = np.intersect1d(wanted, timeline.keys)
     if not len(wanted):
-        kind = "key frame" if keyframes else "frame"
         until = "s on" if end is None else f"to {end:g} s"
-        raise ValueError(f"no {kind} from {start:g} {until}: it lasts {times[-1]:.2f} s")
+        raise ValueError(f"no {'key ' * keyframes}frame from {start:g} {until}: it lasts {times[-1]:.2f} s")
     number = min(len(wanted), count or len(wanted))
     return wanted[np.linspace(0, len(wanted) - 1, number).round().astype(int)].tolist()
-
-
-def read_timeline(path: str | Path) -> Timeline:
-    """Return the Timeline of a video from its packets, without decoding. Raises as `read_frames`."""
-    import av
-
-    if not os.path.getsize(path):
-        raise ValueError("empty file")
-    try:
-        with open_video(path) as container:
-            return _list_frames(container)
-    except av.error.FFmpegError as error:
-        raise ValueError(f"not a readable video ({describe_error(error)})") from error
 
 
 def open_video(path: str | Path) -> "InputContainer":
     """Return the PyAV container of a file. Nothing but the file is read: no playlist, no network."""
     import av
 
-    # of an MP4 that is cut short, the packets of all streams are read in the order in which they lie
+    # where an MP4 is cut short, the packets of all streams are read in the order in which they lie
     options = {"format_whitelist": VIDEO_FORMATS, "interleaved_read": "0"}
-    # an absolute path cannot begin with a protocol
+    # an absolute path cannot begin with a protocol; tags may be in any encoding
     return av.open(os.path.abspath(path), options=options, metadata_errors="replace")
 
 
@@ -454,73 +417,75 @@ def get_stream(container: "InputContainer", timeline: Timeline) -> "VideoStream"
     return next(stream for stream in container.streams.video if stream.index == timeline.stream)
 
 
-def _list_frames(container: "InputContainer") -> Timeline:
-    """Return the Timeline of the largest video stream."""
-    known, last = _list_streams(container), 0.0
-    packets: dict[int, list[Header]] = {stream.index: [] for stream in known}
-    for packet in _demux(container):
-        if packet.pts is not None:
-            last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        if packet.stream_index in packets:
-            header = (packet.pts, packet.dts, packet.is_keyframe, packet.is_discard, packet.size)
-            packets[packet.stream_index].append(Header(*header, packet.duration or 0))
-
-    def rank(stream: "VideoStream") -> tuple:
-        own = packets[stream.index]  # a picture of one frame is not the film; empty pictures have few bytes
-        return len(own) > 1, stream.width * stream.height, sum(packet.size for packet in own)
-
-    stream = max(known, key=rank)
-    check_size(stream.width, stream.height)
-    notes = []
-    if sizes := [f"{other.width}x{other.height}" for other in known if other is not stream]:
-        notes.append(f"of {len(sizes) + 1} video streams the largest was taken, not {', '.join(sizes)}")
-    whole = (container.duration or 0) / 1e6
-    if container.format.name.startswith(("matroska", "mov")) and whole - last > MISSING:
-        notes.append(f"cut short: the last {whole - last:.1f} of {whole:.1f} s are missing")
-    return Timeline(*_time_frames(container, stream, packets[stream.index]), stream.index, ", ".join(notes))
-
-
-def _list_streams(container: "InputContainer") -> list["VideoStream"]:
-    """Return the video streams of known codecs. Raises ValueError if there is none."""
+@contextlib.contextmanager
+def _explain_errors() -> Iterator[None]:
     import av
 
-    cover = av.stream.Disposition.attached_pic  # the picture that comes with a song
-    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
-    known = [stream for stream in streams if stream.codec_context is not None]
-    if not known:
-        sound = ", only sound" if container.streams.audio else ""
-        raise ValueError("not a readable video (unknown codec)" if streams else f"it has no video{sound}")
-    return known
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise ValueError(f"not a readable video ({describe_error(error)})") from error
 
 
-def _time_frames(
-    container: "InputContainer", stream: "VideoStream", packets: Sequence[Header]
-) -> tuple[list[float], list[int], list[int]]:
+def read_timeline(path: str | Path) -> Timeline:
+    """Return the Timeline of a video's largest stream, without decoding. Raises as `read_frames`."""
+    import av
+
+    if not os.path.getsize(path):
+        raise ValueError("empty file" if os.path.isfile(path) else "not a regular file")
+    cover, last, notes = av.stream.Disposition.attached_pic, 0.0, []
+    with _explain_errors(), open_video(path) as container:
+        films = [stream for stream in container.streams.video if not stream.disposition & cover]
+        streams = [stream for stream in films if stream.codec_context is not None]
+        if not streams:
+            sound = ", only sound" if container.streams.audio else ""
+            raise ValueError("not a readable video (unknown codec)" if films else f"it has no video{sound}")
+        # of each packet that holds a picture; the content of all may exceed the memory
+        packets: dict[int, list[tuple]] = {stream.index: [] for stream in streams}
+        for packet in _demux(container):
+            if packet.pts is not None:
+                last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+            if packet.stream_index in packets and not packet.is_discard:  # which others only build on
+                header = (packet.pts, packet.dts, packet.is_keyframe, packet.duration or 0, packet.size)
+                packets[packet.stream_index].append(header)
+
+        def rank(stream: "VideoStream") -> tuple:
+            # a picture of one frame is not the film; empty pictures have few bytes
+            own = packets[stream.index]
+            return len(own) > 1, stream.width * stream.height, sum(size for *_, size in own)
+
+        stream = max(streams, key=rank)
+        check_size(stream.width, stream.height)
+        if sizes := [f"{other.width}x{other.height}" for other in streams if other is not stream]:
+            notes.append(f"of {len(streams)} video streams the largest was taken, not {', '.join(sizes)}")
+        whole = (container.duration or 0) / 1e6
+        if container.format.name.startswith(("matroska", "mov")) and whole - last > MISSING:
+            notes.append(f"cut short: the last {whole - last:.1f} of {whole:.1f} s are missing")
+        found = _time_frames(container.format.name, stream, packets[stream.index])
+        return Timeline(*found, stream.index, ", ".join(notes))
+
+
+def _time_frames(form: str, stream: "VideoStream", packets: list[tuple]) -> tuple[list, list, list]:
     """Return (times, stamps, keys) of a Timeline: FFmpeg's stamps, of the packets that hold a picture.
 
-    Where these are missing, repeat or go back, as in joined files, frames follow one another by their
-    durations.
+    Where these are missing, repeat or go back, as in joined files, frames last as long as the packets say.
     """
-    form, codec = container.format.name, stream.codec_context.name
-    least = NO_PICTURE if codec == "mpeg4" else 0
-    shown = [packet for packet in packets if packet.size > least and not packet.is_discard]
+    codec, unit = stream.codec_context.name, float(stream.time_base or 1)
+    packets = [packet for packet in packets if codec != "mpeg4" or packet[-1] > NO_PICTURE]
     # AVI holds the order of decoding alone, from which FFmpeg guesses wrong where frames are reordered
     counted = form == "avi" and codec in ("h264", "hevc")
-    stamps = [packet.dts if counted or packet.pts is None else packet.pts for packet in shown]
+    stamps = [dts if counted or pts is None else pts for pts, dts, *_ in packets]
     # Matroska holds no decoding times: FFmpeg makes them up, and they may go back
-    decoded = (
-        [] if form.startswith("matroska") else [packet.dts for packet in shown if packet.dts is not None]
-    )
-    unit = float(stream.time_base or 1)
+    decoded = [dts for _, dts, *_ in packets if dts is not None and not form.startswith("matroska")]
+    order = list(range(len(packets)))
     if None in stamps or len(set(stamps)) < len(stamps) or decoded != sorted(decoded):
-        step = 1 / float(stream.average_rate or 25)
-        steps = [packet.duration * unit or step for packet in shown]
-        times, counted = [0.0, *np.cumsum(steps)[:-1].tolist()], True
-        order = range(len(shown))
+        counted, step = True, 1 / float(stream.average_rate or 25)
+        lengths = [duration * unit or step for _, _, _, duration, _ in packets]
+        times = [0.0, *np.cumsum(lengths)[:-1].tolist()]
     else:
-        order = sorted(range(len(shown)), key=stamps.__getitem__)
+        order.sort(key=stamps.__getitem__)
         times = [(stamps[i] - stamps[order[0]]) * unit for i in order]
-    keys = [index for index, i in enumerate(range(len(shown)) if counted else order) if shown[i].is_key]
+    keys = [index for index, i in enumerate(order) if packets[i][2]]
     return times, [] if counted else [stamps[i] for i in order], keys
 
 
@@ -529,89 +494,74 @@ def _demux(container: "InputContainer", *streams: "VideoStream") -> Iterator["Pa
     import av
 
     with contextlib.suppress(av.error.FFmpegError):
-        for packet in container.demux(*streams):
-            if packet.size:
-                yield packet
+        yield from (packet for packet in container.demux(*streams) if packet.size)
 
 
-def _decode_video(
-    path: str | Path, timeline: Timeline, wanted: list[int], threads: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (index, image) of the frames `wanted`, of square pixels, upright."""
-    with open_video(path) as container:
-        stream = get_stream(container, timeline)
-        stream.thread_type, stream.thread_count = "FRAME", threads
-        aspect = float(stream.sample_aspect_ratio or 1)
-        aspect = aspect if 1 / WIDEST_PIXEL <= aspect <= WIDEST_PIXEL else 1.0
-        for index, frame in _seek_and_decode(container, stream, timeline, wanted):
-            check_size(frame.width, frame.height)  # it may change on the way
-            width, height = round(frame.width * max(aspect, 1)), round(frame.height / min(aspect, 1))
-            square = frame if aspect == 1 else frame.reformat(width, height)
-            image = square.to_ndarray(format="rgb24")
-            image = np.rot90(image, round(frame.rotation / 90))  # as the phone was held
-            yield index, np.ascontiguousarray(image)  # without padding: dlib misreads padded rows
+def _convert_frame(frame: "VideoFrame", aspect: Fraction | None) -> np.ndarray:
+    """Return a decoded frame as uint8 (height, width, 3) RGB, of square pixels, upright."""
+    check_size(frame.width, frame.height)  # it may change on the way
+    wide = float(aspect or 1)  # of a pixel
+    wide = wide if 1 / WIDEST_PIXEL <= wide <= WIDEST_PIXEL else 1.0
+    square = frame.reformat(round(frame.width * max(wide, 1)), round(frame.height / min(wide, 1)))
+    image = np.rot90(square.to_ndarray(format="rgb24"), round(frame.rotation / 90))  # as the phone was held
+    return np.ascontiguousarray(image)  # without padding: dlib misreads padded rows
 
 
 def _seek_and_decode(
-    container: "InputContainer", stream: "VideoStream", timeline: Timeline, wanted: list[int]
-) -> Iterator[tuple[int, "VideoFrame"]]:
-    """Yield (index, frame) of the frames `wanted`, skipping to the last key frame before each.
+    path: str | Path, timeline: Timeline, wanted: list[int], threads: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (index, image) of the frames `wanted`, skipping to the last key frame before each.
 
-    The frames are those that decoding from the start gives. Where a seek leads past the wanted frame
-    (damage, or a packet wrongly marked as a key frame), decoding begins again at the start, without seeking.
+    They are those that decoding from the start gives. Where a seek leads past the wanted frame (damage, a
+    packet wrongly marked as a key frame), decoding begins again at the start, without seeking.
     """
     stamps, keys = timeline.stamps, timeline.keys if timeline.stamps else []
-    frames, frame, position = _decode(stream, _demux(container, stream)), None, -1
-
-    def decode_to(index: int) -> bool:
-        nonlocal frame, position
-        while position < index:
-            frame = next(frames, None)
-            if frame is None:
-                return False
-            stamp = frame.pts if stamps else None
-            position = position + 1 if stamp is None else bisect.bisect_left(stamps, stamp)
-        return True
-
-    for index, following in zip(wanted, [*wanted[1:], len(timeline.times)], strict=True):
-        earlier = keys[: bisect.bisect_right(keys, index)]
-        if earlier and earlier[-1] - position > SEEK_FROM:
-            decode_to(0)  # the first frame tells some decoders what kind of encoder made the rest
-            packets = _seek(container, stream, [stamps[key] for key in earlier[:-3:-1]])
-            frames = _decode(stream, packets or ())
-            if not (packets and decode_to(index) and position == index):
-                keys, position = [], -1
-                container.seek(stamps[0], stream=stream)
-                frames = _decode(stream, _demux(container, stream))
-        if not decode_to(index):
-            return
-        if frame and position < following:  # else it was damaged, and all up to the next one wanted
-            yield position, frame
+    position, missing = -1, (len(timeline.times), None)
+    with open_video(path) as container:
+        stream = get_stream(container, timeline)
+        stream.thread_type, stream.thread_count = "FRAME", threads
+        frames = _decode(stream, _demux(container, stream), stamps)
+        for place, (index, following) in enumerate(zip(wanted, [*wanted[1:], missing[0]], strict=True)):
+            earlier = keys[: bisect.bisect_right(keys, index)]
+            if earlier and earlier[-1] - position > SEEK_FROM:
+                if position < 0:
+                    next(frames, None)  # it tells some decoders what kind of encoder made the rest
+                packets = _seek(container, stream, [stamps[key] for key in earlier[:-3:-1]])
+                frames = _decode(stream, packets, stamps)
+                position, frame = next((found for found in frames if found[0] >= index), missing)
+                if position != index:
+                    timeline = timeline._replace(keys=[])
+                    yield from _seek_and_decode(path, timeline, wanted[place:], threads)
+                    return
+            if position < index:
+                position, frame = next((found for found in frames if found[0] >= index), missing)
+            if position < following:  # else it was damaged, and all up to the next one wanted
+                yield position, _convert_frame(frame, stream.sample_aspect_ratio)
 
 
-def _seek(
-    container: "InputContainer", stream: "VideoStream", stamps: Sequence[int]
-) -> Iterator["Packet"] | None:
-    """Return the packets from the first of the key frames on, else from the next; None if seeking failed."""
+def _seek(container: "InputContainer", stream: "VideoStream", stamps: list[int]) -> Iterator["Packet"]:
+    """Return the packets from the first of the key frames on, else from the next; none if seeking failed."""
     for stamp in stamps:
         container.seek(stamp, stream=stream)
         packets = _demux(container, stream)
         first = next(packets, None)
         if first and first.is_keyframe and first.pts is not None and first.pts <= stamps[0]:
             return itertools.chain([first], packets)
-    return None
+    return iter(())
 
 
-def _decode(stream: "VideoStream", packets: Iterable["Packet"]) -> Iterator["VideoFrame"]:
-    """Yield the frames of packets, in the order shown, passing over what is damaged."""
+def _decode(stream: "VideoStream", packets: Iterable["Packet"], stamps: list[int]) -> Iterator[tuple]:
+    """Yield (index, frame) in the order shown, by stamp or else counted, passing over what is damaged."""
     import av
 
+    index = -1
     for packet in itertools.chain(packets, [None]):  # None: what is still held back
-        try:
-            frames = stream.decode(packet)
-        except av.error.FFmpegError:
-            continue
-        yield from (frame for frame in frames if not frame.is_corrupt)
+        with contextlib.suppress(av.error.FFmpegError):
+            for frame in stream.decode(packet):
+                if not frame.is_corrupt:
+                    stamp = frame.pts if stamps else None
+                    index = index + 1 if stamp is None else bisect.bisect_left(stamps, stamp)
+                    yield index, frame
 
 
 # --- faces ----------------------------------------------------------------------------------------
@@ -1004,9 +954,9 @@ def run_jobs(
     """Yield function(*call, **options) for each of `calls`, in order, as they get ready.
 
     Runs in `jobs` processes and passes each its share of the cores as `threads`; or, given `dask`, on the
-    cluster whose scheduler has that address. Its workers must see the same folders, the project's included.
-    Yields None for a call whose process crashed twice, the second time running alone. Raises OSError when
-    the cluster cannot be reached or loses too many workers, ImportError without Dask.
+    cluster with this scheduler, whose workers must see the same folders, the project's included. Yields None
+    for a call whose process crashed twice, the second time running alone. Raises OSError when the cluster
+    cannot be reached or loses too many workers, ImportError without Dask.
     """
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -1014,37 +964,45 @@ def run_jobs(
     jobs, done = max(1, min(jobs, len(calls))), 0
     if dask:
         yield from _run_on_cluster(function, calls, options, dask)
-    elif jobs == 1:
-        yield from (function(*call, **options) for call in calls)
-    else:
+        done = len(calls)
+    elif jobs > 1:
         options = options | {"threads": max(1, (os.cpu_count() or 1) // jobs)}
-        work = functools.partial(_work_for, os.getpid(), function, **options)
-        while done < len(calls):
-            try:
-                for result in Parallel(jobs, batch_size=1, return_as="generator")(
-                    delayed(work)(*call) for call in calls[done:]
-                ):
-                    yield result
-                    done += 1
-            except TerminatedWorkerError:
-                try:  # it may be another's fault: alone, but in a process of its own
-                    (result,) = Parallel(2)([delayed(work)(*calls[done])])
-                except TerminatedWorkerError:
-                    result = None
+    workers = {"batch_size": 1, "initializer": _end_with, "initargs": (os.getpid(),)}
+    work = [delayed(function)(*call, **options) for call in calls]
+    while done < len(calls):
+        try:
+            for result in Parallel(jobs, return_as="generator", **workers)(work[done:]):
                 yield result
                 done += 1
+        except TerminatedWorkerError:
+            try:  # it may be another's fault: alone, but in a process of its own
+                (result,) = Parallel(2, **workers)(work[done : done + 1])
+            except TerminatedWorkerError:
+                result = None
+            yield result
+            done += 1
+
+
+def _end_with(parent: int) -> None:
+    """Have this process end when its parent was killed."""
+
+    def watch() -> None:
+        if sys.platform == "win32":
+            multiprocessing.parent_process().join()
+        while os.getppid() == parent and sys.platform != "win32":
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run_on_cluster(
     function: Callable[..., T], calls: Sequence[tuple], options: dict[str, Any], address: str
 ) -> Iterator[T]:
+    from distributed import Client, WorkerPlugin
+    from distributed.scheduler import KilledWorker
     from joblib import Parallel, delayed, parallel_config
 
-    try:
-        from distributed import Client, WorkerPlugin
-        from distributed.scheduler import KilledWorker
-    except ImportError as error:
-        raise ImportError("--dask needs another package: pip install distributed") from error
     project = os.path.dirname(os.path.abspath(__file__))
 
     class ImportProject(WorkerPlugin):  # local, so that it is pickled whole, without this module
@@ -1059,24 +1017,6 @@ def _run_on_cluster(
             yield from parallel(delayed(function)(*call, **options) for call in calls)
     except KilledWorker as error:
         raise OSError("the cluster loses its workers, out of memory perhaps: run again to go on") from error
-
-
-def _work_for(parent: int, function: Callable[..., T], *call: Any, **options: Any) -> T:
-    """Call the function, in a process that ends when its parent was killed."""
-    _end_with(parent)
-    return function(*call, **options)
-
-
-@functools.cache
-def _end_with(parent: int) -> None:
-    def watch() -> None:
-        if sys.platform == "win32":
-            multiprocessing.parent_process().join()
-        while os.getppid() == parent and sys.platform != "win32":
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def show_progress(iterable: Iterable[T], total: int | None, unit: str, **options: Any) -> Iterator[T]:
@@ -1096,30 +1036,22 @@ def run(main: Callable[[], int]) -> NoReturn:
     """Run a script's `main` and exit with the status it returns; after Ctrl-C or a closed pipe, silently."""
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        _open_streams()
+        for name in ("stdout", "stderr"):  # a log shows rows at once, and files of any name
+            stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (closed)
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
+            setattr(sys, name, stream)
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except FileNotFoundError as error:  # `main` reports all others
         sys.exit(fail(2, f"the working folder is gone ({describe_error(error)})"))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EIO):  # of the disk that stdout goes to
+        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):  # of stdout
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:  # the reader, `head` say, has seen enough
+            sys.exit(141)
         sys.exit(fail(1, f"the output cannot be written ({describe_error(error)})"))
-
-
-def _open_streams() -> None:
-    """Make print and progress bars work if stdout or stderr is closed or cannot encode a file's name."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (open until the end)
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace", line_buffering=True)  # a log shows rows at once
 
 
 def fail(status: int, reason: object) -> int:
@@ -1128,25 +1060,17 @@ def fail(status: int, reason: object) -> int:
     return status
 
 
-class _Parser(argparse.ArgumentParser):
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        if "" in (sys.argv[1:] if args is None else args):
-            self.error("an argument is empty: is a variable not set?")
-        return super().parse_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
-
-
 def make_parser(description: str | None, example: str = "") -> argparse.ArgumentParser:
     """Return a parser that prints a script's docstring as it is; an example, if given, ends the help."""
-    parser = _Parser(
+    parser = argparse.ArgumentParser(
         usage="%(prog)s [options] ...",  # one line before an error
         description=description,
         epilog=f"example: {example}" if example else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
+    if "" in sys.argv[1:]:
+        parser.error("an argument is empty: is a variable not set?")
     return parser
 
 
@@ -1206,8 +1130,7 @@ def describe_error(error: BaseException) -> str:
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call write(temporary path of the same name), then rename it: a killed run leaves no half file.
 
-    The folder is made if missing. A link stays a link: what it leads to is replaced. Raises OSError,
-    naming `path`.
+    Makes the folder if missing; replaces what a link leads to. Raises OSError, naming `path`.
     """
     target = Path(os.path.realpath(path))
     try:

@@ -19,32 +19,22 @@ GENERATED = 64  # pixels: side of the faces that the first deepfake autoencoders
 BITS = 10  # of a frame's number, shown as black and white bars
 
 
-def write_clip(path, frames, codec="libx264", options=(), stamps=None, pixels="yuv420p"):
+def write_clip(
+    path, frames, codec="libx264", options=(), stamps=None, pixels="yuv420p", aspect=1, **container
+):
     """Write uint8 RGB frames, the n-th shown at stamps[n] / 1000 s (default: 25 a second)."""
-    with av.open(str(path), "w") as container:
-        stream = None
+    unit = Fraction(1, 1000 if stamps else RATE)
+    with av.open(str(path), "w", options=container) as target:
+        stream = target.add_stream(codec, RATE, options=dict(options))
+        stream.pix_fmt, stream.codec_context.time_base = pixels, unit
+        stream.codec_context.sample_aspect_ratio = aspect
         for i, frame in enumerate(frames):
-            if stream is None:
-                stream = container.add_stream(codec, RATE, options=dict(options))
+            if not i:
                 stream.height, stream.width = frame.shape[:2]
-                stream.pix_fmt = pixels
-                unit = Fraction(1, 1000 if stamps else RATE)
-                stream.codec_context.time_base = unit
             picture = av.VideoFrame.from_ndarray(frame, "rgb24")
             picture.pts, picture.time_base = stamps[i] if stamps else i, unit
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-    return path
-
-
-def write_sound(path, seconds=1):
-    """Write a file of nothing but silence."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", 16000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000 * seconds), np.float32), "fltp", "mono")
-        frame.sample_rate, frame.pts = 16000, 0
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            target.mux(stream.encode(picture))
+        target.mux(stream.encode())
     return path
 
 
@@ -52,8 +42,7 @@ def draw_number(number, height=64, width=160):
     """Return a frame that shows a number in bars, the lowest bit on the left."""
     bits = (number >> np.arange(BITS)) & 1
     row = np.repeat(bits, width // BITS).astype(np.uint8) * 255
-    row = np.pad(row, (0, width - len(row)))
-    return np.ascontiguousarray(np.broadcast_to(row[None, :, None], (height, width, 3)))
+    return np.tile(np.pad(row, (0, width - len(row)))[None, :, None], (height, 1, 3))
 
 
 def read_number(image):
@@ -76,10 +65,7 @@ def locate(portrait):
 
 
 def film(portrait, pose, size=(640, 480)):
-    """Return a frame of `size` (width, height) that shows the portrait with its face at `pose`.
-
-    Beyond the portrait the frame is grey. Returns (frame, the pose that is to be found).
-    """
+    """Return a frame of `size` (width, height) that shows the portrait with its face at `pose`, on grey."""
     own = locate(portrait)
     turn = np.radians(pose.angle - own.angle)
     scale = own.size / pose.size
@@ -94,6 +80,11 @@ def film(portrait, pose, size=(640, 480)):
     return np.asarray(frame)
 
 
+def film_portrait(path):
+    """Write four seconds of a face that moves to the right."""
+    return write_clip(path, (film(open_portrait(), pipeline.Pose(250 + i, 240, 130, 0)) for i in range(100)))
+
+
 def find_landmarks(image):
     """Return the landmarks of the only face in an image."""
     (box,) = pipeline.detect_faces(image, upsample=1)
@@ -101,10 +92,9 @@ def find_landmarks(image):
 
 
 def forge_face(face, landmarks):
-    """Return uint8 `face` with its inner part (brows to chin) re-synthesised at 64x64 and blended back.
+    """Return uint8 `face` as face-warping deepfakes of 2018 change it.
 
-    What face-warping deepfakes do: the inner face is brought to 64x64 pixels, as the generators of 2018
-    made it, warped back to its place, recoloured a little and blended in.
+    The inner part, brows to chin, is brought to 64x64 pixels, warped back, recoloured and blended in.
     """
     points = np.array([p for name in ("chin", "left_eyebrow", "right_eyebrow") for p in landmarks[name]])
     centre = points.mean(axis=0)
