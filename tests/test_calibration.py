@@ -36,14 +36,11 @@ def test_new_videos_err_no_more_often_than_promised():
     assert np.all(np.mean(errors, axis=0) <= (0.05, 0.105))
 
 
-def test_where_scores_are_apart_nothing_is_uncertain():
-    found = choose_bounds([0.9] * 20, [0.1] * 20)
-    assert found["lower"] == found["upper"] == pytest.approx(0.5)
-
-
-def test_too_few_videos_promise_nothing():
+def test_few_videos_promise_nothing_and_scores_apart_leave_nothing_uncertain():
     assert choose_bounds([0.9] * 18, [0.1] * 20) is None
     assert choose_bounds([0.9] * 20, [0.1] * 8) is None
+    found = choose_bounds([0.9] * 20, [0.1] * 20)
+    assert found["lower"] == found["upper"] == pytest.approx(0.5)
 
 
 def test_interval_is_that_of_the_beta_distribution():
@@ -80,16 +77,11 @@ def test_calibration_of_a_set(noise_path):
     assert found["min_size"] == pytest.approx(100)  # 130 pixels / 1.3
     sharpness = pipeline.measure_sharpness(pipeline.read_image(noise_path))
     assert found["min_sharpness"] == pytest.approx(sharpness, rel=0.01)
-    assert choose_calibration(*make_face_set(noise_path, 15), pipeline.View()) is None
-
-
-def test_sizes_are_those_that_faces_in_videos_have(noise_path):
-    """Crops that say how wide they were cut are seen in part, others whole."""
-    face_set, scores = make_face_set(noise_path, 20)
-    view = pipeline.View("bilinear", 0.936)
+    view = pipeline.View("bilinear", 0.936)  # crops that do not say how wide they were cut are seen whole
     assert choose_calibration(face_set, scores, view)["min_size"] == pytest.approx(138.9, abs=0.1)
     pipeline.write_crop(pipeline.read_image(noise_path), noise_path)
     assert choose_calibration(face_set, scores, view)["min_size"] == pytest.approx(100)
+    assert choose_calibration(*make_face_set(noise_path, 15), view) is None
 
 
 class Fake:
