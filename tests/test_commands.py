@@ -177,9 +177,7 @@ def test_a_killed_run_continues(films, tmp_path):
         shutil.copy(films / "pair.mp4", tmp_path / f"{i}.mp4")
     command = [ROOT / SCRIPT, *(f"{i}.mp4" for i in range(4)), "--output", "out", "--everyone"]
     code = "import sys; sys.path.insert(0, sys.argv[1]); import deepfakes_images as d; d.SAVE_EVERY = 0; d.main(sys.argv[3:])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, ROOT, *command], cwd=tmp_path, stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-c", code, ROOT, *command], cwd=tmp_path, stdout=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while '"kind": "video"' not in read_text(tmp_path / "out/results.json") and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -188,9 +186,7 @@ def test_a_killed_run_continues(films, tmp_path):
     before = [item["path"] for item in read_items(tmp_path / "out") if item["kind"] == "video"]
     assert 1 <= len(before) < 4
     path = tmp_path / "out/results.json"
-    path.write_text(
-        path.read_text().replace('"frame": 0,', '"frame": 77,')
-    )  # what is known is not scored again
+    path.write_text(path.read_text().replace('"frame": 0,', '"frame": 77,'))  # what is known is not scored again
     done = run_script(SCRIPT, *command[1:], cwd=tmp_path)
     assert "(4 of 4 videos)" in done.stdout
     marked = {item["path"] for item in read_items(tmp_path / "out") if item.get("frame") == 77}
@@ -260,15 +256,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, photo):
     run_script(SCRIPT, "x.png", "--output", "out", cwd=tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     for folder in ("out", "new"):
-        command = [
-            sys.executable,
-            "-c",
-            LIMITED.format(root=str(ROOT)),
-            ROOT / SCRIPT,
-            "x.png",
-            "--output",
-            folder,
-        ]
+        command = [sys.executable, "-c", LIMITED.format(root=str(ROOT)), ROOT / SCRIPT, "x.png", "--output", folder]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert re.fullmatch(rf"deepfakes_images\.py: {folder}/results\.json: File too large\n", done.stderr)

@@ -15,10 +15,7 @@ TOP = {
 OPTIONS = {"deepfakes_images.py": 16, "extract_faces.py": 12, "training/df_CNN.py": 21, "training/calibrate.py": 16,
            "training/visualize.py": 16, "weights/average.py": 16, "weights/convert.py": 16,
            "weights/download.py": 16}  # fmt: skip
-SCRIPTS = {name.rpartition("/")[2].removesuffix(".py") for name in OPTIONS} | {
-    "make_figures",
-    "make_test_images",
-}
+SCRIPTS = {name.rpartition("/")[2].removesuffix(".py") for name in OPTIONS} | {"make_figures", "make_test_images"}
 DOCUMENTS = {"README.md": 200, "weights/README.md": 90, "training/README.md": 80, "tests/README.md": 90}
 
 

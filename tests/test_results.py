@@ -97,12 +97,7 @@ def test_the_same_command_continues(tmp_path, photo):
     photo.resize((80, 80)).save(tmp_path / "d.png")
     run_script(*command, "--threshold", "0.999", "--annotate", cwd=tmp_path)
     rows = read_rows(tmp_path / "out")
-    assert {name: row["note"] for name, row in rows.items()} == {
-        "a.png": "kept",
-        "b.png": "",
-        "c.png": "kept",
-        "d.png": "",
-    }
+    assert {name: row["note"] for name, row in rows.items()} == {"a.png": "kept", "b.png": "", "c.png": "kept", "d.png": ""}
     assert rows["a.png"]["verdict"] == "deepfake"  # by the new threshold
     assert {path.name for path in (tmp_path / "out/annotated").iterdir()} == {"a.png", "b.png", "d.png"}
     before = (tmp_path / "out/annotated/a.png").stat().st_mtime_ns
@@ -219,18 +214,10 @@ def test_timelines_in_words():
         pipeline.Face(i, i / 2, (0, 0, 9, 9), pipeline.Pose(0, 0, 99, 0), 1, 9.0, score=value)
         for i, value in enumerate((0.9, 0.2, 0.1, 0.8, 0.3))
     ]
-    result = Result(
-        pipeline.Item(pipeline.Path("a.mp4"), "a", kind="video"), 0.4, "real", "", 5, tuple(faces)
-    )
+    result = Result(pipeline.Item(pipeline.Path("a.mp4"), "a", kind="video"), 0.4, "real", "", 5, tuple(faces))
     rule = find_weights("Meso4_DF").rule
-    assert (
-        describe_timeline(result, rule)
-        == "Score over time: below the bound from 0.5 to 1.0 s, from 2.0 to 2.0 s"
-    )
-    assert (
-        describe_timeline(result._replace(faces=tuple(faces[:1])), rule)
-        == "Score over time: never below the bound"
-    )
+    assert describe_timeline(result, rule) == "Score over time: below the bound from 0.5 to 1.0 s, from 2.0 to 2.0 s"
+    assert describe_timeline(result._replace(faces=tuple(faces[:1])), rule) == "Score over time: never below the bound"
 
 
 # --- annotated copies -----------------------------------------------------------------------------
@@ -254,9 +241,7 @@ def write_sounding(path, frames, codec):
     return path
 
 
-@pytest.mark.parametrize(
-    ("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "pcm_s16le"), ("a.avi", "libmp3lame")]
-)
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "pcm_s16le"), ("a.avi", "libmp3lame")])
 def test_annotated_video(portrait, tmp_path, name, codec):
     forged = forge_face(portrait, find_landmarks(portrait))
     frames = [film(forged, pipeline.Pose(250 + 4 * i, 240, 180, 0), (501, 401)) for i in range(25)]
@@ -279,9 +264,7 @@ def test_annotated_video(portrait, tmp_path, name, codec):
         known = faces[frame.index // 6]
         edge = frame.image[(known["top"] + known["bottom"]) // 2].astype(int)
         left = np.flatnonzero((edge[:, 0] > 140) & (edge[:, 1] < 90) & (edge[:, 2] < 90))[0]
-        assert left == pytest.approx(
-            known["left"] + 4 * (frame.index - known["frame"]), abs=8
-        )  # it moves along
+        assert left == pytest.approx(known["left"] + 4 * (frame.index - known["frame"]), abs=8)  # it moves along
         changed = np.abs(frame.image.astype(int) - original).max(axis=2) > 60
         assert changed[:25, :60].any()  # the verdict
         assert changed[-30:, :].mean() < 0.1
@@ -294,21 +277,15 @@ def test_annotated_pictures_and_copies_that_fail(tmp_path):
         clips.write_clip(tmp_path / name, frames[height], "ffv1", pixels="bgr0")
     done = run_script(SCRIPT, ".", "--annotate", "--output", "out", cwd=tmp_path, status=1)
     assert "a.mkv: no annotated copy: frames must be at least 2x2 pixels" in done.stderr
-    copies = {
-        str(path.relative_to(tmp_path / "out/annotated")) for path in tmp_path.glob("out/annotated/**/*.*")
-    }
+    copies = {str(path.relative_to(tmp_path / "out/annotated")) for path in tmp_path.glob("out/annotated/**/*.*")}
     assert copies == {"b.mp4", *(f"df/{name}.png" for name in ("biden", "collins", "hopper", "obama"))}
-    original, copy = (
-        pipeline.read_image(tmp_path / f"{where}df/obama.png") for where in ("", "out/annotated/")
-    )
+    original, copy = (pipeline.read_image(tmp_path / f"{where}df/obama.png") for where in ("", "out/annotated/"))
     assert (copy[0, 0] == (198, 40, 40)).all()
     assert (copy[100:] == original[100:]).all()
 
 
 def test_sound_that_changes_costs_no_copy(shared, tmp_path):
-    run_script(
-        SCRIPT, shared / "inputs/cat_same.ts", "--frames", "2", "--annotate", "--output", tmp_path / "out"
-    )
+    run_script(SCRIPT, shared / "inputs/cat_same.ts", "--frames", "2", "--annotate", "--output", tmp_path / "out")
     assert list(pipeline.read_frames(tmp_path / "out/annotated/cat_same.mp4", 2))
 
 
@@ -348,6 +325,4 @@ def test_a_map_finds_a_planted_artefact(noise):
     raised = np.array(maps["normal"])
     assert describe_evidence(raised, maps) == ""
     raised[1, 13] += maps["usual"] + 1
-    assert (
-        describe_evidence(raised, maps) == "Strongest sign of forgery: the upper right part of the picture."
-    )
+    assert describe_evidence(raised, maps) == "Strongest sign of forgery: the upper right part of the picture."

@@ -108,13 +108,7 @@ def test_crops_and_photographs_are_told_apart(portrait, photo, tmp_path):
 
     found = look()
     kinds = {name: result.item.kind for name, result in found.items()}
-    assert kinds == {
-        "pair": "photo",
-        "square": "photo",
-        "large_crop": "image",
-        "wall": "image",
-        "small_crop": "image",
-    }
+    assert kinds == {"pair": "photo", "square": "photo", "large_crop": "image", "wall": "image", "small_crop": "image"}
     assert [len(found[name].faces) for name in ("pair", "square", "wall")] == [2, 1, 0]
     assert sorted(round(face.pose.angle, -1) for face in found["pair"].faces) == [-30, 20]
     assert found["pair"].score == min(face.score for face in found["pair"].faces)
@@ -220,14 +214,7 @@ def make_result(label, video, value, verdict, dataset=""):
 
 
 def test_summaries_count_verdicts():
-    verdicts = [
-        (0.9, "real"),
-        (0.5, "uncertain"),
-        (0.1, "deepfake"),
-        (0.2, "deepfake"),
-        (None, "no face"),
-        (None, "error"),
-    ]
+    verdicts = [(0.9, "real"), (0.5, "uncertain"), (0.1, "deepfake"), (0.2, "deepfake"), (None, "no face"), (None, "error")]
     found = summarize([make_result("", "", value, verdict) for value, verdict in verdicts])
     assert (found["files"], found["scored"], found["skipped"], found["no_face"]) == (6, 4, 1, 1)
     assert (found["deepfake_percent"], found["uncertain_percent"]) == (50, 25)
@@ -267,8 +254,6 @@ def test_kinds_of_forgery():
     assert figures["set swap"]["image"]["auc"] == 1
     assert figures["set f2f"]["image"]["auc"] == pytest.approx(2 / 3)  # one of three above the real ones
     assert figures["set f2f"]["video"]["accuracy_df"] == 0  # the mean is 0.7
-    figures = evaluate_by_dataset(
-        [*found, make("df", "7", 0.9), make_result("real", "1", 0.9, "real", "b")], RULE
-    )
+    figures = evaluate_by_dataset([*found, make("df", "7", 0.9), make_result("real", "1", 0.9, "real", "b")], RULE)
     assert figures["set other"]["image"]["accuracy_df"] == 0
     assert figures["set"]["image"]["count"] == 16  # all of them

@@ -130,10 +130,7 @@ def test_average(tmp_path):
     assert card["resampling"] == "bilinear"
     for arguments, reason in (
         ((*names, "--name", tmp_path / "x"), "already exists: choose another name"),
-        (
-            ("Meso4_DF", "MesoInception_DF", "--name", tmp_path / "y"),
-            "must have the network Meso4, not MesoInc",
-        ),
+        (("Meso4_DF", "MesoInception_DF", "--name", tmp_path / "y"), "must have the network Meso4, not MesoInc"),
         (("Meso4_DF", "none", "--name", tmp_path / "y"), "no such weights"),
     ):
         assert reason in run_script("weights/average.py", *arguments, status=1).stderr

@@ -168,9 +168,7 @@ def write_faces(
     doubts = flag_outliers(faces, options.everyone)
     write_table(folder / TABLE_NAME, faces, doubts, files)
     if faces:
-        doubtful, sound = (
-            [i for i, doubt in enumerate(doubts) if bool(doubt) == bad] for bad in (True, False)
-        )
+        doubtful, sound = ([i for i, doubt in enumerate(doubts) if bool(doubt) == bad] for bad in (True, False))
         shown = pick_evenly(doubtful, MOST_SHOWN)
         shown = sorted(shown + pick_evenly(sound, MOST_SHOWN - len(shown)))
         sheet = draw_contact_sheet([(faces[i], doubts[i], folder / files[i]) for i in shown])

@@ -20,17 +20,7 @@ from weights import find_weights, name_stem
 from weights.scoring import score
 from weights.scoring.metrics import evaluate_by_dataset
 
-COLUMNS = (
-    "weights",
-    "set",
-    "level",
-    "count",
-    "accuracy_df",
-    "accuracy_real",
-    "balanced_accuracy",
-    "auc",
-    "uncertain",
-)
+COLUMNS = ("weights", "set", "level", "count", "accuracy_df", "accuracy_real", "balanced_accuracy", "auc", "uncertain")
 
 
 def main():
