@@ -8,8 +8,8 @@ from conftest import ROOT, run_main
 from PIL import Image
 
 import pipeline
-from training import calibrate, data
-from training.calibrate import choose_bounds, choose_calibration, compute_interval
+from training import calibrate, calibration, data
+from training.calibration import choose_bounds, choose_calibration, compute_interval
 from weights import find_weights, read_rule
 from weights.scoring.metrics import choose_threshold
 
@@ -95,9 +95,11 @@ class Fake:
 
 
 def test_a_card_gets_threshold_bounds_figures_and_maps(noise_path, monkeypatch):
-    monkeypatch.setattr(calibrate, "MAPPED", 2)
+    monkeypatch.setattr(calibration, "MAPPED", 2)
     face_set, scores = make_face_set(noise_path, 20)
-    card, report = calibrate.calibrate({"resampling": "nearest"}, Fake(scores), face_set, pipeline.View())
+    card, report = calibration.calibrate_card(
+        {"resampling": "nearest"}, Fake(scores), face_set, pipeline.View()
+    )
     assert 0.3 <= card["threshold"] <= 0.7
     assert read_rule(card).video.lower == card["calibration"]["video"]["lower"]
     assert card["calibrated_on"]["set df"] == {"images": 60, "videos": 20}
@@ -106,7 +108,7 @@ def test_a_card_gets_threshold_bounds_figures_and_maps(noise_path, monkeypatch):
     found = card["validation"]["all"]["image"]
     assert f"AUC of all: {found['auc']:.3f} by image" in report
     assert "worse than chance" not in report
-    _, report = calibrate.calibrate(card, Fake(1 - scores), face_set, pipeline.View())
+    _, report = calibration.calibrate_card(card, Fake(1 - scores), face_set, pipeline.View())
     assert "worse than chance: these weights do not suit these faces" in report
 
 
@@ -120,7 +122,7 @@ def test_the_threshold_chosen_is_the_best():
 
 def test_two_images_take_no_bounds_away(tmp_path, monkeypatch):
     """The command writes a new set; too few videos give a line; a name that is taken is refused."""
-    monkeypatch.setattr(calibrate, "MAPPED", 1)
+    monkeypatch.setattr(calibration, "MAPPED", 1)
     for label in pipeline.LABELS:
         (tmp_path / "data" / label).mkdir(parents=True)
         Image.open(ROOT / f"test_images/{label}/hopper.png").save(tmp_path / "data" / label / "1.png")

@@ -22,11 +22,11 @@ import classifiers
 import pipeline
 from classifiers import MODELS, load_classifier, scale_pixels
 from pipeline import Item
-from training import augmentation, calibrate, data, df_CNN, imitation, trainer
+from training import augmentation, calibration, data, df_CNN, imitation, trainer
 from training.recipe import Recipe, format_command, list_networks, read_shares, shorten_path
-from weights import find_weights, load_predictor
+from weights import Weights, find_weights, load_predictor
+from weights.scoring import scores
 from weights.scoring.metrics import compute_auc
-from weights.scoring.scores import score_crops
 
 SCRIPT = "training/df_CNN.py"
 QUICK = ("--epochs", "3", "--batch-size", "8", "--seed", "7", "--pairs", "--balance", "set0=2",
@@ -36,7 +36,7 @@ SHORT = ("--epochs", "1", "--batch-size", "8")
 
 @pytest.fixture(autouse=True)
 def few_maps(monkeypatch):
-    monkeypatch.setattr(calibrate, "MAPPED", 1)  # they take the time of a hundred faces each
+    monkeypatch.setattr(calibration, "MAPPED", 1)  # they take the time of a hundred faces each
 
 
 def write_faces(folder, videos, frames, first_video=0):
@@ -68,7 +68,7 @@ def trained(face_folder, tmp_path_factory):
     """Output folder of a short training, and what it printed."""
     output = tmp_path_factory.mktemp("module") / "trained"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibrate, "MAPPED", 1)
+        patch.setattr(calibration, "MAPPED", 1)
         return output, train("--data", face_folder, "--output", output, *QUICK)
 
 
@@ -184,7 +184,7 @@ def test_what_is_held_out_depends_on_the_names_alone(face_folder):
         data.split_videos([i for i in items if i.video in ("0", "swap_0")], 0.3)
 
 
-def test_training_sees_the_pixels_that_scoring_sees(face_folder, tmp_path):
+def test_training_sees_the_pixels_that_scoring_sees(face_folder, tmp_path, monkeypatch):
     """One file through both ways to the network, bit for bit; nothing is left on the disk."""
     folder = tmp_path / "faces"
     shutil.copytree(face_folder / "training", folder)
@@ -198,12 +198,13 @@ def test_training_sees_the_pixels_that_scoring_sees(face_folder, tmp_path):
         whole = "35 of 36 faces do not say how wide they were cut: taken whole"
         assert face_set.remarks == [whole] * (view.zoom < 1)
         seen = []
-        list(score_crops(items, lambda x: seen.append(x) or np.zeros(len(x)), view, 0.5, 10))  # noqa: B023
+        predict = lambda x: seen.append(x) or np.zeros(len(x))  # noqa: B023, E731
+        monkeypatch.setattr(scores, "load_predictor", lambda _: predict)  # noqa: B023
+        list(scores.score_images(items, Weights(Path(), "", view), align=False))
         np.testing.assert_array_equal(face_set.faces, np.concatenate(seen))
     order = np.arange(36).reshape(3, 12)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(augmentation, "draw_numbers", lambda seeds: np.zeros((len(seeds), 11), np.float32))
-        batches = list(data.make_batches(face_set, order, order))
+    monkeypatch.setattr(augmentation, "draw_numbers", lambda seeds: np.zeros((len(seeds), 11), np.float32))
+    batches = list(data.make_batches(face_set, order, order))
     for row, (batch, labels) in zip(order, batches, strict=True):
         np.testing.assert_array_equal(batch, scale_pixels(face_set.faces[row]))
         np.testing.assert_array_equal(labels[:, 0], [items[i].label == "real" for i in row])
@@ -311,8 +312,8 @@ def test_training_writes_all_that_it_promises(face_folder, trained):
     best = max(history, key=lambda row: (float(row["validation_auc"]), -int(row["epoch"])))
     card = find_weights(output / "Meso4").card
     faces = load(face_folder / "validation")
-    scores = load_predictor(find_weights(output / "Meso4"))(faces.faces)
-    auc = compute_auc([item.label for item in faces.items], scores)
+    found = load_predictor(find_weights(output / "Meso4"))(faces.faces)
+    auc = compute_auc([item.label for item in faces.items], found)
     assert card["validation"]["all"]["image"]["auc"] == pytest.approx(auc)
     assert card["best_epoch"] == int(best["epoch"])
     assert card["validation"]["mean"]["image"]["auc"] == pytest.approx(float(best["validation_auc"]))

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's
 import pipeline
 from pipeline import fail, read_count
 from training import data
-from training.calibrate import calibrate
+from training.calibration import calibrate_card
 from training.recipe import (
     Recipe,
     check_shares,
@@ -125,7 +125,7 @@ def train(arguments: argparse.Namespace) -> None:
         figures.draw_curves(history, output / "curves.png")
         run.scorer.load(f"{stem}.weights.h5")
         card["best_epoch"] = max(history, key=lambda row: row["validation_auc"])["epoch"]
-        card, report = calibrate(card, run.scorer, validation, recipe.view)
+        card, report = calibrate_card(card, run.scorer, validation, recipe.view)
         write_weights(run.scorer, stem, card)
     except OpError as error:  # memory is full
         raise MemoryError(str(error)) from error
