@@ -26,7 +26,6 @@ from training.recipe import (
     check_shares,
     complete_recipe,
     find_fault,
-    format_counts,
     list_networks,
     make_card,
     make_recipe,
@@ -114,7 +113,9 @@ def train(arguments: argparse.Namespace) -> None:
     from tensorflow.errors import OpError
 
     stem, card = output / recipe.name, make_card(recipe, training.items, validation.items)
-    print(format_counts(card), flush=True)
+    for part in ("trained_on", "validated_on"):
+        counts = (f"{name} {n['images']} ({n['videos']} videos)" for name, n in card[part].items())
+        print(f"{part.replace('_', ' ')} {', '.join(counts)}", flush=True)
     try:
         run, history = trainer.start(recipe, output)
         if arguments.resume:

@@ -208,16 +208,6 @@ def make_card(recipe: Recipe, training: Iterable[Item], validation: Iterable[Ite
     }
 
 
-def format_counts(card: dict[str, Any]) -> str:
-    """Return how many faces of which data sets a card tells of, in words."""
-    lines = []
-    for part in ("trained_on", "validated_on"):
-        counts = card[part].items()
-        listed = ", ".join(f"{name} {n['images']} ({n['videos']} videos)" for name, n in counts)
-        lines.append(f"{part.replace('_', ' ')} {sum(n['images'] for _, n in counts)} images: {listed}")
-    return "\n".join(lines)
-
-
 def find_commit() -> dict[str, str]:
     """Return {"commit": of this program}, {} where Git does not say."""
     command = ["git", "rev-parse", "HEAD"]
