@@ -45,19 +45,6 @@ def test_a_window_is_a_part_of_the_augmented_face(face):
         np.testing.assert_allclose(window, whole[top : top + 64, left : left + 64], atol=1e-5)
 
 
-def test_rotation_is_fifteen_degrees_and_zoom_a_fifth(face):
-    image = Image.fromarray(face)
-    turned = np.asarray(image.rotate(15, Image.Resampling.BILINEAR)) / 255
-    inner = np.s_[60:196, 60:196]
-    assert np.abs(augment(face, rotation=1)[inner] - turned[inner]).mean() < 0.01
-    assert np.abs(augment(face, rotation=-1)[inner] - turned[inner]).mean() > 0.05
-    wide = image.resize((round(256 / 0.8), 256), Image.Resampling.BILINEAR)
-    zoomed = np.asarray(wide.crop((32, 0, 288, 256))) / 255
-    assert np.abs(augment(face, zoom_x=-1) - zoomed).mean() < 0.01
-    smaller = augment(face, zoom_y=1)
-    np.testing.assert_allclose(smaller[0], smaller[10], atol=1e-6)  # the edge is repeated
-
-
 def test_augmentation_is_tensorflows_own_projective_transform(face):
     changes = np.random.default_rng(0).uniform(-1, 1, (8, 11)).astype(np.float32)
     changes[:, 4:] = 0
@@ -91,8 +78,8 @@ def test_a_crop_is_moved_by_its_strength(face):
 # --- degradations -------------------------------------------------------------------------------------
 
 
-def make_face(side=256):
-    return np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+def make_face():
+    return np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
 
 
 def test_a_seed_decides_all_that_happens_to_a_face():
@@ -102,7 +89,7 @@ def test_a_seed_decides_all_that_happens_to_a_face():
     np.testing.assert_array_equal(once, twice)
     changed = (once != faces).any(axis=(1, 2, 3))
     assert 28 < changed.sum() < 40  # some stay as they are
-    np.testing.assert_array_equal(faces, np.stack([make_face()] * 40))
+    np.testing.assert_array_equal(augmentation.degrade(faces, seeds, 0), np.stack([make_face()] * 40))
     numbers = augmentation.draw_numbers(seeds)
     assert numbers.shape == (40, augmentation.NUMBERS)
     np.testing.assert_array_equal(numbers[3:5], augmentation.draw_numbers(seeds[3:5]))
@@ -140,19 +127,12 @@ def test_h264_loses_more_the_higher_the_quantizer(face):
     assert 6 < losses[3] < 20
 
 
-@pytest.mark.parametrize(("change", "least"), [(change, 0.2) for change, _ in augmentation.DEGRADATIONS])
-def test_degradations_keep_size_and_brightness(face, change, least):
+@pytest.mark.parametrize("change", [change for change, _ in augmentation.DEGRADATIONS])
+def test_degradations_keep_size_and_brightness(face, change):
     changed = np.asarray(change(Image.fromarray(face), np.random.default_rng(1), 1.0))
     assert (changed.shape, changed.dtype) == (face.shape, np.uint8)
-    assert np.abs(changed.astype(int) - face).mean() > least
+    assert np.abs(changed.astype(int) - face).mean() > 0.2
     assert changed.mean() == pytest.approx(face.mean(), abs=1.0)
-    again = np.asarray(change(Image.fromarray(face), np.random.default_rng(1), 1.0))
-    np.testing.assert_array_equal(changed, again)
-
-
-def test_strength_0_leaves_faces_as_they_are():
-    faces = np.stack([make_face()] * 10)
-    np.testing.assert_array_equal(augmentation.degrade(faces, np.arange(10), 0), faces)
 
 
 # --- draws --------------------------------------------------------------------------------------------
@@ -206,15 +186,8 @@ def test_pairs_leave_real_faces_without_forgeries_their_chance():
 
 
 def test_a_forged_face_finds_its_original_or_the_nearest_frame_of_it():
-    items = name_faces(
-        "real/a/1/f7",
-        "real/a/1/f9",
-        "df/a/x_1/f9",
-        "df/a/x_1_2/f6",
-        "df/a/x_3/f9",
-        "df/b/x_1/f9",
-        "df/a/1/f9",
-    )
+    names = "real/a/1/f7 real/a/1/f9 df/a/x_1/f9 df/a/x_1_2/f6 df/a/x_3/f9 df/b/x_1/f9 df/a/1/f9"
+    items = name_faces(*names.split())
     assert draws.pair_faces(items).tolist() == [-1, -1, 1, 0, -1, -1, -1]
 
 

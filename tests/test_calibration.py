@@ -8,8 +8,8 @@ from conftest import ROOT, run_main
 from PIL import Image
 
 import pipeline
-from training import calibrate, data
-from training.calibrate import choose_bounds, choose_calibration, compute_interval
+from training import calibrate, calibration, data
+from training.calibration import choose_bounds, choose_calibration, compute_interval
 from weights import find_weights, read_rule
 from weights.scoring.metrics import choose_threshold
 
@@ -36,14 +36,11 @@ def test_new_videos_err_no_more_often_than_promised():
     assert np.all(np.mean(errors, axis=0) <= (0.05, 0.105))
 
 
-def test_where_scores_are_apart_nothing_is_uncertain():
-    found = choose_bounds([0.9] * 20, [0.1] * 20)
-    assert found["lower"] == found["upper"] == pytest.approx(0.5)
-
-
-def test_too_few_videos_promise_nothing():
+def test_few_videos_promise_nothing_and_scores_apart_leave_nothing_uncertain():
     assert choose_bounds([0.9] * 18, [0.1] * 20) is None
     assert choose_bounds([0.9] * 20, [0.1] * 8) is None
+    found = choose_bounds([0.9] * 20, [0.1] * 20)
+    assert found["lower"] == found["upper"] == pytest.approx(0.5)
 
 
 def test_interval_is_that_of_the_beta_distribution():
@@ -80,16 +77,11 @@ def test_calibration_of_a_set(noise_path):
     assert found["min_size"] == pytest.approx(100)  # 130 pixels / 1.3
     sharpness = pipeline.measure_sharpness(pipeline.read_image(noise_path))
     assert found["min_sharpness"] == pytest.approx(sharpness, rel=0.01)
-    assert choose_calibration(*make_face_set(noise_path, 15), pipeline.View()) is None
-
-
-def test_sizes_are_those_that_faces_in_videos_have(noise_path):
-    """Crops that say how wide they were cut are seen in part, others whole."""
-    face_set, scores = make_face_set(noise_path, 20)
-    view = pipeline.View("bilinear", 0.936)
+    view = pipeline.View("bilinear", 0.936)  # crops that do not say how wide they were cut are seen whole
     assert choose_calibration(face_set, scores, view)["min_size"] == pytest.approx(138.9, abs=0.1)
     pipeline.write_crop(pipeline.read_image(noise_path), noise_path)
     assert choose_calibration(face_set, scores, view)["min_size"] == pytest.approx(100)
+    assert choose_calibration(*make_face_set(noise_path, 15), view) is None
 
 
 class Fake:
@@ -103,9 +95,11 @@ class Fake:
 
 
 def test_a_card_gets_threshold_bounds_figures_and_maps(noise_path, monkeypatch):
-    monkeypatch.setattr(calibrate, "MAPPED", 2)
+    monkeypatch.setattr(calibration, "MAPPED", 2)
     face_set, scores = make_face_set(noise_path, 20)
-    card, report = calibrate.calibrate({"resampling": "nearest"}, Fake(scores), face_set, pipeline.View())
+    card, report = calibration.calibrate_card(
+        {"resampling": "nearest"}, Fake(scores), face_set, pipeline.View()
+    )
     assert 0.3 <= card["threshold"] <= 0.7
     assert read_rule(card).video.lower == card["calibration"]["video"]["lower"]
     assert card["calibrated_on"]["set df"] == {"images": 60, "videos": 20}
@@ -114,7 +108,7 @@ def test_a_card_gets_threshold_bounds_figures_and_maps(noise_path, monkeypatch):
     found = card["validation"]["all"]["image"]
     assert f"AUC of all: {found['auc']:.3f} by image" in report
     assert "worse than chance" not in report
-    _, report = calibrate.calibrate(card, Fake(1 - scores), face_set, pipeline.View())
+    _, report = calibration.calibrate_card(card, Fake(1 - scores), face_set, pipeline.View())
     assert "worse than chance: these weights do not suit these faces" in report
 
 
@@ -128,7 +122,7 @@ def test_the_threshold_chosen_is_the_best():
 
 def test_two_images_take_no_bounds_away(tmp_path, monkeypatch):
     """The command writes a new set; too few videos give a line; a name that is taken is refused."""
-    monkeypatch.setattr(calibrate, "MAPPED", 1)
+    monkeypatch.setattr(calibration, "MAPPED", 1)
     for label in pipeline.LABELS:
         (tmp_path / "data" / label).mkdir(parents=True)
         Image.open(ROOT / f"test_images/{label}/hopper.png").save(tmp_path / "data" / label / "1.png")

@@ -23,22 +23,20 @@ GRADIENT = {"Meso4_DF": 0.336767, "MesoInception_DF": 0.697715}
 
 
 @pytest.mark.parametrize(("name", "trainable"), [("Meso4", 27_977), ("MesoInception4", 28_615)])
-def test_parameter_count(name, trainable):
-    model = MODELS[name]().model
-    assert sum(np.prod(w.shape) for w in model.trainable_weights) == trainable
-    assert model.output_shape == (None, 1)
-
-
-def test_compiled_as_published():
-    model = Meso4(learning_rate=0.002).model
-    assert isinstance(model.optimizer, keras.optimizers.Adam)
+def test_networks_are_the_published_ones(name, trainable):
+    model = MODELS[name](learning_rate=0.002).model
+    assert isinstance(model.optimizer, keras.optimizers.Adam)  # compiled as published
     assert float(model.optimizer.learning_rate) == pytest.approx(0.002)
     assert model.loss == "mean_squared_error"
+    assert sum(np.prod(w.shape) for w in model.trainable_weights) == trainable
+    assert model.output_shape == (None, 1)
 
 
 @pytest.mark.parametrize("name", AUTHORS)
 def test_authors_weights_give_golden_scores(shared, noise, gradient, name):
     golden = json.loads((shared / "golden/scores.json").read_text())["scores"][name]
+    assert golden["noise"] == NOISE.get(name, golden["noise"])
+    assert golden["gradient"] == [GRADIENT.get(name, *golden["gradient"])]
     classifier = load_classifier(shared / f"published_weights/{name}.h5")
     np.testing.assert_allclose(classifier.predict(noise)[:, 0], golden["noise"], atol=2e-6)
     np.testing.assert_allclose(classifier.predict(gradient)[:, 0], golden["gradient"], atol=2e-6)
@@ -50,13 +48,6 @@ def test_authors_weights_give_golden_scores(shared, noise, gradient, name):
             faces.append(np.asarray(image.resize((256, 256), resample)))
         scores = classifier.predict(np.stack(faces))[:, 0]
         np.testing.assert_allclose(scores, list(golden[name_of_filter].values()), atol=2e-6)
-
-
-@pytest.mark.parametrize("name", NOISE)
-def test_pinned_scores_are_the_golden_ones(shared, name):
-    golden = json.loads((shared / "golden/scores.json").read_text())["scores"][name]
-    assert golden["noise"] == NOISE[name]
-    assert golden["gradient"] == [GRADIENT[name]]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +82,6 @@ def test_predict_shapes(meso4, noise):
         (np.zeros((1, 128, 128, 3), np.uint8), r"\(1, 128, 128, 3\)"),
         (np.zeros((0, 128, 128, 3), np.uint8), r"\(0, 128, 128, 3\)"),
         (np.zeros((256, 256, 3), np.uint8), r"\(256, 256, 3\)"),
-        (np.zeros((1, 256, 256, 1), np.uint8), r"\(1, 256, 256, 1\)"),
         (np.zeros((1, 3, 256, 256), np.uint8), r"\(1, 3, 256, 256\)"),
         (np.uint8(3), r"\(\)"),
     ],
@@ -198,18 +188,14 @@ def test_load_names_file_cause_and_cure(tmp_path):
     (tmp_path / "whole.h5").write_bytes(whole)
     with pytest.raises(ValueError, match=r"name it \.weights\.h5"):
         Meso4().load(tmp_path / "whole.h5")
+    with h5py.File(tmp_path / "whole.weights.h5", "a") as file:
+        file["more"] = np.zeros(20_000)
+    with pytest.raises(ValueError, match="an array too large for Meso4: get the file again"):
+        Meso4().load(tmp_path / "whole")
     with h5py.File(tmp_path / "other.weights.h5", "w") as file:
         file["layers/dense/vars/0"] = np.zeros((3, 4))
     with pytest.raises(ValueError, match="fit none of Meso4, MesoInception4"):
         Meso4().load(tmp_path / "other")
-
-
-def test_arrays_that_no_network_has_are_not_read(tmp_path):
-    Meso4().save(tmp_path / "net")
-    with h5py.File(tmp_path / "net.weights.h5", "a") as file:
-        file["more"] = np.zeros(20_000)
-    with pytest.raises(ValueError, match="an array too large for Meso4: get the file again"):
-        Meso4().load(tmp_path / "net")
 
 
 def test_authors_file_loads_without_suffix_into_its_network_only(shared):

@@ -73,10 +73,9 @@ def find_parts(folder: Path, split_by_video: float) -> tuple[tuple[list[Item], l
         raise FileNotFoundError(f"{paths[1]}: no such folder: make it, or use --split-by-video 0.1")
     if leaks := find_leaks(training, validation):
         names = ", ".join(leaks[:5]) + (", ..." if len(leaks) > 5 else "")
-        videos = (
-            f"{pipeline.count(len(leaks), 'video')}, or forgeries of them, in both training and validation"
-        )
-        remarks.append(f"{videos}: figures will be too good: {names}")
+        number = pipeline.count(len(leaks), "video")
+        both = f"{number}, or forgeries of them, in both training and validation"
+        remarks.append(f"{both}: figures will be too good: {names}")
     return (training, validation), remarks
 
 
@@ -107,10 +106,8 @@ def find_copies(training: FaceSet, validation: FaceSet) -> list[str]:
     for part, face_set in zip(PARTS, (training, validation), strict=True):
         for item, face in zip(face_set.items, face_set.faces, strict=True):
             places[hashlib.blake2b(face, digest_size=16).digest()] |= {part, item.label}
-    copies = [
-        (sum(places >= set(both) for places in places.values()), both) for both in (PARTS, pipeline.LABELS)
-    ]
-    return [f"{pipeline.count(n, 'face')} in both {' and '.join(both)}" for n, both in copies if n]
+    both = {pair: sum(found >= set(pair) for found in places.values()) for pair in (PARTS, pipeline.LABELS)}
+    return [f"{pipeline.count(n, 'face')} in both {' and '.join(pair)}" for pair, n in both.items() if n]
 
 
 def group_videos(items: Iterable[Item]) -> dict[str, str]:

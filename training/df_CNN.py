@@ -20,13 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's
 import pipeline
 from pipeline import fail, read_count
 from training import data
-from training.calibrate import calibrate
+from training.calibration import calibrate_card
 from training.recipe import (
     Recipe,
     check_shares,
     complete_recipe,
     find_fault,
-    format_counts,
     list_networks,
     make_card,
     make_recipe,
@@ -114,7 +113,9 @@ def train(arguments: argparse.Namespace) -> None:
     from tensorflow.errors import OpError
 
     stem, card = output / recipe.name, make_card(recipe, training.items, validation.items)
-    print(format_counts(card), flush=True)
+    for part in ("trained_on", "validated_on"):
+        counts = (f"{name} {n['images']} ({n['videos']} videos)" for name, n in card[part].items())
+        print(f"{part.replace('_', ' ')} {', '.join(counts)}", flush=True)
     try:
         run, history = trainer.start(recipe, output)
         if arguments.resume:
@@ -125,7 +126,7 @@ def train(arguments: argparse.Namespace) -> None:
         figures.draw_curves(history, output / "curves.png")
         run.scorer.load(f"{stem}.weights.h5")
         card["best_epoch"] = max(history, key=lambda row: row["validation_auc"])["epoch"]
-        card, report = calibrate(card, run.scorer, validation, recipe.view)
+        card, report = calibrate_card(card, run.scorer, validation, recipe.view)
         write_weights(run.scorer, stem, card)
     except OpError as error:  # memory is full
         raise MemoryError(str(error)) from error

@@ -48,25 +48,18 @@ def pair_faces(items: Sequence[Item]) -> np.ndarray:
 
     Of that video, which is in the same data set, the image of the same frame, or of the nearest.
     """
-    real = defaultdict(list)  # {(data set, video): [(frame, its number, index)]}
-    frames = [parse_frame(item) for item in items]
+    frames = [item.path.stem.rpartition("-")[2] for item in items]
+    numbers = [int((re.findall(r"\d+", frame) or [0])[0]) for frame in frames]
+    real = defaultdict(list)  # {(data set, video): indices}
     for index, item in enumerate(items):
         if item.label == "real":
-            real[item.dataset, item.video].append((*frames[index], index))
+            real[item.dataset, item.video].append(index)
     partners = np.full(len(items), -1)
     for index, item in enumerate(items):
-        frame, number = frames[index]
         own = real.get((item.dataset, parse_forgery(item)[1]), ())
-        nearest = sorted((abs(other - number), name != frame, i) for name, other, i in own)
+        nearest = sorted((abs(numbers[i] - numbers[index]), frames[i] != frames[index], i) for i in own)
         partners[index] = nearest[0][-1] if nearest else -1
     return partners
-
-
-def parse_frame(item: Item) -> tuple[str, int]:
-    """Return what an image's name says of its frame, as text and as its first number (0 without)."""
-    frame = item.path.stem.rpartition("-")[2]
-    number = re.search(r"\d+", frame)
-    return frame, int(number[0]) if number else 0
 
 
 def draw_pairs(

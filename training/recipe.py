@@ -92,8 +92,7 @@ def make_recipe(arguments: Namespace) -> Recipe:
         moved = {"data": os.path.abspath(given.pop("data", recipe.data))}
         check_agreement(recipe, {**given, "command": recipe.command}, arguments.output)
         return recipe._replace(**moved)
-    if path.exists():
-        raise FileExistsError(f"{path.parent}: holds a training already: add --resume or another --output")
+    check_new(path.parent)
     view = next((origin.view for origin in origins.values()), View())
     inherited = {"resample": view.resampling, "zoom": view.zoom, "name": given.get("model", Recipe().model)}
     recipe = Recipe(**inherited | given)._replace(data=os.path.abspath(given.get("data", "data")))
@@ -115,9 +114,15 @@ def complete_recipe(recipe: Recipe, arguments: Namespace, items: Sequence[Item])
         check_agreement(recipe, found, arguments.output)
         return recipe
     recipe = recipe._replace(**found)
-    with open(arguments.output / RECIPE_FILE, "x", encoding="utf-8") as file:  # fails if another run began
-        file.write(json.dumps(recipe._asdict(), indent=1) + "\n")
+    check_new(arguments.output)  # again: another run may have begun while the faces were read
+    text = json.dumps(recipe._asdict(), indent=1) + "\n"
+    pipeline.write_atomically(arguments.output / RECIPE_FILE, lambda path: path.write_text(text))
     return recipe
+
+
+def check_new(folder: Path) -> None:
+    if (folder / RECIPE_FILE).exists():
+        raise FileExistsError(f"{folder}: holds a training already: add --resume or another --output")
 
 
 def check_agreement(recipe: Recipe, given: dict[str, Any], folder: Path) -> None:
@@ -201,16 +206,6 @@ def make_card(recipe: Recipe, training: Iterable[Item], validation: Iterable[Ite
         "versions": {"python": platform.python_version()}
         | {name: sys.modules[name].__version__ for name in ("tensorflow", "keras", "numpy")},
     }
-
-
-def format_counts(card: dict[str, Any]) -> str:
-    """Return how many faces of which data sets a card tells of, in words."""
-    lines = []
-    for part in ("trained_on", "validated_on"):
-        counts = card[part].items()
-        listed = ", ".join(f"{name} {n['images']} ({n['videos']} videos)" for name, n in counts)
-        lines.append(f"{part.replace('_', ' ')} {sum(n['images'] for _, n in counts)} images: {listed}")
-    return "\n".join(lines)
 
 
 def find_commit() -> dict[str, str]:

@@ -74,10 +74,9 @@ def average_activations(model: Any, faces: np.ndarray) -> tuple[np.ndarray, ...]
 
 
 def excite_units(model: Any, steps: int = 60) -> tuple[np.ndarray, np.ndarray]:
-    """Return (faces, weights): what excites each hidden unit most, and its weight in the score.
+    """Return what excites each hidden unit most, uint8 (16, 256, 256, 3), and its weight in the score, (16,).
 
-    Uint8 (16, 256, 256, 3) and float32 (16,). Activation maximisation: gradient ascent on the input
-    from grey noise, blurred after each step.
+    Activation maximisation: gradient ascent on the input from grey noise, blurred after each step.
     """
     import keras
     import tensorflow as tf
