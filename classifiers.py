@@ -7,6 +7,7 @@ score of how real it looks: 1 = real, 0 = forged (deepfake or Face2Face). Label 
 
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -23,6 +24,7 @@ from keras import KerasTensor, layers
 from numpy.typing import ArrayLike
 
 IMAGE_SIZE = 256  # pixels, both ways
+ACTIVATIONS = {"relu", "leakyrelu", "linear", "sigmoid"}  # of a model saved whole, all that may occur
 PIXEL_SCALE = np.float32(1 / 255)  # from uint8 to the networks' [0, 1]
 
 
@@ -189,11 +191,15 @@ def identify_network(path: str | Path) -> str:
             shapes: list[tuple[str, tuple[int, ...]]] = []
             file.visititems(lambda name, item: shapes.append((name, getattr(item, "shape", ()))))
             legacy = "layer_names" in file.attrs or "model_weights" in file
+            config = str(file.attrs.get("model_config", ""))  # of a model saved whole
     except (OSError, RuntimeError, KeyError) as error:
         raise ValueError(f"{path}: {_describe_damage(path)}: get the file again") from error
     if legacy == str(path).endswith(".weights.h5"):  # Keras picks the reader by the suffix
         right = "Keras 2 file: name it .h5" if legacy else "Keras 3 file: name it .weights.h5"
         raise ValueError(f"{path}: the suffix does not fit the content, a {right}")
+    found = re.findall(r'"activation": "(\w+)"|"class_name": "(\w*LU)"', config)
+    if others := {"".join(names).lower() for names in found} - ACTIVATIONS:
+        raise ValueError(f"{path}: another network of such shapes: it has {', '.join(sorted(others))}")
     kernels = sorted(s for name, s in shapes if len(s) > 1 and not name.startswith("optimizer"))
     for name, network in MODELS.items():
         own = [tuple(w.shape) for w in network.build().weights]

@@ -5,7 +5,7 @@ folder itself, those of several videos, or of a folder of videos, to a subfolder
 faces lie faces.csv (what was found where) and contact_sheet.png (all at a glance, the doubtful in red):
 delete the bad ones before you train. Run the same command again to continue after an interruption.
 
-Exit status: 0 every video gave faces, 1 some did not, 2 nothing to do or wrong usage, 130 stopped with Ctrl-C.
+Exit status: 0 every video gave faces, 1 some did not, 2 nothing to do or wrong usage, 130 Ctrl-C.
 """
 
 import signal

@@ -25,7 +25,7 @@ from weights.scoring.figures import draw_timeline
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "tests/figures"
 FRAMES = 75
-SHOWN = (14, 37, 62)  # of the annotated copy, above the timeline
+SHOWN = (4, 37, 62)  # of the annotated copy, above the timeline
 
 
 def main():
@@ -56,7 +56,7 @@ def draw_demonstration(frames, clip, scratch):
     """Return frames of an annotated copy, side by side, above the scores over time."""
     (result,) = score([clip])
     figure = draw_timeline(result, find_weights(DEFAULT).rule)
-    figure.set_size_inches(9.6, 2.4)
+    figure.set_size_inches(9.6, 3)
     figure.savefig(scratch, dpi=100)
     upper = Image.fromarray(np.concatenate(frames, axis=1))
     upper = upper.resize((960, 960 * upper.height // upper.width), Image.Resampling.LANCZOS)

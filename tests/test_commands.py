@@ -14,7 +14,6 @@ import clips
 import numpy as np
 import pytest
 from conftest import ROOT, load_script, make_bad_images, read_items, read_rows, run_script
-
 from PIL import Image
 
 import pipeline
@@ -119,8 +118,9 @@ def test_bad_images_in_a_batch_are_reported_and_the_rest_scored(tmp_path, photo)
 
 
 NAMES = [
-    "a space.png", "'single'.png", 'double".png', "new\nline.png", "-leading.png", "--help.png", "$(touch x).png",
-    "%d.png", "back\\slash.png", "ünï中.png", "\x1b[31m.png", "w" * 251 + ".png", os.fsdecode(b"\xff\xfe.png"),
+    "a space.png", "'single'.png", 'double".png', "new\nline.png", "-leading.png", "--help.png",
+    "$(touch x).png", "%d.png", "back\\slash.png", "ünï中.png", "\x1b[31m.png", "w" * 251 + ".png",
+    os.fsdecode(b"\xff\xfe.png"),
 ]  # fmt: skip
 
 
@@ -178,7 +178,8 @@ def test_a_killed_run_continues(films, tmp_path):
     for i in range(4):
         shutil.copy(films / "pair.mp4", tmp_path / f"{i}.mp4")
     command = [ROOT / SCRIPT, *(f"{i}.mp4" for i in range(4)), "--output", "out", "--everyone"]
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import deepfakes_images as d; d.SAVE_EVERY = 0; d.main(sys.argv[3:])"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import deepfakes_images as d; d.SAVE_EVERY = 0; "
+    code += "d.main(sys.argv[3:])"
     process = subprocess.Popen(
         [sys.executable, "-c", code, ROOT, *command], cwd=tmp_path, stdout=subprocess.PIPE
     )
@@ -217,8 +218,8 @@ def test_a_stopped_run_says_how_far_it_came(monkeypatch, tmp_path):
 def test_ctrl_c_in_the_first_second_is_no_traceback():
     for script in (SCRIPT, "extract_faces.py"):
         for wait in (0.05, 0.3, 0.6):
-            process = subprocess.Popen([sys.executable, ROOT / script, "-h"], stderr=subprocess.PIPE, cwd=ROOT,
-                                       stdout=subprocess.DEVNULL)  # fmt: skip
+            process = subprocess.Popen([sys.executable, ROOT / script, "-h"], stderr=subprocess.PIPE,
+                                       stdout=subprocess.DEVNULL, cwd=ROOT)  # fmt: skip
             time.sleep(wait)
             process.send_signal(signal.SIGINT)
             stderr = process.communicate()[1]

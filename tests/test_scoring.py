@@ -126,7 +126,7 @@ def test_crops_and_photographs_are_told_apart(portrait, photo, tmp_path):
     assert crops["pair"].warning == NOT_SQUARE
 
 
-def test_what_is_known_is_judged_again_and_not_scored(films, tmp_path):
+def test_what_is_known_is_judged_again_and_not_scored(films):
     (before,) = score([films / "df/forged.mp4"], "Meso4_DF")
     marked = before._replace(note="kept")
     path = str(before.item.path)

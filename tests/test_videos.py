@@ -166,7 +166,7 @@ def test_what_is_no_video_is_one_clear_line_each(tmp_path, portrait):
 
 def test_a_missing_video(tmp_path):
     done = run_script("extract_faces.py", cwd=tmp_path, status=2)
-    hint = "put one there, or name one: python3 extract_faces.py clip.mp4"
+    hint = "name one: python3 extract_faces.py clip.mp4"
     assert done.stderr == f"extract_faces.py: no video in video.mp4: {hint}\n"
     write_clip(tmp_path / "clip.mp4", NUMBERS[:2])
     done = run_script("extract_faces.py", "clip.mp4", "gone.mp4", cwd=tmp_path, status=1)

@@ -210,7 +210,7 @@ def test_readme_of_weights_tells_what_download_checks():
 
 
 def test_other_networks_of_the_same_shapes_are_refused(shared, tmp_path):
-    with pytest.raises(ValueError, match=r"elu\.h5: another network of the shapes of Meso4: it has elu"):
+    with pytest.raises(ValueError, match=r"elu\.h5: another network of such shapes: it has elu"):
         load_classifier(shared / "inputs/elu.h5")
     classifier = Meso4()
     classifier.model.save(tmp_path / "whole.h5")  # the same network, saved whole, is none other

@@ -2,10 +2,11 @@
 
     python3 tests/benchmarks/bench_weights.py DATA/validation Meso4_DF weights/authors/Meso4_DF.h5
 
-For each set of weights, data set (`DATA/validation/<df,real>/<data set>/<video>/`) and kind of forgery in it, per
-image and, where videos have several images, per video: the share of forged (df) and of real faces judged right, their
-mean, the area under the ROC curve, and the share that is uncertain. Filter, zoom and thresholds are those that belong
-to the weights. The rows go to weights/results.csv, or to the file that --output names; others' rows there stay.
+For each set of weights, data set (`DATA/validation/<df,real>/<data set>/<video>/`) and kind of forgery in
+it, per image and, where videos have several images, per video: the share of forged (df) and of real faces
+judged right, their mean, the area under the ROC curve, and the share that is uncertain. Filter, zoom and
+thresholds are those that belong to the weights. The rows go to weights/results.csv, or to the file that
+--output names; the rows of other weights there stay.
 """
 
 import csv
