@@ -135,7 +135,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def keep_best(stem: Path, card: dict[str, Any], scorer: "Classifier", epoch: int) -> None:
-    """Write the weights of the best epoch so far, and their card; `write_weights` completes them at the end."""
+    """Write the weights of the best epoch so far, and their card; `write_weights` ends them."""
     check_room(stem.parent)
     weights = Path(f"{stem}.weights.h5")
     pipeline.write_atomically(weights, scorer.save)
