@@ -987,8 +987,8 @@ def _end_with(parent: int) -> None:
     """Have this process end when its parent was killed."""
 
     def watch() -> None:
-        if sys.platform == "win32":
-            multiprocessing.parent_process().join()
+        if sys.platform == "win32" and (own := multiprocessing.parent_process()):
+            own.join()
         while os.getppid() == parent and sys.platform != "win32":
             time.sleep(1)
         os._exit(1)
