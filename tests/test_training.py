@@ -1,6 +1,7 @@
 """Training: faces, recipe, and the command through kills and faults."""
 
 import csv
+import itertools
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -251,7 +253,7 @@ def test_commands_are_kept_without_paths_of_this_machine(tmp_path, monkeypatch):
 def test_it_learns(face_folder, face_set):
     validation = load(face_folder / "validation")
     network = trainer.Trainer(Recipe(steps=40, batch_size=8, schedule="cosine"))
-    losses = [network.train_epoch(face_set, epoch)["loss"] for epoch in range(8)]
+    losses = [network.train_epoch(face_set, epoch, itertools.count())["loss"] for epoch in range(8)]
     assert losses[-1] < losses[0] / 2
     assert trainer.measure(validation, network.score(validation), "mse")["validation_auc"] > 0.95
 
@@ -261,7 +263,7 @@ def test_the_average_is_of_all_weights_and_begins_quickly(face_set):
                 for n, share in ((1, 0.999), (2, 0.999), (2, 0.15))]  # fmt: skip
     start = networks[0].model.get_weights()
     for network in networks:
-        network.train_epoch(face_set, 0)
+        network.train_epoch(face_set, 0, itertools.count())
     first, second = networks[0].model.get_weights(), networks[1].model.get_weights()
     for network, kept in ((networks[1], 2 / 11), (networks[2], 0.15)):
         network.score(face_set)
@@ -277,7 +279,7 @@ def test_blocks_are_imitated_and_the_head_is_taken_over(tmp_path):
     recipe = Recipe("MesoInception4", steps=200, batch_size=8, learning_rate=3e-3,
                     imitate=str(ROOT / "weights/Meso4_DF.weights.h5"))  # fmt: skip
     network = trainer.Trainer(recipe)
-    losses = [network.train_epoch(face_set, epoch)["loss"] for epoch in range(12)]
+    losses = [network.train_epoch(face_set, epoch, itertools.count())["loss"] for epoch in range(12)]
     assert losses[-1] < losses[0] / 2
     heads = (imitation.list_head(model) for model in (network.model, teacher.model))
     for layer, taught in zip(*heads, strict=True):
@@ -480,6 +482,16 @@ def test_resuming_needs_its_faces_but_not_its_start(face_folder, tmp_path):
     (tmp_path / "out/recipe.json").unlink()
     done = train("--resume", *output, status=2)
     assert done.stderr.endswith("recipe.json: no such file: there is no training to resume\n")
+
+
+def test_a_line_a_minute_without_a_terminal(face_folder, tmp_path, monkeypatch):
+    """Over all epochs, of which each may take less than a minute."""
+    clock = itertools.count(0, 25)
+    monkeypatch.setattr(pipeline, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    done = train("--data", face_folder, "--output", tmp_path, "--epochs", "5", "--batch-size", "18")
+    assert re.search(
+        r"^3 of 10 steps, \d+ min left\n6 of 10 steps, \d+ min left\n", done.stderr, re.MULTILINE
+    )
 
 
 def test_divergence_stops_with_a_word(face_folder, tmp_path):

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
+from tqdm import tqdm
+
 import pipeline
 from pipeline import fail, read_count
 from training import data
@@ -122,7 +124,7 @@ def train(arguments: argparse.Namespace) -> None:
             print(f"resumed after epoch {len(history)}")
         best = functools.partial(keep_best, stem, card)
         for line in trainer.train(run, training, validation, output, history, best):
-            print(line, flush=True)
+            tqdm.write(line)  # above the bar
         figures.draw_curves(history, output / "curves.png")
         run.scorer.load(f"{stem}.weights.h5")
         card["best_epoch"] = max(history, key=lambda row: row["validation_auc"])["epoch"]

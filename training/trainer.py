@@ -100,18 +100,15 @@ class MovingAverage(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """Advances the display of progress; raises ArithmeticError when a loss is not finite."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, shown: Iterator[int]) -> None:
         super().__init__()
-        self.shown = pipeline.show_progress(range(steps), steps, "step")
+        self.shown = shown
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         next(self.shown)
         loss = (logs or {})["loss"]  # the mean so far: one that is not finite shows at once
         if not np.isfinite(loss):
             raise ArithmeticError(f"the loss is {loss} at step {batch + 1} of its epoch: {ADVICE}")
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        next(self.shown, None)  # closes the bar
 
 
 class Trainer:
@@ -145,10 +142,10 @@ class Trainer:
     def steps_done(self) -> int:
         return int(self.optimizer.iterations.numpy())
 
-    def train_epoch(self, face_set: data.FaceSet, epoch: int) -> dict[str, float]:
+    def train_epoch(self, face_set: data.FaceSet, epoch: int, shown: Iterator[int]) -> dict[str, float]:
         """Train one epoch; return its mean loss and accuracy (which means nothing where blocks are imitated).
 
-        Raises ArithmeticError when a loss is not finite.
+        Each step takes a number from `shown`. Raises ArithmeticError when a loss is not finite.
         """
         recipe, left = self.recipe, self.recipe.steps - self.steps_done
         order, seeds = (drawn[:left] for drawn in draws.draw_epoch(face_set.items, recipe, epoch))
@@ -156,7 +153,7 @@ class Trainer:
         batches = data.make_batches(face_set, order, seeds, side, recipe.degrade)
         if self.teacher:
             batches = batches.map(lambda faces, _: (faces, self.teacher(faces, training=False)))
-        callbacks = [Progress(len(order)), *([self.average] if self.average else [])]
+        callbacks = [Progress(shown), *([self.average] if self.average else [])]
         found = self.fitted.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=callbacks).history
         return {name: found[name][0] for name in ("loss", "accuracy")}
 
@@ -240,10 +237,12 @@ def train(
     """
     recipe = trainer.recipe
     epochs = -(-recipe.steps // -(-len(training.items) // recipe.batch_size))
+    left = recipe.steps - trainer.steps_done
+    shown = pipeline.show_progress(range(left), left, "step")
     for epoch in range(len(history), epochs):
         begun, done = time.monotonic(), trainer.steps_done
         rate = float(trainer.optimizer.learning_rate.numpy())
-        found = trainer.train_epoch(training, epoch)
+        found = trainer.train_epoch(training, epoch, shown)
         scores = trainer.score(validation)
         if not np.isfinite(scores).all():
             raise ArithmeticError(f"the scores are not finite after epoch {epoch + 1}: {ADVICE}")
@@ -256,3 +255,4 @@ def train(
         trainer.save(folder, history)
         speed = (row["step"] - done) * recipe.batch_size / (time.monotonic() - begun)
         yield format_epoch(row, epochs, speed)
+    next(shown, None)  # closes the bar
