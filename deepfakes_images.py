@@ -15,6 +15,7 @@ import signal
 if __name__ == "__main__":  # Ctrl-C while modules are imported is no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import functools
 import math
 import os
 import sys
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             score_files(arguments, items, weights, options, settings, results)
             if arguments.annotate:
                 same = before if summary.get("rule") == str(weights.rule) else {}
-                status = annotate_files(arguments.output, items, results, same, weights, options)
+                status = annotate_files(arguments, items, results, same, weights, options)
         except KeyboardInterrupt:
             stopped = True
         done = [results[path] for path in paths if path in results]
@@ -116,7 +117,7 @@ def save(folder: Path, results: dict[str, Result], weights: Weights, settings: s
 
 
 def annotate_files(
-    folder: Path,
+    arguments: Namespace,
     items: Sequence[Item],
     results: dict[str, Result],
     before: dict[str, Result],
@@ -127,9 +128,9 @@ def annotate_files(
     from weights.scoring.annotate import annotate
 
     status = 0
-    for item in show_progress(items, len(items), "copy"):
+    for item in items if arguments.quiet else show_progress(items, len(items), "copy"):
         path, result = str(item.path), results[str(item.path)]
-        copy = folder / COPIES / f"{item.name}{'.mp4' if item.kind == 'video' else '.png'}"
+        copy = arguments.output / COPIES / f"{item.name}{'.mp4' if item.kind == 'video' else '.png'}"
         current = copy.exists() and path in before and before[path].stamp == result.stamp
         if result.verdict == "error" or current:
             continue
@@ -142,10 +143,8 @@ def report(arguments: Namespace, results: list[Result], weights: Weights, settin
     """Write the page."""
     from weights.scoring.report import write_report
 
-    def watch(entries: Iterable[Result]) -> Iterable[Result]:
-        return show_progress(entries, len(results), "file", desc="report")
-
-    summary = describe_outcome(results, weights, settings)
+    show = functools.partial(show_progress, total=len(results), unit="file", desc="report")
+    summary, watch = describe_outcome(results, weights, settings), iter if arguments.quiet else show
     write_report(arguments.output / PAGE, results, weights, summary, arguments.explain, watch)
 
 

@@ -19,6 +19,7 @@ import pipeline
 from weights import find_weights, load_predictor
 from weights.scoring.annotate import draw_label, interpolate_faces
 from weights.scoring.figures import describe_evidence, describe_timeline, measure_evidence, measure_normal
+from weights.scoring.report import describe_verdict, hash_file
 from weights.scoring.results import read_json
 from weights.scoring.scores import Result
 
@@ -128,6 +129,7 @@ def test_folders_of_others_are_never_touched(tmp_path):
             done = run_script(SCRIPT, image, "--output", folder, *force, status=2)
             assert "so it is not ours: name another folder" in done.stderr
         assert (folder / name).read_text() == "mine"
+    (tmp_path / "out/.writing-x").mkdir(parents=True)  # of a run that was killed at once
     run_script(SCRIPT, image, "--output", tmp_path / "out", "--annotate")
     (tmp_path / "out/annotated/mine.txt").write_text("mine")
     run_script(SCRIPT, image, "--output", tmp_path / "out", "--force", status=2)
@@ -189,6 +191,14 @@ def test_the_page_answers_first(folder, films):
     assert not re.search(r"logit|face that counts|Nothing unusual", text)
     assert all(re.findall(r'<img[^>]* alt="([^"]*)"', text))
     assert len(re.findall(r'<img[^>]* alt="', text)) == text.count("<img")
+
+
+def test_sentences_say_what_is_so(tmp_path):
+    photo = Result(pipeline.Item(tmp_path / "a.png", "a", kind="photo"), 0.5, "uncertain")
+    assert describe_verdict(photo, find_weights("Meso4_DF")) == "Undecided."
+    assert hash_file(tmp_path / "gone") == "unknown: the file cannot be read"
+    run_script(SCRIPT, ROOT / "test_images/real/obama.png", "--output", tmp_path / "out")
+    assert "Only the largest face" not in (tmp_path / "out/report.html").read_text()
 
 
 def test_nothing_is_fetched_and_no_name_is_run(folder):

@@ -35,9 +35,9 @@ def score(
     A score says how real a face looks to the network: 1 = real, 0 = forged. `frames` are sampled of each
     video, evenly from `start` to `end` seconds; `everyone` scores all their faces instead of the largest. An
     image shows whether it is a face crop or a photograph; `align` True takes all for photographs, False for
-    crops. Results `known` by their path are judged again, not scored, where the file is still the same. A
-    file that cannot be read has the verdict "error", and its Result says why. Raises FileNotFoundError or
-    ValueError if the weights cannot be used, OSError or ImportError if the Dask cluster cannot.
+    crops. Results `known` by their path, with the same weights and options, are judged again, not scored,
+    where the file is the same. The Result of a file that cannot be read has the verdict "error" and says why.
+    Raises FileNotFoundError or ValueError if the weights cannot be used, OSError or ImportError for Dask.
     """
     paths = list(paths)
     items = [path for path in paths if isinstance(path, Item)]
@@ -45,7 +45,7 @@ def score(
     weights = weights if isinstance(weights, Weights) else find_weights(weights)
     options = FaceOptions(frames, start, end, everyone=everyone)
     stamps = {item: stamp_file(item.path) for item in items}
-    todo = {item: None for item in items if not is_known(known.get(str(item.path)), stamps[item], align)}
+    todo = {item: None for item in items if not is_known(known.get(str(item.path)), stamps[item])}
     images = [item for item in todo if item.kind == "image"]
     videos = [item for item in todo if item.kind == "video"]
     calls = [(item._replace(path=Path(os.path.abspath(item.path))),) for item in videos]
@@ -74,8 +74,6 @@ def stamp_file(path: Path) -> str:
         return ""
 
 
-def is_known(result: Result | None, stamp: str, align: bool | None) -> bool:
+def is_known(result: Result | None, stamp: str) -> bool:
     """Return whether the Result of an earlier run holds for a file that has this stamp now."""
-    if result is None or result.error or result.stamp != stamp:
-        return False
-    return align is None or result.item.kind != ("image" if align else "photo")
+    return result is not None and not result.error and result.stamp == stamp

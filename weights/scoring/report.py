@@ -61,16 +61,14 @@ def write_report(
         colors=figures.COLORS,
         counts=Counter(r.verdict for r in ranked),
         entries=[describe(r, weights, id(r) in mapped) for r in watch(ranked)],
-        overview=encode("svg+xml", figures.save_svg(figures.draw_overview(scored)))
-        if len(scored) > 1
-        else "",
+        overview=draw(figures.draw_overview(scored)) if len(scored) > 1 else "",
         roc=draw(figures.draw_roc(scored)) if labelled else "",
         confusion=confusion,
         accuracies=accuracies,
         errors=[summary.describe_errors(weights.card, kind) for kind in kinds],
         kinds=weights.card.get("calibration", {}).get("video", {}).get("kinds", {}),
         crop_errors=summary.describe_crop_errors(weights) if "images" in outcome else "",
-        largest=summary.LARGEST_ONLY if "the largest face of a frame" in outcome["settings"] else "",
+        largest=summary.LARGEST_ONLY if summary.is_largest_only(outcome) else "",
         explained=bool(mapped),
         weights=weights,
         digest=compute_sha256(weights.path),
@@ -128,8 +126,10 @@ def describe_verdict(result: Result, weights: Weights) -> str:
     if result.item.kind == "video":
         forged = {f.frame for f in result.faces if judge_face(f, "video", weights.rule) == "deepfake"}
         where = f" in {len(forged)} of {result.frames} frames"
-    if result.verdict != "real":
-        return f"{'Looks' if result.verdict == 'deepfake' else 'Undecided; looks'} forged{where}."
+    if result.verdict == "deepfake":
+        return f"Looks forged{where}."
+    if result.verdict == "uncertain":
+        return f"Undecided; looks forged{where}." if where else "Undecided."
     missed = " and ".join(summary.list_missed(weights.card))
     often = f" Often missed: {missed}." if missed else ""
     return f"No trace was found of a forgery that these weights know.{often}"
@@ -179,7 +179,9 @@ def encode(kind: str, content: bytes) -> str:
 
 def hash_file(path: Path) -> str:
     try:
-        return compute_sha256(path) if path.is_file() else "none: not a regular file"
+        if path.exists() and not path.is_file():  # a pipe would block
+            return "none: not a regular file"
+        return compute_sha256(path)
     except OSError:
         return "unknown: the file cannot be read"
 

@@ -34,10 +34,12 @@ def open_folder(folder: Path, settings: str, force: bool) -> tuple[dict[str, Res
     summary: dict[str, Any] = {}
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output {folder}: must be a folder")
-    entries = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    others = sorted(name for name in entries - OURS if not name.startswith(".writing-"))
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    entries = {name for name in names if not name.startswith(".writing-")}  # what a killed run left
     copies = (folder / COPIES).rglob("*.*")
-    others += sorted(path.name for path in copies if path.is_file() and path.suffix not in COPIED)
+    others = sorted(entries - OURS) + sorted(
+        path.name for path in copies if path.is_file() and path.suffix not in COPIED
+    )
     if others or (entries and RESULTS not in entries):
         held = ", ".join(others[:3]) or f"no {RESULTS}"
         raise ValueError(f"--output {folder}: holds {held}, so it is not ours: name another folder")

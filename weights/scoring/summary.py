@@ -96,7 +96,7 @@ def print_outcome(results: Sequence[Result], summary: dict[str, Any], weights: W
     for kind in kinds:
         if kind != "image" and (line := describe_errors(weights.card, kind)):
             print(line)
-    if "video" in kinds and "the largest face of a frame" in summary["settings"]:
+    if is_largest_only(summary):
         print(LARGEST_ONLY)
     halved = [
         NOUNS[kind].replace("image", "face crop") + "s" for kind in kinds if not weights.rule.bounds_of(kind)
@@ -104,6 +104,10 @@ def print_outcome(results: Sequence[Result], summary: dict[str, Any], weights: W
     rule = f" Below {weights.rule.threshold:g}, {' and '.join(halved)} are called deepfake" * bool(halved)
     used = f"({printable(weights.path.name)}, resizing: {weights.view.resampling})"
     print(f"{MEANING}{rule} {used}.", flush=True)
+
+
+def is_largest_only(summary: dict[str, Any]) -> bool:
+    return "videos" in summary and "the largest face of a frame" in summary["settings"]
 
 
 def print_images(images: Sequence[Result], folders: dict[str, dict[str, Any]]) -> None:
