@@ -74,9 +74,9 @@ def choose_calibration(face_set: FaceSet, scores: np.ndarray, view: pipeline.Vie
         kinds[f"{item.dataset} {kind}".strip()][verdict] += 1
     sizes, sharpness = [], []
     for path in (face_set.items[index].path for own in videos.values() for index in own):
-        crop = pipeline.read_image(path)
+        crop, zoom = pipeline.read_crop(path)
         # a crop that does not say how wide it was cut is seen whole: it is as wide as the view
-        sizes.append(crop.shape[1] / (pipeline.read_zoom(path) or view.zoom))
+        sizes.append(crop.shape[1] / (zoom or view.zoom))
         sharpness.append(pipeline.measure_sharpness(crop))
     return {
         "face": face,

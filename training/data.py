@@ -176,9 +176,8 @@ def load_faces(items: Sequence[Item], view: pipeline.View, scratch: Path) -> Fac
             raise ValueError(f"no image of class {label} can be read: {'; '.join(remarks[:3])}")
     if view.zoom < pipeline.CROP_ZOOM:
         whole = sum(pipeline.read_zoom(item.path) is None for item in kept)
-        remarks += [f"{whole} of {len(kept)} faces do not say how wide they were cut: taken whole"] * bool(
-            whole
-        )
+        if whole:
+            remarks.append(f"{whole} of {len(kept)} faces do not say how wide they were cut: taken whole")
     labels = np.array([[item.label == "real"] for item in kept], np.float32)
     return FaceSet(kept, faces, labels, remarks)
 

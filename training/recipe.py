@@ -60,8 +60,10 @@ def find_fault(arguments: Namespace) -> str:
     among = [Path(given["data"], part).resolve() for part in ("training", "validation")]
     least, most = pipeline.SMALLEST_ZOOM, pipeline.CROP_ZOOM
     checks = {
-        "--name: must be a file name; --output says where": given["name"] == Path(given["name"]).name != "",
-        "--output: lies among the faces": not any(output.is_relative_to(folder) for folder in among),
+        "--name: must be a file name, as --output says where": given["name"]
+        == Path(given["name"]).name
+        != "",
+        "--output: must not lie among the faces": not any(output.is_relative_to(folder) for folder in among),
         "--split-by-video: must be a share below 1": 0 <= given["split_by_video"] < 1,
         f"--zoom: must be from {least} to {most}": least <= given["zoom"] <= most,
         "--degrade: must be at least 0": 0 <= given["degrade"] < math.inf,
@@ -69,7 +71,9 @@ def find_fault(arguments: Namespace) -> str:
         "--average: must be a share below 1": 0 <= given["average"] < 1,
         f"--seed: must be from 0 to {2**32 - 1}": 0 <= given["seed"] < 2**32,
     }
-    return next((reason for reason, right in checks.items() if not right), "")
+    wrong = next((reason for reason, right in checks.items() if not right), "")
+    name = wrong.partition(":")[0].removeprefix("--").replace("-", "_")
+    return f"{wrong}, not {given[name]}" if wrong else ""
 
 
 def make_recipe(arguments: Namespace) -> Recipe:

@@ -30,8 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     file, zoom, threshold = arguments.file, arguments.zoom, arguments.threshold
     stem = arguments.name or file.with_name(name_stem(file))
     try:
-        if not 0 <= threshold <= 1 or not SMALLEST_ZOOM <= zoom <= CROP_ZOOM:
-            raise ValueError(f"--threshold must be from 0 to 1, --zoom from {SMALLEST_ZOOM} to {CROP_ZOOM}")
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"--threshold must be from 0 to 1, not {threshold:g}")
+        if not SMALLEST_ZOOM <= zoom <= CROP_ZOOM:
+            raise ValueError(f"--zoom must be from {SMALLEST_ZOOM} to {CROP_ZOOM}, not {zoom:g}")
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file")
         check_free(stem)
