@@ -826,9 +826,13 @@ def _recognize(face: Face, people: list[list[np.ndarray]], others: set[int]) -> 
     return len(people)
 
 
+_one_search = threading.Lock()  # dlib's detector keeps the picture in itself: two at once crash the process
+
+
 def detect_faces(image: np.ndarray, reduction: int = 1, upsample: int = 0) -> list[Box]:
     """Return the boxes of the faces in a uint8 RGB image, searched reduced, then doubled `upsample` times."""
-    found = _import_face_recognition().face_locations(_reduce(image, reduction), upsample)
+    with _one_search:
+        found = _import_face_recognition().face_locations(_reduce(image, reduction), upsample)
     return [tuple(reduction * edge for edge in (left, *others)) for *others, left in found]
 
 

@@ -126,6 +126,16 @@ def test_crops_and_photographs_are_told_apart(portrait, photo, tmp_path):
     assert crops["pair"].warning == NOT_SQUARE
 
 
+def test_several_threads_share_the_detector(portrait):
+    """Images are looked at in threads; dlib's detector takes one picture at a time."""
+    pictures = [
+        film(portrait, pipeline.Pose(250, 240, 100, 0), (500, 500)),
+        np.full((500, 500, 3), 99, np.uint8),
+    ]
+    expected = [scores.measure_largest_face(picture) for picture in pictures]
+    assert list(pipeline.map_ahead(scores.measure_largest_face, pictures * 20)) == expected * 20
+
+
 def test_what_is_known_is_judged_again_and_not_scored(films):
     (before,) = score([films / "df/forged.mp4"], "Meso4_DF")
     marked = before._replace(note="kept")
