@@ -9,13 +9,7 @@ from PIL import Image
 
 import pipeline
 from training import calibrate, calibration, data
-from training.calibration import (
-    calibrate_level,
-    choose_bounds,
-    choose_calibration,
-    compute_interval,
-    find_people,
-)
+from training.calibration import calibrate_level, choose_bounds, choose_calibration, compute_interval
 from weights import find_weights, read_rule
 from weights.scoring.metrics import choose_threshold
 
@@ -61,7 +55,7 @@ def test_errors_are_those_on_other_people():
         items.append(pipeline.Item(Path(), "", "real", "a", str(number)))
         items.append(pipeline.Item(Path(), "", "df", "a", f"swap_{number}"))
         scores += [0.5 + 0.001 * number, 0.4 + 0.001 * number]
-    items += [pipeline.Item(Path(), "", "real", name, "low") for name in "abcde"]  # in five sets
+    items += [pipeline.Item(Path(), "", "real", name, "low") for name in "abcde"]  # one person, in five sets
     scores += [0.1] * 5
     found, kinds = calibrate_level(items, np.array(scores), [[index] for index in range(len(items))])
     assert found["lower"] == 0.1  # the fifth of all 105: nobody lies below it
@@ -72,14 +66,6 @@ def test_errors_are_those_on_other_people():
         pytest.approx(5 / 105),
     )
     assert found["real_error_interval"] == compute_interval(np.arange(105) < 5)
-
-
-def test_people_are_groups_of_forgeries_and_originals_in_all_sets():
-    names = [("real", "c23", "1"), ("df", "c23", "swap_1_2"), ("real", "c40", "2"), ("real", "c40", "3"),
-             ("df", "faces", "swap_9_8"), ("df", "c40", "swap_8_7")]  # fmt: skip
-    people = find_people([pipeline.Item(Path(), "", *name) for name in names])
-    assert people[0] == people[1] == people[2]
-    assert len(set(people)) == 4
 
 
 def make_face_set(path, videos):
@@ -126,13 +112,13 @@ def test_calibration_of_a_set(noise_path):
 
 
 class Fake:
-    """A classifier that gives the scores it was told, and for any other number of faces a half."""
+    """A classifier that gives the scores it was given, in turn, and then a half."""
 
     def __init__(self, scores):
-        self.scores = scores
+        self.scores = iter(scores)
 
     def predict(self, faces):
-        return self.scores[:, None] if len(faces) == len(self.scores) else np.full((len(faces), 1), 0.5)
+        return np.array([[next(self.scores, 0.5)] for _ in faces])
 
 
 def test_a_card_gets_threshold_bounds_figures_and_maps(noise_path, monkeypatch):

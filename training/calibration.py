@@ -32,7 +32,7 @@ def calibrate_card(
     card: dict[str, Any], classifier: Any, face_set: data.FaceSet, view: pipeline.View
 ) -> tuple[dict[str, Any], str]:
     """Return (the card with threshold, bounds, figures and normal maps by the labelled faces, a report)."""
-    items, scores = face_set.items, classifier.predict(face_set.faces)[:, 0]
+    items, scores = face_set.items, data.score_faces(classifier, face_set.faces)
     threshold = choose_threshold(items, scores)
     lines = [f"threshold {threshold:g}: a face below it is called a deepfake"]
     card = {**card, "threshold": threshold, "calibrated_on": count_faces(items)}
@@ -41,16 +41,14 @@ def calibrate_card(
         card["calibration"], video = found, found["video"]
         lines.append(f"videos: deepfake below {video['lower']:.3f}, real above {video['upper']:.3f}")
         for kind, counts in found["kinds"].items():
-            shown = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
-            lines.append(f"{kind} videos, by bounds from other people's: {shown}")
+            listed = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+            lines.append(f"{kind} videos, by bounds from other people's: {listed}")
     else:
         lines.append('no bounds of "uncertain": they need 20 real and 10 forged videos, of 3 faces each')
     card["validation"] = evaluate_by_dataset(label_scores(items, scores, threshold), read_rule(card))
     for name, levels in card["validation"].items():
-        shown = ", ".join(
-            f"{found['auc']:.3f} by {level}" for level, found in levels.items() if "auc" in found
-        )
-        lines += [f"AUC of {name or 'no data set'}: {shown}"] * bool(shown)
+        shown = [f"{figures['auc']:.3f} by {level}" for level, figures in levels.items() if "auc" in figures]
+        lines += [f"AUC of {name or 'no data set'}: {', '.join(shown)}"] * bool(shown)
     if card["validation"]["mean"]["image"]["auc"] < 0.5:
         lines.append("worse than chance: these weights do not suit these faces, whatever the threshold")
     chosen = pipeline.pick_evenly(np.flatnonzero(face_set.labels[:, 0]).tolist(), MAPPED)
@@ -100,7 +98,9 @@ def calibrate_level(
     """
     means = np.array([scores[own].mean() for own in videos])
     firsts = [items[own[0]] for own in videos]
-    real, people = np.array([item.label == "real" for item in firsts], bool), find_people(firsts)
+    real = np.array([item.label == "real" for item in firsts], bool)
+    # some sets hold the same people, compressed or cut in another way: a video's name means one person in all
+    people = np.array(data.group_videos(item._replace(dataset="any") for item in firsts))
     verdicts = np.full(len(means), "uncertain")
     for group in set(people):
         own = people == group
@@ -125,17 +125,6 @@ def calibrate_level(
         "real_error_interval": compute_interval(accused),
         "forged_error_interval": compute_interval(passed),
     }, dict(sorted(kinds.items()))
-
-
-def find_people(items: Sequence[Item]) -> np.ndarray:
-    """Return the group of people that each item's video belongs to, str (N,).
-
-    A forgery belongs to its originals' group. Videos of one name are one person's, whatever their data set:
-    some sets hold the same people, compressed or cut in another way.
-    """
-    named = [item._replace(dataset="any") for item in items]
-    groups = data.group_videos(named)
-    return np.array([groups[data.name_videos(item)[0]] for item in named], str)
 
 
 def choose_bounds(real: np.ndarray, forged: np.ndarray) -> Bounds | None:

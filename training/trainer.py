@@ -5,7 +5,6 @@ ends with the very weights of an uninterrupted one.
 """
 
 import json
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,8 +29,7 @@ from weights.scoring.metrics import evaluate_by_dataset, label_scores
 LOWEST_RATE = 1e-6
 LOSSES = {"mse": keras.losses.MeanSquaredError, "bce": keras.losses.BinaryCrossentropy}
 ADVICE = "lower the learning rate, or look at the faces"
-CHECKPOINTS = "checkpoint-*[0-9].npz"
-KEPT = 2  # should the last be damaged, the training goes on from the other
+CHECKPOINT = "checkpoint.npz"
 # what reading a damaged checkpoint may raise
 UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, BadZipFile, zlib.error)
 
@@ -112,11 +110,15 @@ class Progress(keras.callbacks.Callback):
 
 
 class Trainer:
-    """A network in training: its variables, its optimiser, and their checkpoints."""
+    """A network in training: its variables, its optimiser, the figures of its epochs so far."""
 
-    def __init__(self, recipe: Recipe, resumed: bool = False) -> None:
-        """Make the variables. If `resumed`, a checkpoint will fill them: recipe.weights is not read."""
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, checkpoint: Path | None = None) -> None:
+        """Begin with the recipe's weights or, if there is this checkpoint, where that was written.
+
+        Raises ValueError when it is damaged.
+        """
+        self.recipe, self.history = recipe, History()
+        resumed = bool(checkpoint and checkpoint.exists())
         keras.utils.set_random_seed(recipe.seed)
         self.scorer = classifiers.MODELS[recipe.model]()  # scores, and writes the weights
         if recipe.weights and not resumed:
@@ -137,6 +139,8 @@ class Trainer:
             self.variables += self.average.variables
         # no XLA: on a CPU it trains at a fifth of the speed (26 against 125 images/s)
         self.fitted.compile(self.optimizer, loss, metrics=["accuracy"], jit_compile=False)
+        if checkpoint and resumed:
+            self.restore(checkpoint)
 
     @property
     def steps_done(self) -> int:
@@ -161,18 +165,15 @@ class Trainer:
         """Return the scores of the faces, float32 (N,), by the weights, or their average, as they are now."""
         average = [v.numpy() for v in self.average.variables] if self.average else self.model.get_weights()
         self.scorer.model.set_weights(average)
-        return self.scorer.predict(face_set.faces)[:, 0]
+        return data.score_faces(self.scorer, face_set.faces)
 
-    def save(self, folder: Path, history: History) -> None:
-        """Write the checkpoint of an epoch; remove all but the last two."""
+    def save(self, path: Path) -> None:
         arrays: dict[str, Any] = {f"variable_{i}": v.numpy() for i, v in enumerate(self.variables)}
-        path = folder / f"checkpoint-{len(history):05}.npz"
-        pipeline.write_atomically(path, lambda part: np.savez(part, history=json.dumps(history), **arrays))
-        for old in sorted(folder.glob(CHECKPOINTS))[:-KEPT]:
-            old.unlink()
+        arrays["history"] = json.dumps(self.history)
+        pipeline.write_atomically(path, lambda part: np.savez(part, **arrays))
 
-    def restore(self, path: Path) -> History:
-        """Load a checkpoint; return the figures of its epochs. Raises ValueError when it is damaged."""
+    def restore(self, path: Path) -> None:
+        """Load what `save` wrote. Raises ValueError when it is damaged; then nothing is changed."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 history = json.loads(str(arrays["history"]))
@@ -181,24 +182,11 @@ class Trainer:
                 if value.shape != variable.shape or not np.isfinite(value).all():
                     raise ValueError("an array has another shape, or is not finite")
         except UNREADABLE as error:
-            raise ValueError(f"{path}: damaged ({pipeline.describe_error(error)})") from error
+            reason = pipeline.describe_error(error)
+            raise ValueError(f"{path}: damaged ({reason}): train anew in another folder") from error
         for variable, value in zip(self.variables, values, strict=True):
             variable.assign(value)
-        return history
-
-
-def start(recipe: Recipe, folder: Path) -> tuple[Trainer, History]:
-    """Return a Trainer and the figures of its epochs so far, by the newest whole checkpoint in the folder."""
-    found = sorted(folder.glob(CHECKPOINTS))
-    trainer = Trainer(recipe, resumed=bool(found))
-    for path in reversed(found):
-        try:
-            return trainer, trainer.restore(path)
-        except ValueError as error:
-            print(f"warning: {error}", file=sys.stderr)
-    if found:
-        raise ValueError(f"{folder}: no checkpoint is whole: train anew in another folder")
-    return trainer, []
+        self.history = history
 
 
 def make_schedule(recipe: Recipe) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -227,15 +215,14 @@ def train(
     training: data.FaceSet,
     validation: data.FaceSet,
     folder: Path,
-    history: History,
     keep_best: Callable[[classifiers.Classifier, int], None],
 ) -> Iterator[str]:
-    """Train epoch after epoch, after those in `history`, which grows; yield a line on each.
+    """Train epoch after epoch, after those in `trainer.history`; yield a line on each.
 
     After each, history.csv and a checkpoint are written to `folder`; `keep_best(scorer, epoch)` is called
     before, when the validation AUC has never been as high. Raises ArithmeticError as `Trainer.train_epoch`.
     """
-    recipe = trainer.recipe
+    recipe, history = trainer.recipe, trainer.history
     epochs = -(-recipe.steps // -(-len(training.items) // recipe.batch_size))
     left = recipe.steps - trainer.steps_done
     shown = pipeline.show_progress(range(left), left, "step")
@@ -252,7 +239,7 @@ def train(
             keep_best(trainer.scorer, epoch + 1)
         history.append(row)
         write_history(folder / "history.csv", history)
-        trainer.save(folder, history)
+        trainer.save(folder / CHECKPOINT)
         speed = (row["step"] - done) * recipe.batch_size / (time.monotonic() - begun)
         yield format_epoch(row, epochs, speed)
     next(shown, None)  # closes the bar
