@@ -253,7 +253,7 @@ def test_the_average_is_of_all_weights_and_begins_quickly(face_set):
 
 
 def test_blocks_are_imitated_and_the_head_is_taken_over(tmp_path):
-    teacher = load_classifier(ROOT / "weights/Meso4_DF")
+    teacher = load_classifier(ROOT / "weights/Meso4_DF.weights.h5")
     items, _ = pipeline.find_files([ROOT / "test_images"])
     face_set = data.load_faces(items * 16, pipeline.View("bilinear"), tmp_path)
     recipe = Recipe("MesoInception4", steps=200, batch_size=8, learning_rate=3e-3,
