@@ -195,7 +195,7 @@ def test_training_sees_the_pixels_that_scoring_sees(face_folder, tmp_path, monke
         list(scores.score_images(items, Weights(Path(), "", view), align=False))
         np.testing.assert_array_equal(face_set.faces, np.concatenate(seen))
     order = np.arange(36).reshape(3, 12)
-    monkeypatch.setattr(augmentation, "draw_numbers", lambda seeds: np.zeros((len(seeds), 11), np.float32))
+    monkeypatch.setattr(augmentation, "draw_numbers", lambda seeds: np.zeros((len(seeds), 8, 2), np.float32))
     batches = list(data.make_batches(face_set, order, order))
     for row, (batch, labels) in zip(order, batches, strict=True):
         np.testing.assert_array_equal(batch, scale_pixels(face_set.faces[row]))

@@ -16,7 +16,6 @@ import numpy as np
 
 import pipeline
 from pipeline import Item, parse_forgery
-from training import augmentation
 
 SIDE = pipeline.IMAGE_SIZE
 BATCH = 32  # faces that are scored at once
@@ -183,9 +182,12 @@ def make_batches(
     Each row of `order` is a batch. Gathering and augmenting run in parallel, ahead of the network. They are
     quick: more threads would take the network's (measured on 2 cores).
     """
+    from training import augmentation
+
+    # isort: split
     import tensorflow as tf
 
-    batch_size = order.shape[1]
+    shape = augmentation.draw_numbers(seeds[0]).shape
     change_faces = tf.function(augmentation.augment, jit_compile=True)  # one fused loop: five times as fast
 
     def read(chosen: np.ndarray, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -195,8 +197,8 @@ def make_batches(
 
     def load(chosen: Any, seeds: Any) -> tuple[Any, Any]:
         batch, numbers = tf.numpy_function(read, [chosen, seeds], (tf.uint8, tf.float32))
-        batch = tf.ensure_shape(batch, (batch_size, SIDE, SIDE, 3))
-        numbers = tf.ensure_shape(numbers, (batch_size, augmentation.NUMBERS))
+        batch = tf.ensure_shape(batch, (len(order[0]), SIDE, SIDE, 3))
+        numbers = tf.ensure_shape(numbers, shape)
         return change_faces(batch, numbers, side, degrade), tf.gather(face_set.labels, chosen)
 
     batches = tf.data.Dataset.from_tensor_slices((order, seeds))
