@@ -117,6 +117,8 @@ def test_a_new_change_is_one_entry_and_alters_no_other(face, monkeypatch):
     np.testing.assert_array_equal(after[~same], before[~same] // 2)
     monkeypatch.setitem(augmentation.COLORS, "gamma", lambda values, a, *_: values ** (1 + 0.5 * a))
     np.testing.assert_array_equal(augmentation.draw_numbers(seeds)[:, :-1], numbers)
+    monkeypatch.setitem(augmentation.MOVES, "lift", lambda x, y, a, *_: (x, y + 9 * a))
+    np.testing.assert_array_equal(np.delete(augmentation.draw_numbers(seeds), (6, 9), axis=1), numbers)
     np.testing.assert_allclose(augment(face, gamma=1), scale_pixels(face[None])[0] ** 1.5, atol=1e-6)
 
 

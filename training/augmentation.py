@@ -1,8 +1,8 @@
 """Augmentation: what the authors do to faces, and what a face goes through on its way to us.
 
-A new change is an entry of MOVES, COLORS or DEGRADATIONS. Each has random numbers of its own, by the face's
-seed and the change's name: the same in a training that was resumed, and whatever other changes there are.
-Two faces of one seed are changed alike: a forged face and its original then differ in the forgery alone.
+A new change is an entry at the end of MOVES, COLORS or DEGRADATIONS. Each has random numbers of its own, by
+the face's seed: the same in a training that was resumed, and when entries are added. Two faces of one seed
+are changed alike: a forged face and its original then differ in the forgery alone.
 """
 
 import io
@@ -51,10 +51,10 @@ COLORS: dict[str, Callable[..., Any]] = {  # of values in [0, 1], to which the r
 
 
 def draw_numbers(seeds: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return the numbers for `augment` of faces with these seeds, float32 (N, changes, 2) in [-1, 1]."""
-    names = ("window", *MOVES, *COLORS)
-    drawn = [seed_change(seed, name).uniform(-1, 1, 2) for seed in seeds for name in names]
-    return np.array(drawn, np.float32).reshape(-1, len(names), 2)
+    """Return the numbers for `augment` of faces with these seeds, float32 (N, 1 + changes, 2) in [-1, 1]."""
+    lists = {"moves": 1 + len(MOVES), "colors": len(COLORS)}  # one generator for each: more cost time
+    drawn = [[seed_change(s, name).uniform(-1, 1, (n, 2)) for name, n in lists.items()] for s in seeds]
+    return np.array([np.concatenate(pair) for pair in drawn], np.float32)
 
 
 def augment(faces: Any, numbers: Any, side: int = IMAGE_SIZE, strength: float = 0.0) -> Any:
