@@ -73,18 +73,14 @@ def test_a_crop_is_moved_by_its_strength(face):
 # --- degradations -------------------------------------------------------------------------------------
 
 
-def make_face():
-    return np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
-
-
-def test_a_seed_decides_all_that_happens_to_a_face():
+def test_a_seed_decides_all_that_happens_to_a_face(noise):
     seeds = np.arange(40)
-    faces = np.stack([make_face()] * 40)
+    faces = np.stack([noise[0]] * 40)
     once, twice = (augmentation.degrade(faces, seeds, 1) for _ in range(2))
     np.testing.assert_array_equal(once, twice)
     changed = (once != faces).any(axis=(1, 2, 3))
     assert 28 < changed.sum() < 40  # some stay as they are
-    np.testing.assert_array_equal(augmentation.degrade(faces, seeds, 0), np.stack([make_face()] * 40))
+    np.testing.assert_array_equal(augmentation.degrade(faces, seeds, 0), np.stack([noise[0]] * 40))
     numbers = augmentation.draw_numbers(seeds)
     assert numbers.shape == (40, 8, 2)
     assert -1 < numbers.min() < -0.99
@@ -92,13 +88,11 @@ def test_a_seed_decides_all_that_happens_to_a_face():
     np.testing.assert_array_equal(numbers[3:5], augmentation.draw_numbers(seeds[3:5]))
 
 
-def test_two_faces_of_a_seed_are_changed_alike_whatever_the_others(face):
+def test_two_faces_of_a_seed_are_changed_alike_whatever_the_others(face, noise):
     for seed in range(8):
-        first, second, _ = augmentation.degrade(
-            np.stack([face, face, make_face()]), [seed, seed, seed + 8], 1
-        )
+        first, second, _ = augmentation.degrade(np.stack([face, face, noise[0]]), [seed, seed, seed + 8], 1)
         np.testing.assert_array_equal(first, second)
-    together = augmentation.film(np.stack([make_face(), face]), 30)
+    together = augmentation.film(np.stack([noise[0], face]), 30)
     np.testing.assert_array_equal(together[1], augmentation.film(face[None], 30)[0])
 
 
@@ -158,7 +152,7 @@ def count_draws(items, order):
     return np.bincount(order.ravel(), minlength=len(items)) / order.size
 
 
-def test_draws_are_even_over_sets_classes_kinds_and_videos():
+def test_draws_are_even_over_sets_classes_kinds_and_videos_or_as_shares_say():
     items = name_faces(
         "real/a/1/1", "real/a/1/2", "real/a/2/1", "df/a/x_1/1", "df/a/y_1/1", "df/a/y_2/1", "real/b/1/1"
     )
@@ -166,9 +160,6 @@ def test_draws_are_even_over_sets_classes_kinds_and_videos():
     np.testing.assert_allclose(draws.weigh_faces(items, {}), expected)
     order, _ = draws.draw_epoch(items * 300, Recipe(balance={}, batch_size=10), 0)
     np.testing.assert_allclose(count_draws(items, order % 7), expected, atol=0.04)
-
-
-def test_shares_say_how_often_a_data_set_is_drawn():
     items = name_faces("real/a/1/1", "df/a/x_1/1", "real/b/1/1", "df/b/x_1/1", "real/c/1/1")
     expected = np.array([0.25, 0.25, 1, 1, 1]) / 3.5
     np.testing.assert_allclose(draws.weigh_faces(items, {"a": 0.5, "b": 2.0}), expected)

@@ -104,11 +104,6 @@ def test_labels_sets_and_videos_come_from_folders(tmp_path):
         ("df", "", "clip1"), ("df", "set", "a_b"), ("df", "set", "a_c"), ("real", "", "/real/x.png"),
         ("real", "", "clip")
     }  # fmt: skip
-    for folder in ("one", "two"):
-        shutil.copytree(tmp_path / "real", tmp_path / folder / "real")
-        shutil.copytree(tmp_path / "Fake", tmp_path / folder / "df")
-    one, two = (data.list_faces(tmp_path / folder) for folder in ("one", "two"))
-    assert [i.name for i in one] == [i.name for i in two]  # faces that moved are the same
 
 
 def test_stray_folders_and_empty_classes_are_refused(tmp_path):
@@ -205,19 +200,15 @@ def test_training_sees_the_pixels_that_scoring_sees(face_folder, tmp_path, monke
 # --- recipe ---------------------------------------------------------------------------------------
 
 
-def test_learning_rate_schedules():
+def test_defaults_and_schedules_are_the_papers():
+    recipe = Recipe()
+    assert (recipe.steps, recipe.batch_size, recipe.learning_rate, recipe.loss) == (4000, 75, 1e-3, "mse")
+    assert (recipe.schedule, recipe.resample) == ("paper", "nearest")
     papers = {0: 1e-3, 999: 1e-3, 1001: 1e-4, 2001: 1e-5, 3001: 1e-6, 3999: 1e-6}
     cosine = {0: 1e-3, 1000: 1e-3 * (1 + np.cos(np.pi / 4)) / 2, 2000: 5e-4, 4000: 0}
     for schedule, rates in (("paper", papers), ("cosine", cosine)):
         rate = trainer.make_schedule(Recipe(schedule=schedule))
-        for step, value in rates.items():
-            assert float(rate(step)) == pytest.approx(value, rel=1e-4, abs=1e-12)
-
-
-def test_defaults_are_the_papers():
-    recipe = Recipe()
-    assert (recipe.steps, recipe.batch_size, recipe.learning_rate, recipe.loss) == (4000, 75, 1e-3, "mse")
-    assert (recipe.schedule, recipe.resample) == ("paper", "nearest")
+        assert [float(rate(step)) for step in rates] == pytest.approx([*rates.values()], rel=1e-4, abs=1e-12)
 
 
 def test_commands_are_kept_without_folders_of_this_machine():
@@ -231,10 +222,10 @@ def test_commands_are_kept_without_folders_of_this_machine():
 
 
 def test_it_learns(face_folder, face_set):
-    validation = load(face_folder / "validation")
     network = trainer.Trainer(Recipe(steps=40, batch_size=8, schedule="cosine"))
     losses = [network.train_epoch(face_set, epoch, itertools.count())["loss"] for epoch in range(8)]
     assert losses[-1] < losses[0] / 2
+    validation = load(face_folder / "validation")
     assert trainer.measure(validation, network.score(validation), "mse")["validation_auc"] > 0.95
 
 
@@ -253,23 +244,21 @@ def test_the_average_is_of_all_weights_and_begins_quickly(face_set):
 
 
 def test_blocks_are_imitated_and_the_head_is_taken_over(tmp_path):
-    teacher = load_classifier(ROOT / "weights/Meso4_DF.weights.h5")
-    items, _ = pipeline.find_files([ROOT / "test_images"])
-    face_set = data.load_faces(items * 16, pipeline.View("bilinear"), tmp_path)
-    recipe = Recipe("MesoInception4", steps=200, batch_size=8, learning_rate=3e-3,
-                    imitate=str(ROOT / "weights/Meso4_DF.weights.h5"))  # fmt: skip
+    path = ROOT / "weights/Meso4_DF.weights.h5"
+    items, teacher = pipeline.find_files([ROOT / "test_images"])[0], load_classifier(path).model
+    face_set = data.load_faces(items * 8, pipeline.View("bilinear"), tmp_path)
+    recipe = Recipe("MesoInception4", steps=200, batch_size=8, learning_rate=3e-3, imitate=str(path))
     network = trainer.Trainer(recipe)
-    losses = [network.train_epoch(face_set, epoch, itertools.count())["loss"] for epoch in range(12)]
+    losses = [network.train_epoch(face_set, epoch, itertools.count())["loss"] for epoch in range(20)]
     assert losses[-1] < losses[0] / 2
-    heads = (imitation.list_head(model) for model in (network.model, teacher.model))
+    heads = (imitation.list_head(model) for model in (network.model, teacher))
     for layer, taught in zip(*heads, strict=True):
         for weights, wanted in zip(layer.get_weights(), taught.get_weights(), strict=True):
             np.testing.assert_array_equal(weights, wanted)
-    # learnt on windows, it holds on whole faces
+    # learnt on windows, it holds on whole faces; by the batch's own statistics: the moving ones need longer
     whole = scale_pixels(face_set.faces[: len(items)])
-    # by the batch's own statistics: the moving ones need longer
     found = imitation.cut_blocks(network.model)(whole, training=True).numpy()
-    wanted = imitation.cut_blocks(teacher.model)(whole, training=False).numpy()
+    wanted = imitation.cut_blocks(teacher)(whole, training=False).numpy()
     assert 1 - np.mean((found - wanted) ** 2) / wanted.var() > 0.5
 
 
@@ -280,38 +269,34 @@ def test_training_writes_all_that_it_promises(face_folder, trained):
     output, done = trained
     assert done.stderr == ""
     assert "trained on set0 df 9 (3 videos), set0 real 9 (3 videos)" in done.stdout
-    epochs = re.findall(
-        r"^epoch (\d)/3: loss [\d.]+, accuracy .* auc [\d.]+.* images/s$", done.stdout, re.MULTILINE
-    )
-    assert epochs == ["1", "2", "3"]
+    epoch = r"^epoch (\d)/3: loss [\d.]+, accuracy .* auc [\d.]+.* images/s$"
+    assert re.findall(epoch, done.stdout, re.MULTILINE) == ["1", "2", "3"]
     assert {p.name for p in output.iterdir()} == {
-        "Meso4.weights.h5", "Meso4.tflite", "Meso4.json", "history.csv", "curves.png",
-        "checkpoint.npz", "recipe.json",
+        "Meso4.weights.h5", "Meso4.tflite", "Meso4.json", "history.csv", "curves.png", "checkpoint.npz",
+        "recipe.json",
     }  # fmt: skip
     with (output / "history.csv").open(newline="") as file:
         history = list(csv.DictReader(file))
     assert [row["step"] for row in history] == ["5", "10", "15"]
     best = max(history, key=lambda row: (float(row["validation_auc"]), -int(row["epoch"])))
-    card = find_weights(output / "Meso4").card
-    faces = load(face_folder / "validation")
-    found = load_predictor(find_weights(output / "Meso4"))(faces.faces)
-    auc = compute_auc([item.label for item in faces.items], found)
+    weights, faces = find_weights(output / "Meso4"), load(face_folder / "validation")
+    card = weights.card
+    auc = compute_auc([item.label for item in faces.items], load_predictor(weights)(faces.faces))
     assert card["validation"]["all"]["image"]["auc"] == pytest.approx(auc)
-    assert card["best_epoch"] == int(best["epoch"])
     assert card["validation"]["mean"]["image"]["auc"] == pytest.approx(float(best["validation_auc"]))
+    assert card["best_epoch"] == int(best["epoch"])
     assert card["trained_on"]["set1 df"] == {"images": 9, "videos": 3}
     assert card["calibrated_on"]["set1 df"] == {"images": 4, "videos": 2}
     assert f"threshold {card['threshold']:g}: a face below it" in done.stdout
     assert 'no bounds of "uncertain"' in done.stdout
-    assert card["maps"]["faces"] == 1
     assert (card["recipe"]["seed"], card["recipe"]["balance"]) == (7, {"set0": 2})
     assert "--seed 7" in card["command"]
     assert card["versions"]["keras"] == keras.__version__
-    assert re.fullmatch("[0-9a-f]{40}", card.get("commit", "0" * 40))
+    assert re.fullmatch("[0-9a-f]{40}|", card["commit"])
     words = re.findall(r'[^\s"]+', (output / "Meso4.json").read_text())
     assert not [word for word in words if os.path.isabs(word.rpartition("=")[2]) and len(word) > 1]
     assert Image.open(output / "curves.png").size[0] > 800
-    assert max(path.stat().st_size for path in output.glob("*.npz")) < 600_000
+    assert (output / "checkpoint.npz").stat().st_size < 600_000
 
 
 class Wide(classifiers.Classifier):

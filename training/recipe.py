@@ -130,7 +130,7 @@ def make_card(recipe: Recipe, training: Iterable[Item], validation: Iterable[Ite
     try:
         commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
+        commit = ""
     return {
         **start_card(recipe.model),
         **recipe.view._asdict(),
