@@ -19,6 +19,10 @@ def test_bounds_are_the_ranks_of_conformal_prediction():
     found = choose_bounds(real, forged)
     assert found.lower == pytest.approx(sorted(real)[1])  # (39 + 1) x 0.05 = the second
     assert found.upper == pytest.approx(sorted(forged)[-2])  # (19 + 1) x 0.1 = the second from above
+    assert choose_bounds(real[:18], forged) is None  # too few to promise anything
+    assert choose_bounds(real, forged[:8]) is None
+    apart = choose_bounds(np.full(20, 0.9), np.full(20, 0.1))  # nothing needs to stay uncertain
+    assert apart.lower == apart.upper == pytest.approx(0.5)
 
 
 def test_new_videos_err_no_more_often_than_promised():
@@ -31,13 +35,6 @@ def test_new_videos_err_no_more_often_than_promised():
             np.mean(random.normal(0.4, 0.1, 400) > found.upper),
         ])  # fmt: skip
     assert np.all(np.mean(errors, axis=0) <= (0.05, 0.105))
-
-
-def test_few_videos_promise_nothing_and_scores_apart_leave_nothing_uncertain():
-    assert choose_bounds(np.full(18, 0.9), np.full(20, 0.1)) is None
-    assert choose_bounds(np.full(20, 0.9), np.full(8, 0.1)) is None
-    found = choose_bounds(np.full(20, 0.9), np.full(20, 0.1))
-    assert found.lower == found.upper == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("number", "count"), [(0, 20), (1, 46), (30, 300), (5, 5)])

@@ -56,18 +56,14 @@ def meso4():
     return Meso4()
 
 
-def test_uint8_and_float_are_the_same_faces(meso4, noise):
-    as_float = scale_pixels(noise)
-    np.testing.assert_allclose(as_float, noise / 255, atol=1e-7)
-    np.testing.assert_array_equal(meso4.predict(noise), meso4.predict(as_float))
-    np.testing.assert_allclose(meso4.predict(noise), meso4.predict(as_float.astype(np.float64)), atol=1e-7)
-
-
-def test_predict_shapes(meso4, noise):
-    assert meso4.predict(noise[:0]).shape == (0, 1)
-    scores = meso4.predict(noise, batch_size=3)  # the last batch is smaller
+def test_uint8_and_float_are_the_same_faces_in_any_batch(meso4, noise):
+    as_float, scores = scale_pixels(noise), meso4.predict(noise)
     assert (scores.shape, scores.dtype) == ((4, 1), np.float32)
-    np.testing.assert_allclose(scores, meso4.predict(noise), atol=1e-6)
+    np.testing.assert_allclose(as_float, noise / 255, atol=1e-7)
+    np.testing.assert_array_equal(scores, meso4.predict(as_float))
+    np.testing.assert_allclose(scores, meso4.predict(as_float.astype(np.float64)), atol=1e-7)
+    np.testing.assert_allclose(scores, meso4.predict(noise, batch_size=3), atol=1e-6)
+    assert meso4.predict(noise[:0]).shape == (0, 1)
 
 
 def test_predict_refuses_what_is_no_batch_of_faces(meso4):

@@ -34,20 +34,14 @@ class FaceSet(NamedTuple):
 def list_faces(folder: Path) -> list[Item]:
     """Return the Items of the images in `folder`/<df,real>.
 
-    Raises FileNotFoundError without the folder, ValueError, naming what was found, when a class is empty or
-    something lies beside the two classes.
+    Raises FileNotFoundError without the folder, ValueError when something lies beside the two classes.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder: it must hold df/ and real/")
     visible = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
     if stray := [e.name for e in visible if e.name.lower() not in pipeline.LABEL_ALIASES or e.is_file()]:
         raise ValueError(f"{folder}: must hold folders named df and real only, not {', '.join(stray[:5])}")
-    items = [item for item in pipeline.find_files([folder])[0] if item.kind != "video"]
-    for label in pipeline.LABELS:
-        if not any(item.label == label for item in items):
-            where = f"{folder / label} must hold some: extract_faces.py cuts faces out of videos"
-            raise ValueError(f"{folder}: no image of class {label}: {where}")
-    return items
+    return [item for item in pipeline.find_files([folder])[0] if item.kind != "video"]
 
 
 def find_parts(folder: Path, split_by_video: float) -> tuple[list[Item], list[Item]]:
@@ -158,11 +152,8 @@ def load_faces(items: Sequence[Item], view: pipeline.View, scratch: Path) -> Fac
         faces = np.memmap(file, np.uint8, "r", shape=(len(kept), SIDE, SIDE, 3)) if kept else np.empty(0)
     for label in pipeline.LABELS:
         if not any(item.label == label for item in kept):
-            raise ValueError(f"no image of class {label} can be read: {'; '.join(remarks[:3])}")
-    if view.zoom < pipeline.CROP_ZOOM:
-        whole = sum(pipeline.read_zoom(item.path) is None for item in kept)
-        if whole:
-            remarks.append(f"{whole} of {len(kept)} faces do not say how wide they were cut: taken whole")
+            cure = "; ".join(remarks[:3]) or "extract_faces.py cuts faces out of videos"
+            raise ValueError(f"no image of class {label} can be read: {cure}")
     labels = np.array([[item.label == "real"] for item in kept], np.float32)
     return FaceSet(kept, faces, labels, remarks)
 
