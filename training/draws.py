@@ -36,9 +36,7 @@ def weigh_faces(items: Sequence[Item], shares: Mapping[str, float]) -> np.ndarra
     """
     datasets = {item.dataset for item in items}
     if unknown := sorted(shares.keys() - datasets):
-        raise ValueError(
-            f"--balance {unknown[0]}: must be one of the data sets {', '.join(sorted(datasets))}"
-        )
+        raise ValueError(f"--balance {unknown[0]}: must be one of {', '.join(sorted(datasets))}")
     if not any(shares.get(dataset, 1.0) for dataset in datasets):
         raise ValueError("--balance: must leave a data set to draw")
     keys = [(i.dataset, i.label, parse_forgery(i)[0], i.video) for i in items]
