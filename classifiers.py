@@ -123,7 +123,7 @@ class Classifier:
         return self.model.train_on_batch(scale_pixels(x), np.asarray(y))
 
     def get_accuracy(self, x: np.ndarray, y: ArrayLike) -> list[float]:
-        """Measure as `fit` does, without training: `loss, accuracy = classifier.get_accuracy(faces, [0, 1])`."""
+        """Measure without training: `loss, accuracy = classifier.get_accuracy(faces, [0, 1])`."""
         self.model.reset_metrics()
         return self.model.test_on_batch(scale_pixels(x), np.asarray(y))
 
