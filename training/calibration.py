@@ -2,10 +2,8 @@
 
 The bounds of "uncertain" are those of split conformal prediction (Angelopoulos and Bates, arXiv 2107.07511):
 if a new real video is drawn like the n real ones here, it falls below the k-th smallest of their scores with
-a probability of at most k / (n + 1). For other kinds of videos or forgeries nothing is promised.
-
-How often verdicts err is measured on other people than those the bounds come from: the videos of each group
-of people are judged by bounds that were chosen on all other groups' videos.
+a probability of at most k / (n + 1). For other kinds of videos or forgeries nothing is promised. How often
+verdicts err is measured by cross-validation: each group of people is judged by bounds from all other groups.
 """
 
 import math
@@ -144,4 +142,4 @@ def compute_interval(errors: np.ndarray) -> list[float]:
     number, share, z = len(errors), float(errors.mean()), NormalDist().inv_cdf(0.95)
     middle = share + z**2 / (2 * number)
     reach = z * math.sqrt(share * (1 - share) / number + (z / (2 * number)) ** 2)
-    return [round((middle + side * reach) / (1 + z**2 / number), 3) for side in (-1, 1)]
+    return [max(0.0, round((middle + side * reach) / (1 + z**2 / number), 3)) for side in (-1, 1)]

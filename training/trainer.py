@@ -33,10 +33,9 @@ CHECKPOINT = "checkpoint.npz"
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' BatchNormalization, 2.4 times as fast to train on a CPU; same variables, same inference.
 
-    Keras 3 normalises with separate reductions and elementwise passes, which cost as much as the
-    convolutions here. TensorFlow's fused kernel, as under the authors' Keras 2, takes a fifth of
-    that, but twice as much where the channels are no multiple of four (the first inception block
-    has 11): there the sums are matrix products.
+    Keras 3 spends as much on it as on the convolutions. TensorFlow's fused kernel takes a fifth of that, but
+    twice as much if the channels are no multiple of four (11 in the first inception block): there the sums
+    are matrix products.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
