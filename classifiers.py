@@ -24,8 +24,8 @@ from keras import KerasTensor, layers
 from numpy.typing import ArrayLike
 
 IMAGE_SIZE = 256  # pixels, both ways
-ACTIVATIONS = {"relu", "leakyrelu", "linear", "sigmoid"}  # of a model saved whole, all that may occur
 PIXEL_SCALE = np.float32(1 / 255)  # from uint8 to the networks' [0, 1]
+ACTIVATIONS = {"relu", "leakyrelu", "linear", "sigmoid"}  # of a model saved whole, all that may occur
 
 
 def _convolve(x: KerasTensor, filters: int, kernel: int, dilation: int = 1) -> KerasTensor:
@@ -73,10 +73,10 @@ def build_meso_inception4() -> keras.Model:
 
 
 def scale_pixels(x: np.ndarray) -> np.ndarray:
-    """Return faces as the networks take them: float32 (N, 256, 256, 3) in [0, 1].
+    """Return faces as `.model` takes them, float32 (N, 256, 256, 3) in [0, 1]: `x = scale_pixels(faces)`.
 
-    The dtype carries the unit: uint8 is 0-255 and is brought to [0, 1] by PIXEL_SCALE; floats must
-    lie in [0, 1] already. Raises ValueError for any other dtype, range, size or rank.
+    uint8 is taken for 0-255 and multiplied by PIXEL_SCALE; floats must lie in [0, 1] already. Raises
+    ValueError for any other dtype, range, size or rank.
     """
     x = _check_shape(x)
     if x.dtype == np.uint8:
@@ -97,7 +97,7 @@ def _check_shape(x: np.ndarray) -> np.ndarray:
 
 
 class Classifier:
-    """A network behind the interface of the authors' code. Use Meso4 or MesoInception4.
+    """A network behind the interface of the authors' code. Example: `classifier = Meso4()`.
 
     `.model` is the plain keras.Model, compiled as published: Adam, mean squared error, accuracy.
     """
@@ -109,28 +109,29 @@ class Classifier:
         self.model.compile(keras.optimizers.Adam(learning_rate), "mean_squared_error", metrics=["accuracy"])
 
     def predict(self, x: np.ndarray, batch_size: int = 32) -> np.ndarray:
-        """Return the scores, float32 (N, 1), of faces as `scale_pixels` takes them (and raises)."""
+        """Return the scores, float32 (N, 1), of faces: `called_deepfake = classifier.predict(faces) < 0.5`.
+
+        Takes faces, and raises, as `scale_pixels`.
+        """
         x = _check_shape(x)
         batches = (scale_pixels(x[i : i + batch_size]) for i in range(0, len(x), batch_size))
         return np.concatenate([np.empty((0, 1), np.float32), *map(self.model.predict_on_batch, batches)])
 
     def fit(self, x: np.ndarray, y: ArrayLike) -> list[float]:
-        """Train one step on faces x and labels y (1 = real, 0 = forged). Returns [loss, accuracy]."""
+        """Train one step: `loss, accuracy = classifier.fit(faces, [0, 1])`; label 1 = real, 0 = forged."""
         self.model.reset_metrics()  # Keras 3 would report the running mean of all calls so far
         return self.model.train_on_batch(scale_pixels(x), np.asarray(y))
 
     def get_accuracy(self, x: np.ndarray, y: ArrayLike) -> list[float]:
-        """Return [loss, accuracy] on faces x and labels y (1 = real, 0 = forged), as published."""
+        """Measure without training: `loss, accuracy = classifier.get_accuracy(faces, [0, 1])`."""
         self.model.reset_metrics()
         return self.model.test_on_batch(scale_pixels(x), np.asarray(y))
 
     def load(self, path: str | Path) -> None:
-        """Read weights: `.weights.h5` (Keras 3) or `.h5` (Keras 2, the authors' files included).
+        """Read weights: `classifier.load("weights/Meso4_DF.weights.h5")`, or the authors' `.h5`.
 
-        A path without suffix stands for the file that is there. Raises FileNotFoundError when there
-        is none, ValueError when it is damaged, no HDF5 file, or of another network.
+        Raises FileNotFoundError, or ValueError when the file is damaged, no HDF5, or of another network.
         """
-        path = _find_h5(path)
         if not isinstance(self, MODELS[network := identify_network(path)]):
             own = type(self).__name__
             raise ValueError(f"{path}: holds weights of {network}, not of {own}: load it with {network}()")
@@ -145,14 +146,11 @@ class Classifier:
             raise ValueError(f"{path}: Keras cannot read it ({reason}): get the file again") from error
 
     def save(self, path: str | Path) -> None:
-        """Write the weights (no optimiser state) to `path`, which ends in `.weights.h5` or gets it."""
-        path = str(path) if str(path).endswith(".h5") else f"{path}.weights.h5"
-        if not path.endswith(".weights.h5"):
-            raise ValueError(f"{path}: the name must end in .weights.h5, as Keras 3 wants it")
+        """Write the weights, without the optimiser's state: `classifier.save("mine.weights.h5")`."""
         self._bare_model().save_weights(path)
 
     def export(self, path: str | Path) -> None:
-        """Write the network for LiteRT, as `.tflite`: uint8 (N, 256, 256, 3) in, scores (N, 1) out."""
+        """Write the network for LiteRT, which takes uint8 faces: `classifier.export("mine.tflite")`."""
         faces = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), dtype="uint8")
         scores = self.model(layers.Rescaling(float(PIXEL_SCALE))(faces))
         keras.Model(faces, scores).export(path, format="litert", verbose=False)
@@ -174,26 +172,24 @@ MODELS = {"Meso4": Meso4, "MesoInception4": MesoInception4}
 
 
 def load_classifier(path: str | Path) -> Classifier:
-    """Return the network whose weights `path` holds. Raises as `Classifier.load`."""
-    path = _find_h5(path)
+    """Return the network whose weights a file holds: `load_classifier("mine.weights.h5")`."""
     classifier = MODELS[identify_network(path)]()
     classifier.load(path)
     return classifier
 
 
 def identify_network(path: str | Path) -> str:
-    """Return the key of MODELS whose kernels have the shapes found in the HDF5 file `path`.
-
-    Raises ValueError when the file is not HDF5, is damaged, or fits no network.
-    """
+    """Return the key of MODELS whose kernels have the shapes found in an HDF5 file. Raises as `load`."""
     try:
         with h5py.File(path) as file:
             shapes: list[tuple[str, tuple[int, ...]]] = []
             file.visititems(lambda name, item: shapes.append((name, getattr(item, "shape", ()))))
             legacy = "layer_names" in file.attrs or "model_weights" in file
             config = str(file.attrs.get("model_config", ""))  # of a model saved whole
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file: weights/README.md says where to get it") from None
     except (OSError, RuntimeError, KeyError) as error:
-        raise ValueError(f"{path}: {_describe_damage(path)}: get the file again") from error
+        raise ValueError(f"{path}: damaged, or not an HDF5 file: get it again") from error
     if legacy == str(path).endswith(".weights.h5"):  # Keras picks the reader by the suffix
         right = "Keras 2 file: name it .h5" if legacy else "Keras 3 file: name it .weights.h5"
         raise ValueError(f"{path}: the suffix does not fit the content, a {right}")
@@ -208,23 +204,3 @@ def identify_network(path: str | Path) -> str:
                 raise ValueError(f"{path}: holds an array too large for {name}: get the file again")
             return name
     raise ValueError(f"{path}: holds {len(kernels)} kernels that fit none of {', '.join(MODELS)}")
-
-
-def _find_h5(path: str | Path) -> Path:
-    path = Path(path)
-    whole = path.suffix in (".h5", ".hdf5")
-    candidates = [path] if whole else [Path(f"{path}{suffix}") for suffix in (".weights.h5", ".h5")]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    names = " nor ".join(map(str, candidates))
-    raise FileNotFoundError(f"{names}: no such file: weights/README.md says where to get weights")
-
-
-def _describe_damage(path: str | Path) -> str:
-    head = Path(path).read_bytes()[:256].lstrip()
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the weights"
-    if head.startswith(b"\x89HDF"):
-        return "damaged or cut short"
-    return "an HTML page, not the weights" if head.startswith(b"<") else "not an HDF5 file"

@@ -20,11 +20,10 @@ def face():
     return pipeline.load_face(ROOT / "test_images/real/hopper.png", pipeline.View("bilinear"))
 
 
-def augment(face, **values):
-    names = ("rotation", "zoom_x", "zoom_y", "flip", "shift", "brightness", "across", "down",
-             "margin", "right", "below")  # fmt: skip
-    numbers = tf.constant([[values.get(name, 0) for name in names]], tf.float32)
-    side, strength = values.get("side", 256), values.get("strength", 0)
+def augment(face, side=256, strength=0, **values):
+    """Change a face by the numbers given for some changes, 0 for the others."""
+    names = ("window", *augmentation.MOVES, *augmentation.COLORS)
+    numbers = tf.constant([[np.resize(values.get(name, 0), 2) for name in names]], tf.float32)
     return augmentation.augment(tf.constant(face[None]), numbers, side, strength).numpy()[0]
 
 
@@ -33,43 +32,39 @@ def test_augmentations_do_what_the_authors_did(face):
     np.testing.assert_array_equal(augment(face), plain)
     np.testing.assert_array_equal(augment(face, flip=-1), plain[:, ::-1])
     np.testing.assert_allclose(augment(face, brightness=0.5), np.clip(plain * 1.1, 0, 1), atol=1e-6)
-    np.testing.assert_allclose(augment(face, shift=-1), np.clip(plain - 30 / 255, 0, 1), atol=1e-6)
-    assert augment(face, shift=1, brightness=1).max() == 1.0
+    np.testing.assert_allclose(augment(face, channels=-1), np.clip(plain - 30 / 255, 0, 1), atol=1e-6)
+    assert augment(face, channels=1, brightness=1).max() == 1.0
 
 
 def test_a_window_is_a_part_of_the_augmented_face(face):
-    changes = {"rotation": 0.7, "zoom_x": -0.4, "flip": -1, "shift": 0.2}
+    changes = {"rotate": 0.7, "zoom": (-0.4, 0), "flip": -1, "channels": 0.2}
     whole = augment(face, **changes)
     for across, down, left, top in ((-1, -1, 0, 0), (1, 1, 192, 192), (0, 0.5, 96, 144)):
-        window = augment(face, **changes, across=across, down=down, side=64)
+        window = augment(face, 64, **changes, window=(across, down))
         np.testing.assert_allclose(window, whole[top : top + 64, left : left + 64], atol=1e-5)
 
 
 def test_augmentation_is_tensorflows_own_projective_transform(face):
-    changes = np.random.default_rng(0).uniform(-1, 1, (8, 11)).astype(np.float32)
-    changes[:, 4:] = 0
-    angle = np.radians(15) * changes[:, 0]
-    zoom_x, zoom_y = (1 + 0.2 * changes[:, 1]) * np.where(changes[:, 3] < 0, -1, 1), 1 + 0.2 * changes[:, 2]
-    a, b = np.cos(angle) * zoom_x, -np.sin(angle) * zoom_y
-    c, d = np.sin(angle) * zoom_x, np.cos(angle) * zoom_y
-    zero = np.zeros_like(a)
-    rows = (a, b, 127.5 * (1 - a - b), c, d, 127.5 * (1 - c - d), zero, zero)
-    batch = np.stack([face] * 8)
-    expected = tf.raw_ops.ImageProjectiveTransformV3(
-        images=scale_pixels(batch), transforms=np.stack(rows, axis=1).astype(np.float32),
-        output_shape=[256, 256], fill_value=0.0, interpolation="BILINEAR", fill_mode="NEAREST",
-    )  # fmt: skip
-    np.testing.assert_allclose(
-        augmentation.augment(tf.constant(batch), tf.constant(changes)), expected, atol=1e-3
-    )
+    for turn, across, down, flip in np.random.default_rng(0).uniform(-1, 1, (8, 4)):
+        angle = np.radians(15) * turn
+        zoom_x, zoom_y = (1 + 0.2 * across) * (-1 if flip < 0 else 1), 1 + 0.2 * down
+        a, b = np.cos(angle) * zoom_x, -np.sin(angle) * zoom_y
+        c, d = np.sin(angle) * zoom_x, np.cos(angle) * zoom_y
+        row = (a, b, 127.5 * (1 - a - b), c, d, 127.5 * (1 - c - d), 0, 0)
+        expected = tf.raw_ops.ImageProjectiveTransformV3(
+            images=scale_pixels(face[None]), transforms=np.array([row], np.float32),
+            output_shape=[256, 256], fill_value=0.0, interpolation="BILINEAR", fill_mode="NEAREST",
+        )  # fmt: skip
+        found = augment(face, rotate=turn, zoom=(across, down), flip=flip)
+        np.testing.assert_allclose(found, expected[0], atol=1e-3)
 
 
 def test_a_crop_is_moved_by_its_strength(face):
-    np.testing.assert_array_equal(augment(face, margin=1, right=1, below=-1), scale_pixels(face[None])[0])
-    moved = augment(face, right=1, strength=1)
+    np.testing.assert_array_equal(augment(face, margin=1, shift=(1, -1)), scale_pixels(face[None])[0])
+    moved = augment(face, strength=1, shift=(1, 0))
     left = face[:, 15:] / 255  # 0.06 of 256 pixels
     assert np.abs(moved[:, :241] - left).mean() < 0.02
-    tighter = augment(face, margin=-1, strength=1)  # by 1 / 1.15
+    tighter = augment(face, strength=1, margin=-1)  # by 1 / 1.15
     edge = round(128 - 128 / 1.15)
     inner = Image.fromarray(face[edge:-edge, edge:-edge]).resize((256, 256), Image.Resampling.BILINEAR)
     assert np.abs(tighter - np.asarray(inner) / 255).mean() < 0.01
@@ -78,37 +73,33 @@ def test_a_crop_is_moved_by_its_strength(face):
 # --- degradations -------------------------------------------------------------------------------------
 
 
-def make_face():
-    return np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
-
-
-def test_a_seed_decides_all_that_happens_to_a_face():
+def test_a_seed_decides_all_that_happens_to_a_face(noise):
     seeds = np.arange(40)
-    faces = np.stack([make_face()] * 40)
+    faces = np.stack([noise[0]] * 40)
     once, twice = (augmentation.degrade(faces, seeds, 1) for _ in range(2))
     np.testing.assert_array_equal(once, twice)
     changed = (once != faces).any(axis=(1, 2, 3))
     assert 28 < changed.sum() < 40  # some stay as they are
-    np.testing.assert_array_equal(augmentation.degrade(faces, seeds, 0), np.stack([make_face()] * 40))
+    np.testing.assert_array_equal(augmentation.degrade(faces, seeds, 0), np.stack([noise[0]] * 40))
     numbers = augmentation.draw_numbers(seeds)
-    assert numbers.shape == (40, augmentation.NUMBERS)
+    assert numbers.shape == (40, 8, 2)
+    assert -1 < numbers.min() < -0.99
+    assert 0.99 < numbers.max() < 1
     np.testing.assert_array_equal(numbers[3:5], augmentation.draw_numbers(seeds[3:5]))
 
 
-def test_two_faces_of_a_seed_are_changed_alike_whatever_the_others(face):
+def test_two_faces_of_a_seed_are_changed_alike_whatever_the_others(face, noise):
     for seed in range(8):
-        first, second, _ = augmentation.degrade(
-            np.stack([face, face, make_face()]), [seed, seed, seed + 8], 1
-        )
+        first, second, _ = augmentation.degrade(np.stack([face, face, noise[0]]), [seed, seed, seed + 8], 1)
         np.testing.assert_array_equal(first, second)
-    together = augmentation.film(np.stack([make_face(), face]), 30)
+    together = augmentation.film(np.stack([noise[0], face]), 30)
     np.testing.assert_array_equal(together[1], augmentation.film(face[None], 30)[0])
 
 
-def test_a_new_degradation_changes_nothing_else(face, monkeypatch):
-    """It is one function in one list, with random numbers of its own."""
+def test_a_new_change_is_one_entry_and_alters_no_other(face, monkeypatch):
+    """Each has random numbers of its own."""
     faces, seeds = np.stack([face] * 20), np.arange(20)
-    before = augmentation.degrade(faces, seeds, 1)
+    before, numbers = augmentation.degrade(faces, seeds, 1), augmentation.draw_numbers(seeds)
 
     def darken(image, random, strength):  # noqa: ARG001
         return image.point(lambda value: value // 2)
@@ -118,6 +109,11 @@ def test_a_new_degradation_changes_nothing_else(face, monkeypatch):
     same = (before == after).all(axis=(1, 2, 3))
     assert 4 < same.sum() < 16
     np.testing.assert_array_equal(after[~same], before[~same] // 2)
+    monkeypatch.setitem(augmentation.COLORS, "gamma", lambda values, a, *_: values ** (1 + 0.5 * a))
+    np.testing.assert_array_equal(augmentation.draw_numbers(seeds)[:, :-1], numbers)
+    monkeypatch.setitem(augmentation.MOVES, "lift", lambda x, y, a, *_: (x, y + 9 * a))
+    np.testing.assert_array_equal(np.delete(augmentation.draw_numbers(seeds), (6, 9), axis=1), numbers)
+    np.testing.assert_allclose(augment(face, gamma=1), scale_pixels(face[None])[0] ** 1.5, atol=1e-6)
 
 
 def test_h264_loses_more_the_higher_the_quantizer(face):
@@ -156,7 +152,7 @@ def count_draws(items, order):
     return np.bincount(order.ravel(), minlength=len(items)) / order.size
 
 
-def test_draws_are_even_over_sets_classes_kinds_and_videos():
+def test_draws_are_even_over_sets_classes_kinds_and_videos_or_as_shares_say():
     items = name_faces(
         "real/a/1/1", "real/a/1/2", "real/a/2/1", "df/a/x_1/1", "df/a/y_1/1", "df/a/y_2/1", "real/b/1/1"
     )
@@ -164,9 +160,6 @@ def test_draws_are_even_over_sets_classes_kinds_and_videos():
     np.testing.assert_allclose(draws.weigh_faces(items, {}), expected)
     order, _ = draws.draw_epoch(items * 300, Recipe(balance={}, batch_size=10), 0)
     np.testing.assert_allclose(count_draws(items, order % 7), expected, atol=0.04)
-
-
-def test_shares_say_how_often_a_data_set_is_drawn():
     items = name_faces("real/a/1/1", "df/a/x_1/1", "real/b/1/1", "df/b/x_1/1", "real/c/1/1")
     expected = np.array([0.25, 0.25, 1, 1, 1]) / 3.5
     np.testing.assert_allclose(draws.weigh_faces(items, {"a": 0.5, "b": 2.0}), expected)

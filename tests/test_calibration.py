@@ -9,7 +9,7 @@ from PIL import Image
 
 import pipeline
 from training import calibrate, calibration, data
-from training.calibration import choose_bounds, choose_calibration, compute_interval
+from training.calibration import calibrate_level, choose_bounds, choose_calibration, compute_interval
 from weights import find_weights, read_rule
 from weights.scoring.metrics import choose_threshold
 
@@ -17,11 +17,12 @@ from weights.scoring.metrics import choose_threshold
 def test_bounds_are_the_ranks_of_conformal_prediction():
     real, forged = np.linspace(0.3, 0.9, 39), np.linspace(0.1, 0.5, 19)
     found = choose_bounds(real, forged)
-    assert found["lower"] == pytest.approx(sorted(real)[1])  # (39 + 1) x 0.05 = the second
-    assert found["upper"] == pytest.approx(sorted(forged)[-2])  # (19 + 1) x 0.1 = the second from above
-    assert found["real_called_deepfake"] == pytest.approx(1 / 39)
-    assert found["forged_called_real"] == pytest.approx(1 / 19)
-    assert (found["real"], found["forged"]) == (39, 19)
+    assert found.lower == pytest.approx(sorted(real)[1])  # (39 + 1) x 0.05 = the second
+    assert found.upper == pytest.approx(sorted(forged)[-2])  # (19 + 1) x 0.1 = the second from above
+    assert choose_bounds(real[:18], forged) is None  # too few to promise anything
+    assert choose_bounds(real, forged[:8]) is None
+    apart = choose_bounds(np.full(20, 0.9), np.full(20, 0.1))  # nothing needs to stay uncertain
+    assert apart.lower == apart.upper == pytest.approx(0.5)
 
 
 def test_new_videos_err_no_more_often_than_promised():
@@ -30,21 +31,38 @@ def test_new_videos_err_no_more_often_than_promised():
     for _ in range(400):
         found = choose_bounds(random.normal(0.6, 0.1, 46), random.normal(0.4, 0.1, 59))
         errors.append([
-            np.mean(random.normal(0.6, 0.1, 400) < found["lower"]),
-            np.mean(random.normal(0.4, 0.1, 400) > found["upper"]),
+            np.mean(random.normal(0.6, 0.1, 400) < found.lower),
+            np.mean(random.normal(0.4, 0.1, 400) > found.upper),
         ])  # fmt: skip
     assert np.all(np.mean(errors, axis=0) <= (0.05, 0.105))
 
 
-def test_few_videos_promise_nothing_and_scores_apart_leave_nothing_uncertain():
-    assert choose_bounds([0.9] * 18, [0.1] * 20) is None
-    assert choose_bounds([0.9] * 20, [0.1] * 8) is None
-    found = choose_bounds([0.9] * 20, [0.1] * 20)
-    assert found["lower"] == found["upper"] == pytest.approx(0.5)
+@pytest.mark.parametrize(("number", "count"), [(0, 20), (1, 46), (30, 300), (5, 5)])
+def test_interval_holds_the_shares_that_the_errors_do_not_contradict(number, count):
+    """At its ends the errors lie 1.645 standard deviations from what is expected: 5 % beyond each."""
+    for share, end in zip(compute_interval(np.arange(count) < number), (-1, 1), strict=True):
+        deviations = end * (share - number / count) * np.sqrt(count)
+        assert deviations == pytest.approx(1.645 * np.sqrt(share * (1 - share)), abs=0.01)
 
 
-def test_interval_is_that_of_the_beta_distribution():
-    assert compute_interval(2, 46) == pytest.approx([0.008, 0.099], abs=0.001)  # scipy.stats.beta(2, 45)
+def test_errors_are_those_on_other_people():
+    """A person whose real videos score low is accused by the others' bounds, not by their own."""
+    items, scores = [], []
+    for number in range(100):
+        items.append(pipeline.Item(Path(), "", "real", "a", str(number)))
+        items.append(pipeline.Item(Path(), "", "df", "a", f"swap_{number}"))
+        scores += [0.5 + 0.001 * number, 0.4 + 0.001 * number]
+    items += [pipeline.Item(Path(), "", "real", name, "low") for name in "abcde"]  # one person, in five sets
+    scores += [0.1] * 5
+    found, kinds = calibrate_level(items, np.array(scores), [[index] for index in range(len(items))])
+    assert found["lower"] == 0.1  # the fifth of all 105: nobody lies below it
+    assert kinds["real"]["deepfake"] == 5  # but they lie below the bound by all the others
+    assert (found["real"], found["forged"], found["real_called_deepfake"]) == (
+        105,
+        100,
+        pytest.approx(5 / 105),
+    )
+    assert found["real_error_interval"] == compute_interval(np.arange(105) < 5)
 
 
 def make_face_set(path, videos):
@@ -72,8 +90,14 @@ def test_calibration_of_a_set(noise_path):
     assert found["video"]["lower"] == pytest.approx(0.501)  # the lowest
     assert found["video"]["upper"] == pytest.approx(0.641)  # the second from above
     assert found["face"]["real"] == 20  # one face for each video
-    assert found["kinds"]["set swap"] == {"deepfake": 14, "uncertain": 5, "real": 1}
-    assert found["kinds"]["set real"] == {"deepfake": 0, "uncertain": 8, "real": 12}
+    # each judged by bounds without its own group: the lowest real one, the second highest forged one
+    assert found["kinds"] == {
+        "real": {"deepfake": 1, "uncertain": 7, "real": 12},
+        "swap": {"deepfake": 14, "uncertain": 4, "real": 2},
+    }
+    assert found["video"]["real_called_deepfake"] == pytest.approx(1 / 20)
+    assert found["video"]["forged_called_real"] == pytest.approx(2 / 20)
+    assert found["video"]["uncertain"] == pytest.approx(11 / 40)
     assert found["min_size"] == pytest.approx(100)  # 130 pixels / 1.3
     sharpness = pipeline.measure_sharpness(pipeline.read_image(noise_path))
     assert found["min_sharpness"] == pytest.approx(sharpness, rel=0.01)
@@ -85,13 +109,13 @@ def test_calibration_of_a_set(noise_path):
 
 
 class Fake:
-    """A classifier that gives the scores it was told, and for any other number of faces a half."""
+    """A classifier that gives the scores it was given, in turn, and then a half."""
 
     def __init__(self, scores):
-        self.scores = scores
+        self.scores = iter(scores)
 
     def predict(self, faces):
-        return self.scores[:, None] if len(faces) == len(self.scores) else np.full((len(faces), 1), 0.5)
+        return np.array([[next(self.scores, 0.5)] for _ in faces])
 
 
 def test_a_card_gets_threshold_bounds_figures_and_maps(noise_path, monkeypatch):
@@ -129,7 +153,7 @@ def test_two_images_take_no_bounds_away(tmp_path, monkeypatch):
     before = (ROOT / "weights/Meso4_DF_F2F.json").read_bytes()
     command = ("Meso4_DF_F2F", "--data", tmp_path / "data", "--name", tmp_path / "new/mine")
     done = run_main(calibrate.main, *command)
-    assert 'no bounds of "uncertain": they need 19 real and 9 forged videos' in done.stdout
+    assert 'no bounds of "uncertain": they need 20 real and 10 forged videos' in done.stdout
     assert done.stdout.endswith(f"wrote {tmp_path}/new/mine.weights.h5, .tflite and .json\n")
     assert (ROOT / "weights/Meso4_DF_F2F.json").read_bytes() == before
     for ending in (".tflite", ".weights.h5"):

@@ -244,10 +244,12 @@ def test_checkpoints_are_taken_up_whole_or_not_at_all(tmp_path):
             return os.mkdir, (str(tmp_path / "pwned"),)
 
     run = trainer.Trainer(Recipe())
-    run.save(tmp_path, [{"epoch": 1}])
-    with np.load(tmp_path / "checkpoint-00001.npz") as arrays:
+    run.history.append({"epoch": 1})
+    run.save(tmp_path / "whole.npz")
+    with np.load(tmp_path / "whole.npz") as arrays:
         whole = dict(arrays)
-    assert run.restore(tmp_path / "checkpoint-00001.npz") == [{"epoch": 1}]
+    run.restore(tmp_path / "whole.npz")
+    assert run.history == [{"epoch": 1}]
     last, before = f"variable_{len(whole) - 2}", [variable.numpy() for variable in run.variables]
     others = {name: value + 1 for name, value in whole.items() if name != "history"}
     damaged = [{"history": text} for text in ("{", "[" * 100_000, np.array([Bomb()], dtype=object))]

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, run_script
+from conftest import ROOT, run_main
 
 import pipeline
 from classifiers import load_classifier, scale_pixels
@@ -15,8 +15,9 @@ def classifier():
     return load_classifier(ROOT / "weights/Meso4_DF.weights.h5")
 
 
-def test_units_are_excited(classifier):
-    images, weights = visualize.excite_units(classifier.model, steps=10)
+def test_units_are_excited(classifier, monkeypatch):
+    monkeypatch.setattr(visualize, "STEPS", 10)
+    images, weights = visualize.excite_units(classifier.model)
     assert images.shape == (16, 256, 256, 3)
     assert weights.shape == (16,)
     hidden = keras.Model(classifier.model.inputs, classifier.model.layers[-1].input)
@@ -27,27 +28,30 @@ def test_units_are_excited(classifier):
 
 
 def test_activations_are_means(classifier, noise):
-    first, last = visualize.average_activations(classifier.model, noise)
-    assert (first.shape, last.shape) == ((256, 256, 8), (32, 32, 16))
-    single = [visualize.average_activations(classifier.model, noise[i : i + 1])[1] for i in range(4)]
-    np.testing.assert_allclose(last, np.mean(single, axis=0), rtol=1e-4, atol=1e-5)
+    found = visualize.average_activations(classifier.model, noise)
+    assert {name: maps.shape for name, maps in found.items()} == {
+        "first": (256, 256, 8),
+        "last": (32, 32, 16),
+    }
+    single = [visualize.average_activations(classifier.model, noise[i : i + 1])["last"] for i in range(4)]
+    np.testing.assert_allclose(found["last"], np.mean(single, axis=0), rtol=1e-4, atol=1e-5)
 
 
-def test_the_command_draws_both(tmp_path):
-    done = run_script("training/visualize.py", "--weights", "Meso4_F2F", "--output", tmp_path, "--steps", "1")
+def test_the_command_draws_both(tmp_path, monkeypatch):
+    monkeypatch.setattr(visualize, "STEPS", 1)
+    done = run_main(visualize.main, ROOT / "test_images", "--weights", "Meso4_F2F", "--output", tmp_path)
     assert done.stderr == ""
     for name in ("activations", "units"):
         assert str(tmp_path / f"Meso4_F2F-{name}.png") in done.stdout
         assert pipeline.read_image(tmp_path / f"Meso4_F2F-{name}.png").std() > 10
 
 
-def test_what_cannot_be_drawn_is_one_line(tmp_path, capsys):
+def test_what_cannot_be_drawn_is_one_line(tmp_path):
     for arguments, reason in (
-        ([str(tmp_path)], "must hold images in folders named df or real"),
-        (["--weights", str(ROOT / "weights/Meso4_DF.tflite")], "must be Keras weights"),
+        ([tmp_path], "must hold images in folders named df or real"),
+        (["--weights", ROOT / "weights/Meso4_DF.tflite"], "must be Keras weights"),
         (["--weights", "none"], "none: no such weights"),
     ):
-        assert visualize.main([*arguments, "--output", str(tmp_path)]) == 2
-        error = capsys.readouterr().err
+        error = run_main(visualize.main, *arguments, "--output", tmp_path, status=2).stderr
         assert reason in error
         assert error.count("\n") == 1

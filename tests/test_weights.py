@@ -121,7 +121,7 @@ def test_average(tmp_path):
     names = ("Meso4_DF", "Meso4_F2F")
     done = run_script("weights/average.py", *names, "--share", "0.25", "--name", tmp_path / "x")
     assert "x.weights.h5, .tflite and .json" in done.stdout
-    one, two, average = (load_classifier(name).model.get_weights() for name in (
+    one, two, average = (load_classifier(f"{name}.weights.h5").model.get_weights() for name in (
         ROOT / "weights/Meso4_DF", ROOT / "weights/Meso4_F2F", tmp_path / "x"))  # fmt: skip
     for a, b, c in zip(one, two, average, strict=True):
         np.testing.assert_allclose(c, 0.75 * a + 0.25 * b, atol=1e-6)
@@ -142,7 +142,7 @@ def test_average(tmp_path):
 def test_convert_refuses_what_is_no_weights(tmp_path):
     (tmp_path / "page.h5").write_text("<!doctype html>")
     done = run_script("weights/convert.py", tmp_path / "page.h5", status=1)
-    assert re.fullmatch(r"convert\.py: .*page\.h5: an HTML page, not the weights: .*\n", done.stderr)
+    assert re.fullmatch(r"convert\.py: .*page\.h5: damaged, or not an HDF5 file: .*\n", done.stderr)
     run_script("weights/convert.py", tmp_path / "gone.h5", status=2)
     run_script("weights/convert.py", tmp_path / "page.h5", "--threshold", "2", status=2)
 

@@ -1,9 +1,8 @@
 """Augmentation: what the authors do to faces, and what a face goes through on its way to us.
 
-A face is changed by its seed alone, which is drawn ahead of the epoch: the same whichever thread makes
-it, and in a training that was resumed. Two faces of one seed are changed alike: a forged face and its
-original then differ in the forgery alone. To add a degradation, write a function like those below and
-add it to DEGRADATIONS; the others keep their random numbers.
+A new change is an entry at the end of MOVES, COLORS or DEGRADATIONS. Each has random numbers of its own, by
+the face's seed: the same in a training that was resumed, and when entries are added. Two faces of one seed
+are changed alike: a forged face and its original then differ in the forgery alone.
 """
 
 import io
@@ -12,12 +11,13 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
+from classifiers import IMAGE_SIZE, PIXEL_SCALE  # first: it sets what TensorFlow reads when it is imported
+
+# isort: split
 import numpy as np
+import tensorflow as tf
 from PIL import Image, ImageFilter
 
-from pipeline import IMAGE_SIZE
-
-NUMBERS = 11  # that `augment` needs for a face
 # the authors' augmentation, their ImageDataGenerator's arguments; rotation in degrees
 ROTATION, ZOOM, BRIGHTNESS, CHANNEL_SHIFT = 15.0, 0.2, 0.2, 30 / 255
 # at strength 1
@@ -28,53 +28,59 @@ FILM_CHANCE = 0.5
 # and 40. Unlike a rate factor, a quantizer changes a face whatever the other faces in the film.
 QUANTIZERS = (22, 48)
 FILTERS = list(Image.Resampling)[1:]  # all but the nearest neighbour's
-Degradation = Callable[[Image.Image, np.random.Generator, float], Image.Image]  # (face, random, strength)
 
 
-def draw_numbers(seeds: np.ndarray) -> np.ndarray:
-    """Return the numbers for `augment` of faces with these seeds, float32 (N, 11) in [-1, 1]."""
-    numbers = [np.random.default_rng(seed).uniform(-1, 1, NUMBERS) for seed in seeds]
-    return np.array(numbers, np.float32).reshape(-1, NUMBERS)
+def rotate(x: Any, y: Any, turn: Any) -> tuple[Any, Any]:
+    angle = turn * np.float32(np.radians(ROTATION))
+    return tf.cos(angle) * x - tf.sin(angle) * y, tf.sin(angle) * x + tf.cos(angle) * y
+
+
+# x, y: where in a face a pixel of the output looks, from the middle of both; a, b: random numbers in [-1, 1];
+# s: the strength of degradations. All broadcast to (N, height, width).
+MOVES: dict[str, Callable[..., tuple[Any, Any]]] = {
+    "zoom": lambda x, y, a, b, _: (x * (1 + ZOOM * a), y * (1 + ZOOM * b)),
+    "flip": lambda x, y, a, *_: (tf.where(a < 0, -x, x), y),
+    "rotate": lambda x, y, a, *_: rotate(x, y, a),
+    "margin": lambda x, y, a, _, s: (x * (1 + MARGIN) ** (s * a), y * (1 + MARGIN) ** (s * a)),
+    "shift": lambda x, y, a, b, s: (x + IMAGE_SIZE * SHIFT * s * a, y + IMAGE_SIZE * SHIFT * s * b),
+}
+COLORS: dict[str, Callable[..., Any]] = {  # of values in [0, 1], to which the result is clipped
+    "channels": lambda values, a, *_: values + CHANNEL_SHIFT * a,
+    "brightness": lambda values, a, *_: values * (1 + BRIGHTNESS * a),
+}
+
+
+def draw_numbers(seeds: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return the numbers for `augment` of faces with these seeds, float32 (N, 1 + changes, 2) in [-1, 1]."""
+    lists = {"moves": 1 + len(MOVES), "colors": len(COLORS)}  # one generator for each: more cost time
+    drawn = [[seed_change(s, name).uniform(-1, 1, (n, 2)) for name, n in lists.items()] for s in seeds]
+    return np.array([np.concatenate(pair) for pair in drawn], np.float32)
 
 
 def augment(faces: Any, numbers: Any, side: int = IMAGE_SIZE, strength: float = 0.0) -> Any:
     """Return uint8 faces (N, 256, 256, 3) changed as the authors' training does: float32 in [0, 1].
 
-    `numbers`, float32 (N, 11) in [-1, 1]: rotation; zoom across and along; flip where the fourth is negative;
-    channel shift, one for all channels; brightness; which window (N, side, side, 3) is given; how much
-    tighter, at a `strength` above 0, the crop is made, and how far it is shifted. Bilinear; where a face does
-    not fill its square any more, its edge is repeated. Numbers of 0 give the pixels of
-    `classifiers.scale_pixels`, bit for bit.
+    Of each face a window, (N, side, side, 3), that lies at random. Bilinear; where a face does not fill its
+    square any more, its edge is repeated. Numbers of 0 give the pixels of `classifiers.scale_pixels`, bit for
+    bit.
     """
-    import tensorflow as tf
-
-    from classifiers import PIXEL_SCALE
-
-    rotation, zoom_x, zoom_y, flip, shift, brightness, across, down, margin, right, below = (
-        numbers[:, i, None, None] for i in range(NUMBERS)
-    )
-    margin = (1 + MARGIN) ** (strength * margin)
-    zoom_x, zoom_y = (1 + ZOOM * zoom_x) * margin, (1 + ZOOM * zoom_y) * margin
-    zoom_x = tf.where(flip < 0, -zoom_x, zoom_x)
-    angle = rotation * np.float32(np.radians(ROTATION))
-    cos, sin = tf.cos(angle), tf.sin(angle)
-    # (x, y): where in the face the output pixel (column, row) looks
-    last = IMAGE_SIZE - 1
+    window, *others = tf.unstack(numbers[..., None, None], axis=1)
+    drawn = dict(zip((*MOVES, *COLORS), others, strict=True))
     middle = (tf.range(side, dtype=tf.float32) - (side - 1) / 2)[None, None]
-    column = middle + tf.round(across * (IMAGE_SIZE - side) / 2)
-    row = tf.transpose(middle, (0, 2, 1)) + tf.round(down * (IMAGE_SIZE - side) / 2)
-    reach = IMAGE_SIZE * SHIFT * strength
-    x = cos * zoom_x * column - sin * zoom_y * row + last / 2 + reach * right
-    y = sin * zoom_x * column + cos * zoom_y * row + last / 2 + reach * below
-    values = _look_up(faces, tf.clip_by_value(x, 0, last), tf.clip_by_value(y, 0, last)) * PIXEL_SCALE
-    values = tf.clip_by_value(values + CHANNEL_SHIFT * shift[..., None], 0.0, 1.0)
-    return tf.clip_by_value(values * (1 + BRIGHTNESS * brightness[..., None]), 0.0, 1.0)
+    x, y = middle, tf.transpose(middle, (0, 2, 1))
+    x, y = (place + tf.round(window[:, i] * (IMAGE_SIZE - side) / 2) for i, place in enumerate((x, y)))
+    for name, move in MOVES.items():
+        x, y = move(x, y, drawn[name][:, 0], drawn[name][:, 1], strength)
+    last = IMAGE_SIZE - 1
+    values = _look_up(faces, *(tf.clip_by_value(place + last / 2, 0, last) for place in (x, y))) * PIXEL_SCALE
+    for name, change in COLORS.items():
+        a, b = drawn[name][:, 0, ..., None], drawn[name][:, 1, ..., None]
+        values = tf.clip_by_value(change(values, a, b, strength), 0.0, 1.0)
+    return values
 
 
 def _look_up(faces: Any, x: Any, y: Any) -> Any:
     """Return the faces' values at x and y, (N, h, w) each: float32 (N, h, w, 3), bilinear."""
-    import tensorflow as tf
-
     left, top = tf.minimum(tf.floor(x), IMAGE_SIZE - 2), tf.minimum(tf.floor(y), IMAGE_SIZE - 2)
     corner = tf.cast(top, tf.int32) * IMAGE_SIZE + tf.cast(left, tf.int32)
     pixels = tf.reshape(faces, (-1, IMAGE_SIZE * IMAGE_SIZE, 3))
@@ -111,8 +117,13 @@ def compress(face: Image.Image, random: np.random.Generator, strength: float) ->
     return Image.open(file).convert("RGB")
 
 
-# in this order, with the share of the faces at strength 1
-DEGRADATIONS: list[tuple[Degradation, float]] = [(scale, 0.3), (blur, 0.1), (add_noise, 0.1), (compress, 0.5)]
+# (face, random, strength) -> face, in this order, with the share of the faces at strength 1
+DEGRADATIONS: list[tuple[Callable[..., Image.Image], float]] = [
+    (scale, 0.3),
+    (blur, 0.1),
+    (add_noise, 0.1),
+    (compress, 0.5),
+]
 
 
 def degrade(faces: np.ndarray, seeds: Sequence[int] | np.ndarray, strength: float) -> np.ndarray:
@@ -123,21 +134,21 @@ def degrade(faces: np.ndarray, seeds: Sequence[int] | np.ndarray, strength: floa
     """
     often = min(strength, 1.0)
     found = faces.copy()
-    randoms = [seed_change(seed, film) for seed in seeds]
+    randoms = [seed_change(seed, "film") for seed in seeds]
     filmed = [index for index, random in enumerate(randoms) if random.random() < often * FILM_CHANCE]
     if filmed:
         found[filmed] = film(found[filmed], int(randoms[filmed[0]].integers(*QUANTIZERS, endpoint=True)))
     for index, seed in enumerate(seeds):
         for change, chance in DEGRADATIONS:
-            random = seed_change(seed, change)
+            random = seed_change(seed, change.__name__)
             if random.random() < often * chance:
                 found[index] = np.asarray(change(Image.fromarray(found[index]), random, strength))
     return found
 
 
-def seed_change(seed: int, change: Callable[..., Any]) -> np.random.Generator:
+def seed_change(seed: int, change: str) -> np.random.Generator:
     """Return the random numbers of one change of the face with this seed."""
-    return np.random.default_rng((seed, zlib.crc32(change.__name__.encode())))
+    return np.random.default_rng((seed, zlib.crc32(change.encode())))
 
 
 def film(faces: np.ndarray, quantizer: int) -> np.ndarray:

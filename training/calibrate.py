@@ -3,7 +3,7 @@
     python3 training/calibrate.py Meso4 --data data/validation --name calibrated/Meso4
 
 writes calibrated/Meso4.weights.h5, .tflite and .json; the weights given stay as they are. The faces must not
-have been trained on. Bounds need at least 19 real and 9 forged videos, of three faces each.
+have been trained on. Bounds need at least 20 real and 10 forged videos, of three faces each.
 """
 
 import sys
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check_free(arguments.name)
         weights = find_keras_weights(arguments.weights)
-        items, remarks = data.list_faces(arguments.data)
+        items = data.list_faces(arguments.data)
         arguments.name.parent.mkdir(parents=True, exist_ok=True)
         face_set = data.load_faces(items, weights.view, arguments.name.parent)
         with pipeline.silence_native_stderr():
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_weights(classifier, arguments.name, card)
     except (OSError, ValueError) as error:
         return pipeline.fail(2, error)
-    for remark in (*remarks, *face_set.remarks):
+    for remark in face_set.remarks:
         print(f"calibrate.py: warning: {remark}", file=sys.stderr)
     print(f"{report}\nwrote {arguments.name}.weights.h5, .tflite and .json")
     return 0

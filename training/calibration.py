@@ -2,41 +2,47 @@
 
 The bounds of "uncertain" are those of split conformal prediction (Angelopoulos and Bates, arXiv 2107.07511):
 if a new real video is drawn like the n real ones here, it falls below the k-th smallest of their scores with
-a probability of at most k / (n + 1). For other kinds of videos or forgeries nothing is promised.
+a probability of at most k / (n + 1). For other kinds of videos or forgeries nothing is promised. How often
+verdicts err is measured by cross-validation: each group of people is judged by bounds from all other groups.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 import pipeline
-from training.data import FaceSet
+from pipeline import Item
+from training import data
 from training.recipe import count_faces
-from weights import read_rule
+from weights import Bounds, Rule, read_rule
 from weights.scoring.figures import measure_normal
 from weights.scoring.metrics import choose_threshold, compute_logits, evaluate_by_dataset, label_scores
-from weights.scoring.verdicts import FORGED_ERROR, MIN_FACES_PER_PERSON, REAL_ERROR
+from weights.scoring.verdicts import FORGED_ERROR, MIN_FACES_PER_PERSON, REAL_ERROR, classify
 
 MAPPED = 100  # real faces whose maps of evidence show what is normal
 
 
 def calibrate_card(
-    card: dict[str, Any], classifier: Any, face_set: FaceSet, view: pipeline.View
+    card: dict[str, Any], classifier: Any, face_set: data.FaceSet, view: pipeline.View
 ) -> tuple[dict[str, Any], str]:
     """Return (the card with threshold, bounds, figures and normal maps by the labelled faces, a report)."""
-    items, scores = face_set.items, classifier.predict(face_set.faces)[:, 0]
+    items, scores = face_set.items, data.score_faces(classifier, face_set.faces)
     threshold = choose_threshold(items, scores)
     lines = [f"threshold {threshold:g}: a face below it is called a deepfake"]
     card = {**card, "threshold": threshold, "calibrated_on": count_faces(items)}
     card.pop("calibration", None)
-    if bounds := choose_calibration(face_set, scores, view):
-        card["calibration"], video = bounds, bounds["video"]
+    if found := choose_calibration(face_set, scores, view):
+        card["calibration"], video = found, found["video"]
         lines.append(f"videos: deepfake below {video['lower']:.3f}, real above {video['upper']:.3f}")
+        for kind, counts in found["kinds"].items():
+            listed = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+            lines.append(f"{kind} videos, by bounds from other people's: {listed}")
     else:
-        lines.append('no bounds of "uncertain": they need 19 real and 9 forged videos, of 3 faces each')
+        lines.append('no bounds of "uncertain": they need 20 real and 10 forged videos, of 3 faces each')
     card["validation"] = evaluate_by_dataset(label_scores(items, scores, threshold), read_rule(card))
     for name, levels in card["validation"].items():
         shown = [f"{figures['auc']:.3f} by {level}" for level, figures in levels.items() if "auc" in figures]
@@ -48,74 +54,92 @@ def calibrate_card(
     return card, "\n".join(lines)
 
 
-def choose_calibration(face_set: FaceSet, scores: np.ndarray, view: pipeline.View) -> dict[str, Any] | None:
+def choose_calibration(
+    face_set: data.FaceSet, scores: np.ndarray, view: pipeline.View
+) -> dict[str, Any] | None:
     """Return what a card holds as "calibration", or None if there are too few videos.
 
     Videos are those with at least three faces; one face of each video, the middle one, stands for single
-    faces. Few of the videos' faces are smaller or more blurred than "min_size" and "min_sharpness" say.
+    faces. "kinds" counts the verdicts on videos by kind of forgery. Few of the videos' faces are smaller or
+    more blurred than "min_size" and "min_sharpness" say.
     """
     groups = defaultdict(list)  # indices of the faces of each video
     for index, item in enumerate(face_set.items):
         groups[item.label, item.dataset, item.video].append(index)
-    videos = {key: own for key, own in groups.items() if len(own) >= MIN_FACES_PER_PERSON}
-    means = {key: float(scores[own].mean()) for key, own in videos.items()}
-    singles = {key: float(scores[own[len(own) // 2]]) for key, own in groups.items()}
-    face, video = (
-        choose_bounds(*([found[key] for key in found if key[0] == label] for label in ("real", "df")))
-        for found in (singles, means)
-    )
+    videos = [own for own in groups.values() if len(own) >= MIN_FACES_PER_PERSON]
+    face = calibrate_level(face_set.items, scores, [[own[len(own) // 2]] for own in groups.values()])
+    video = calibrate_level(face_set.items, scores, videos)
     if not face or not video:
         return None
-    kinds: dict[str, dict[str, int]] = defaultdict(lambda: {"deepfake": 0, "uncertain": 0, "real": 0})
-    for key, mean in sorted(means.items()):
-        item = face_set.items[videos[key][0]]
-        kind = "real" if item.label == "real" else pipeline.parse_forgery(item)[0] or "forged"
-        verdict = "deepfake" if mean < video["lower"] else "real" if mean > video["upper"] else "uncertain"
-        kinds[f"{item.dataset} {kind}".strip()][verdict] += 1
     sizes, sharpness = [], []
-    for path in (face_set.items[index].path for own in videos.values() for index in own):
+    for path in (face_set.items[index].path for own in videos for index in own):
         crop, zoom = pipeline.read_crop(path)
         # a crop that does not say how wide it was cut is seen whole: it is as wide as the view
         sizes.append(crop.shape[1] / (zoom or view.zoom))
         sharpness.append(pipeline.measure_sharpness(crop))
     return {
-        "face": face,
-        "video": video,
+        "face": face[0],
+        "video": video[0],
         "min_size": round(float(np.quantile(sizes, 0.005)), 1),  # sizes end sharply: where a detector begins
         "min_sharpness": round(float(np.quantile(sharpness, 0.01)), 2),
-        "kinds": kinds,
+        "kinds": video[1],
     }
 
 
-def choose_bounds(real: Sequence[float], forged: Sequence[float]) -> dict[str, Any] | None:
-    """Return the bounds, how sure they are, and how often they err on these scores; None if these are few."""
+def calibrate_level(
+    items: Sequence[Item], scores: np.ndarray, videos: Sequence[Sequence[int]]
+) -> tuple[dict[str, Any], dict[str, dict[str, int]]] | None:
+    """Return (bounds and how often they err, {kind of forgery: {verdict: number}}); None of too few videos.
+
+    A video is given by the indices of those faces whose mean is judged. The bounds come from all videos; the
+    verdicts that are counted, from bounds by other people's videos.
+    """
+    means = np.array([scores[own].mean() for own in videos])
+    firsts = [items[own[0]] for own in videos]
+    real = np.array([item.label == "real" for item in firsts], bool)
+    # some sets hold the same people, compressed or cut in another way: a video's name means one person in all
+    people = np.array(data.group_videos(item._replace(dataset="any") for item in firsts))
+    verdicts = np.full(len(means), "uncertain")
+    for group in set(people):
+        own = people == group
+        bounds = choose_bounds(means[real & ~own], means[~real & ~own])
+        if not bounds:
+            return None
+        verdicts[own] = [classify(mean, "video", Rule(video=bounds)) for mean in means[own]]
+    bounds = choose_bounds(means[real], means[~real])
+    if not bounds:
+        return None
+    kinds: dict[str, dict[str, int]] = defaultdict(lambda: {"deepfake": 0, "uncertain": 0, "real": 0})
+    for item, verdict in zip(firsts, verdicts.tolist(), strict=True):
+        kinds["real" if item.label == "real" else pipeline.parse_forgery(item)[0] or "unnamed"][verdict] += 1
+    accused, passed = verdicts[real] == "deepfake", verdicts[~real] == "real"
+    return {
+        **bounds._asdict(),
+        "real": len(accused),
+        "forged": len(passed),
+        "real_called_deepfake": float(accused.mean()),
+        "forged_called_real": float(passed.mean()),
+        "uncertain": float(np.mean(verdicts == "uncertain")),
+        "real_error_interval": compute_interval(accused),
+        "forged_error_interval": compute_interval(passed),
+    }, dict(sorted(kinds.items()))
+
+
+def choose_bounds(real: np.ndarray, forged: np.ndarray) -> Bounds | None:
+    """Return the bounds by the scores of videos, None if these are too few for what is promised."""
     lower_rank = math.floor((len(real) + 1) * REAL_ERROR)
     upper_rank = math.floor((len(forged) + 1) * FORGED_ERROR)
     if not lower_rank or not upper_rank:
         return None
-    lower, upper = sorted(real)[lower_rank - 1], sorted(forged)[-upper_rank]
+    lower, upper = float(np.sort(real)[lower_rank - 1]), float(np.sort(forged)[-upper_rank])
     if upper < lower:  # they are told apart so well that nothing needs to stay uncertain
         lower = upper = (lower + upper) / 2
-    return {
-        "lower": lower,
-        "upper": upper,
-        "spread": float(compute_logits(np.array(real)).std()),
-        "real": len(real),
-        "forged": len(forged),
-        "real_called_deepfake": float(np.mean([score < lower for score in real])),
-        "forged_called_real": float(np.mean([score > upper for score in forged])),
-        "uncertain": float(np.mean([lower <= score <= upper for score in (*real, *forged)])),
-        # 90 % of all sets of as many videos give bounds whose true shares of errors lie in these
-        "real_error_interval": compute_interval(lower_rank, len(real)),
-        "forged_error_interval": compute_interval(upper_rank, len(forged)),
-    }
+    return Bounds(lower, upper, float(compute_logits(real).std()))
 
 
-def compute_interval(rank: int, count: int) -> list[float]:
-    """Return where the true share below the rank-th smallest of `count` draws lies in 90 % of cases.
-
-    It is at most s with the chance that `rank` or more of the draws fall below s: a binomial sum.
-    """
-    shares = np.linspace(0, 1, 10_001)
-    fewer = sum(math.comb(count, k) * shares**k * (1 - shares) ** (count - k) for k in range(rank))
-    return [round(float(share), 3) for share in np.interp((0.05, 0.95), 1 - fewer, shares)]
+def compute_interval(errors: np.ndarray) -> list[float]:
+    """Return between which shares the true share of errors lies, with 90 % confidence: Wilson's interval."""
+    number, share, z = len(errors), float(errors.mean()), NormalDist().inv_cdf(0.95)
+    middle = share + z**2 / (2 * number)
+    reach = z * math.sqrt(share * (1 - share) / number + (z / (2 * number)) ** 2)
+    return [max(0.0, round((middle + side * reach) / (1 + z**2 / number), 3)) for side in (-1, 1)]

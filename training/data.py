@@ -16,9 +16,9 @@ import numpy as np
 
 import pipeline
 from pipeline import Item, parse_forgery
-from training import augmentation
 
 SIDE = pipeline.IMAGE_SIZE
+BATCH = 32  # faces that are scored at once
 PARTS = ("training", "validation")
 
 
@@ -31,52 +31,30 @@ class FaceSet(NamedTuple):
     remarks: list[str]  # in words
 
 
-def list_faces(folder: Path) -> tuple[list[Item], list[str]]:
-    """Return (Items of the images in `folder`/<df,real>, remarks in words).
+def list_faces(folder: Path) -> list[Item]:
+    """Return the Items of the images in `folder`/<df,real>.
 
-    Raises FileNotFoundError without the folder, ValueError, naming what was found, when a class is empty or
-    something lies beside the two classes.
+    Raises FileNotFoundError without the folder, ValueError when something lies beside the two classes.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder: it must hold df/ and real/")
-    entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
-    labels = {e.name: pipeline.LABEL_ALIASES.get(e.name.lower()) if e.is_dir() else None for e in entries}
-    if stray := [name for name, label in labels.items() if not label]:
-        shown = ", ".join(stray[:5]) + (", ..." if len(stray) > 5 else "")
-        raise ValueError(f"{folder}: must hold folders named df and real only, not {shown}")
-    items, _ = pipeline.find_files([folder])
-    videos = [item for item in items if item.kind == "video"]
-    faces = [item for item in items if item.kind != "video"]
-    for label in pipeline.LABELS:
-        if not any(item.label == label for item in faces):
-            cure = ": extract_faces.py cuts faces out of videos" if videos else ""
-            raise ValueError(f"{folder}: no image of class {label}: {folder / label} must hold some{cure}")
-    remarks = [f"folder {name} is taken for {label}" for name, label in labels.items() if name != label]
-    if videos:
-        lie = f"{pipeline.count(len(videos), 'video')} among the faces, in {videos[0].path.parent}"
-        remarks.append(f"{lie}: extract_faces.py cuts faces out of videos")
-    return faces, remarks
+    visible = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    if stray := [e.name for e in visible if e.name.lower() not in pipeline.LABEL_ALIASES or e.is_file()]:
+        raise ValueError(f"{folder}: must hold folders named df and real only, not {', '.join(stray[:5])}")
+    return [item for item in pipeline.find_files([folder])[0] if item.kind != "video"]
 
 
-def find_parts(folder: Path, split_by_video: float) -> tuple[tuple[list[Item], list[Item]], list[str]]:
-    """Return ((Items of training, Items of validation), remarks in words)."""
+def find_parts(folder: Path, split_by_video: float) -> tuple[list[Item], list[Item]]:
+    """Return (Items of training, Items of validation)."""
     paths = [folder / part for part in PARTS]
-    training, remarks = list_faces(paths[0])
-    if paths[1].is_dir():
-        if split_by_video:
-            raise ValueError(f"--split-by-video: must not be given where there is {paths[1]}")
-        validation, more = list_faces(paths[1])
-        remarks += more
-    elif split_by_video:
-        training, validation = split_videos(training, split_by_video)
-    else:
+    training = list_faces(paths[0])
+    if paths[1].is_dir() and split_by_video:
+        raise ValueError(f"--split-by-video: must not be given where there is {paths[1]}")
+    if split_by_video:
+        return split_videos(training, split_by_video)
+    if not paths[1].is_dir():
         raise FileNotFoundError(f"{paths[1]}: no such folder: make it, or use --split-by-video 0.1")
-    if leaks := find_leaks(training, validation):
-        names = ", ".join(leaks[:5]) + (", ..." if len(leaks) > 5 else "")
-        number = pipeline.count(len(leaks), "video")
-        both = f"{number}, or forgeries of them, in both training and validation"
-        remarks.append(f"{both}: figures will be too good: {names}")
-    return (training, validation), remarks
+    return training, list_faces(paths[1])
 
 
 def name_videos(item: Item) -> list[str]:
@@ -92,39 +70,40 @@ def name_videos(item: Item) -> list[str]:
     return [f"{item.dataset}/{video}".lstrip("/") for video in (item.video, *origins)]
 
 
-def find_leaks(training: Sequence[Item], validation: Sequence[Item]) -> list[str]:
-    """Return the names of videos that have images, or forgeries made of them, in both lists, sorted."""
-    of_videos = [[i for i in part if i.video != str(i.path)] for part in (training, validation)]
-    known = {name_videos(item)[0] for part in of_videos for item in part}
-    first, second = ({name for item in part for name in name_videos(item)} for part in of_videos)
-    return sorted(first & second & known)
-
-
-def find_copies(training: FaceSet, validation: FaceSet) -> list[str]:
-    """Return remarks on faces that are, pixel by pixel, in both parts or in both classes."""
-    places: dict[bytes, set[str]] = collections.defaultdict(set)
-    for part, face_set in zip(PARTS, (training, validation), strict=True):
-        for item, face in zip(face_set.items, face_set.faces, strict=True):
-            places[hashlib.blake2b(face, digest_size=16).digest()] |= {part, item.label}
-    both = {pair: sum(found >= set(pair) for found in places.values()) for pair in (PARTS, pipeline.LABELS)}
-    return [f"{pipeline.count(n, 'face')} in both {' and '.join(pair)}" for pair, n in both.items() if n]
-
-
-def group_videos(items: Iterable[Item]) -> dict[str, str]:
-    """Return {video: its group, named after one of them}: a forgery and its originals are one group."""
-    sources = {names[0]: names[1:] for names in map(name_videos, items)}
-    group = {video: video for video in sources}
+def group_videos(items: Iterable[Item]) -> list[str]:
+    """Return the group of each item's video, named after one of them: that of a forgery is its originals'."""
+    named = [name_videos(item) for item in items]
+    group = {video: video for video, *_ in named}
 
     def find(video: str) -> str:
         while group[video] != video:
             video = group[video]
         return video
 
-    for video, origins in sources.items():
+    for video, *origins in named:
         for origin in group.keys() & set(origins):
             first, second = sorted((find(origin), find(video)))
             group[second] = first
-    return {video: find(video) for video in group}
+    return [find(video) for video, *_ in named]
+
+
+def find_leaks(training: FaceSet, validation: FaceSet) -> list[str]:
+    """Return remarks on videos and faces that make figures too good: in both parts, or in both classes."""
+    both = [[item for item in part.items if item.video != str(item.path)] for part in (training, validation)]
+    groups = group_videos([*both[0], *both[1]])
+    leaks = sorted({*groups[: len(both[0])]} & {*groups[len(both[0]) :]})
+    remarks = []
+    if leaks:
+        shown = f"{len(leaks)} in all: {', '.join(leaks[:5])}"
+        remarks = [f"videos, or forgeries of them, are in both training and validation, {shown}"]
+    places: dict[bytes, set[str]] = collections.defaultdict(set)  # of each face, by its pixels
+    for part, face_set in zip(PARTS, (training, validation), strict=True):
+        for item, face in zip(face_set.items, face_set.faces, strict=True):
+            places[hashlib.blake2b(face, digest_size=16).digest()] |= {part, item.label}
+    for pair in (PARTS, pipeline.LABELS):
+        if copies := sum(found >= set(pair) for found in places.values()):
+            remarks.append(f"{pipeline.count(copies, 'face')} in both {' and '.join(pair)}")
+    return remarks
 
 
 def split_videos(items: Sequence[Item], share: float) -> tuple[list[Item], list[Item]]:
@@ -135,8 +114,8 @@ def split_videos(items: Sequence[Item], share: float) -> tuple[list[Item], list[
     """
     groups = group_videos(items)
     labels = collections.defaultdict(set)  # of each group
-    for item in items:
-        labels[item.dataset, groups[name_videos(item)[0]]].add(item.label)
+    for item, group in zip(items, groups, strict=True):
+        labels[item.dataset, group].add(item.label)
     strata = collections.defaultdict(list)
     for (dataset, group), found in labels.items():
         strata[dataset, tuple(sorted(found))].append(group)
@@ -145,8 +124,8 @@ def split_videos(items: Sequence[Item], share: float) -> tuple[list[Item], list[
         own.sort(key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
         held_out.update(own[: min(max(1, round(share * len(own))), len(own) - 1)])
     parts: tuple[list[Item], list[Item]] = ([], [])
-    for item in items:
-        parts[groups[name_videos(item)[0]] in held_out].append(item)
+    for item, group in zip(items, groups, strict=True):
+        parts[group in held_out].append(item)
     for label in pipeline.LABELS:
         if not all(any(item.label == label for item in part) for part in parts):
             raise ValueError(f"class {label} has too few videos to split: make a validation folder")
@@ -173,13 +152,17 @@ def load_faces(items: Sequence[Item], view: pipeline.View, scratch: Path) -> Fac
         faces = np.memmap(file, np.uint8, "r", shape=(len(kept), SIDE, SIDE, 3)) if kept else np.empty(0)
     for label in pipeline.LABELS:
         if not any(item.label == label for item in kept):
-            raise ValueError(f"no image of class {label} can be read: {'; '.join(remarks[:3])}")
-    if view.zoom < pipeline.CROP_ZOOM:
-        whole = sum(pipeline.read_zoom(item.path) is None for item in kept)
-        if whole:
-            remarks.append(f"{whole} of {len(kept)} faces do not say how wide they were cut: taken whole")
+            cure = "; ".join(remarks[:3]) or "extract_faces.py cuts faces out of videos"
+            raise ValueError(f"no image of class {label} can be read: {cure}")
     labels = np.array([[item.label == "real"] for item in kept], np.float32)
     return FaceSet(kept, faces, labels, remarks)
+
+
+def score_faces(classifier: Any, faces: np.ndarray) -> np.ndarray:
+    """Return the scores, float32 (N,), of faces, uint8 (N, 256, 256, 3), behind a bar of progress."""
+    batches = (faces[start : start + BATCH] for start in range(0, len(faces), BATCH))
+    scores = (score for batch in batches for score in classifier.predict(batch)[:, 0])
+    return np.fromiter(pipeline.show_progress(scores, len(faces), "face"), np.float32)
 
 
 def make_batches(
@@ -190,9 +173,12 @@ def make_batches(
     Each row of `order` is a batch. Gathering and augmenting run in parallel, ahead of the network. They are
     quick: more threads would take the network's (measured on 2 cores).
     """
+    from training import augmentation
+
+    # isort: split
     import tensorflow as tf
 
-    batch_size = order.shape[1]
+    shape = augmentation.draw_numbers(seeds[0]).shape
     change_faces = tf.function(augmentation.augment, jit_compile=True)  # one fused loop: five times as fast
 
     def read(chosen: np.ndarray, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -202,8 +188,8 @@ def make_batches(
 
     def load(chosen: Any, seeds: Any) -> tuple[Any, Any]:
         batch, numbers = tf.numpy_function(read, [chosen, seeds], (tf.uint8, tf.float32))
-        batch = tf.ensure_shape(batch, (batch_size, SIDE, SIDE, 3))
-        numbers = tf.ensure_shape(numbers, (batch_size, augmentation.NUMBERS))
+        batch = tf.ensure_shape(batch, (len(order[0]), SIDE, SIDE, 3))
+        numbers = tf.ensure_shape(numbers, shape)
         return change_faces(batch, numbers, side, degrade), tf.gather(face_set.labels, chosen)
 
     batches = tf.data.Dataset.from_tensor_slices((order, seeds))

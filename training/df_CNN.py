@@ -9,46 +9,32 @@ Exit status: 0 trained, 1 stopped (loss not finite, disk full), 2 wrong usage or
 """
 
 import argparse
-import functools
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
 from tqdm import tqdm
 
 import pipeline
 from pipeline import fail, read_count
-from training import data
-from training.calibration import calibrate_card
-from training.recipe import (
-    Recipe,
-    check_shares,
-    complete_recipe,
-    find_fault,
-    list_networks,
-    make_card,
-    make_recipe,
-    read_shares,
-)  # fmt: skip
+from training import calibration, data, draws, recipe
 from weights import check_room, write_card, write_weights
 
-if TYPE_CHECKING:
-    from classifiers import Classifier
-
-PAPER = Recipe()
+PAPER = recipe.Recipe()
+# read from the text: importing it starts TensorFlow
+NETWORKS = re.findall(r"(?m)^class (\w+)\(Classifier\)", (ROOT / "classifiers.py").read_text("utf-8"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = make_parser()
-    arguments = parser.parse_args(argv)
-    if reason := find_fault(arguments):
-        parser.error(reason)
-    arguments.command = ["training/df_CNN.py", *(sys.argv[1:] if argv is None else argv)]
+    arguments = make_parser().parse_args(argv)
+    command = ["training/df_CNN.py", *(sys.argv[1:] if argv is None else argv)]
     try:
-        train(arguments)
+        train(arguments, command)
     except KeyboardInterrupt:
         return fail(130, "stopped; --resume goes on after the last epoch")
     except BrokenPipeError:  # `pipeline.run` ends quietly
@@ -62,6 +48,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def read_number(least: float, most: float, kind: type = float) -> Callable[[str], float]:
+    """Return a reader of numbers given on the command line, from `least` to `most`, for argparse."""
+
+    def number(text: str) -> float:
+        if not least <= (found := kind(text)) <= most:
+            raise argparse.ArgumentTypeError(f"must be from {least} to {most}, not {text}")
+        return found
+
+    return number
+
+
+def read_shares(text: str) -> dict[str, float]:
+    """Return {data set: share} from `dfdc=0.5,ffpp=2`. Raises argparse's error if it is anything else."""
+    words = [re.fullmatch(r"\s*([^=]+)=(\d+\.?\d*|\.\d+)\s*", word) for word in text.split(",")]
+    shares = {word[1]: float(word[2]) for word in words if word}
+    if len(shares) < len(words):
+        raise argparse.ArgumentTypeError(f"must be SET=SHARE,..., each set once, not {text}")
+    return shares
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser; arguments that make up the Recipe are there only where they were given."""
     parser = pipeline.make_parser(
@@ -71,14 +77,14 @@ def make_parser() -> argparse.ArgumentParser:
     # fmt: off
     add = parser.add_argument_group("data").add_argument
     add("--data", metavar="FOLDER", help="holds training/ and validation/, each with df/ and real/ (default: data)")
-    add("--split-by-video", type=float, metavar="SHARE", help="without validation/: hold out this share of training's videos for validation")
+    add("--split-by-video", type=read_number(0, 0.9), metavar="SHARE", help="without validation/: hold out this share of training's videos for validation")
     add("--resample", choices=pipeline.RESAMPLING, help="filter that brings faces to 256x256 (default: nearest, or that of --weights or --imitate)")
-    add("--zoom", type=float, metavar="X", help=f"width of the square to look at, in widths of the face; only in crops by extract_faces.py, which are {pipeline.CROP_ZOOM} wide (default: {pipeline.CROP_ZOOM}, or as --weights or --imitate)")
+    add("--zoom", type=read_number(pipeline.SMALLEST_ZOOM, pipeline.CROP_ZOOM), metavar="X", help=f"width of the square to look at, in widths of the face; only in crops by extract_faces.py, which are {pipeline.CROP_ZOOM} wide (default: {pipeline.CROP_ZOOM}, or as --weights or --imitate)")
     add("--balance", nargs="?", type=read_shares, const={}, metavar="SET=X,...", help="draw data sets evenly, in a set its classes, in a class its kinds of forgery, in a kind its videos; with relative sampling weights of data sets, e.g. dfdc=0.25,ffpp=2")
     add("--pairs", action="store_true", help="the same, and with a forged face df/<set>/<kind>_<video>... the same frame of its original real/<set>/<video>, changed alike")
-    add("--degrade", type=float, metavar="STRENGTH", help="compress as videos and JPEG do, scale, blur, add noise and crop at random; 1 is too strong for networks so small (default: 0, none)")
+    add("--degrade", type=read_number(0, 10), metavar="STRENGTH", help="compress as videos and JPEG do, scale, blur, add noise and crop at random; 1 is too strong for networks so small (default: 0, none)")
     add = parser.add_argument_group("network").add_argument
-    add("--model", choices=list_networks(), help=f"network to train (default: {PAPER.model})")
+    add("--model", choices=NETWORKS, help=f"network to train (default: {PAPER.model})")
     add("--weights", metavar="FILE", help="start from these, ours or the authors'")
     add("--imitate", metavar="FILE", help="learn to give what the first three blocks of these weights give, and copy the rest: a quick way from one network to the other, before training it on labels")
     group = parser.add_argument_group("recipe")
@@ -87,11 +93,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--epochs", type=read_count, metavar="N", help="the same, in passes over the data")
     add = group.add_argument
     add("--batch-size", type=read_count, metavar="N", help=f"images (default: {PAPER.batch_size})")
-    add("--learning-rate", type=float, metavar="RATE", help=f"of Adam, at the start (default: {PAPER.learning_rate})")
+    add("--learning-rate", type=read_number(0, 1e38), metavar="RATE", help=f"of Adam, at the start (default: {PAPER.learning_rate})")
     add("--schedule", choices=("paper", "cosine"), help=f"paper: a tenth every 1000 steps, down to 1e-6; cosine: to 0 (default: {PAPER.schedule})")
     add("--loss", choices=("mse", "bce"), help=f"mean squared error or binary cross-entropy (default: {PAPER.loss})")
-    add("--average", type=float, metavar="DECAY", help="validate and save a moving average of the weights with this decay, e.g. 0.999 (default: 0, the weights themselves)")
-    add("--seed", type=int, metavar="N", help=f"of all that is random (default: {PAPER.seed})")
+    add("--average", type=read_number(0, 0.99999), metavar="DECAY", help="validate and save a moving average of the weights with this decay, e.g. 0.999 (default: 0, the weights themselves)")
+    add("--seed", type=read_number(0, 2**32 - 1, int), metavar="N", help=f"of all that is random (default: {PAPER.seed})")
     add = parser.add_argument_group("output").add_argument
     add("--output", type=Path, default=Path("trained"), metavar="FOLDER", help="default: trained")
     add("--name", help="of the weights files (default: the model's)")
@@ -100,49 +106,47 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def train(arguments: argparse.Namespace) -> None:
+def train(arguments: argparse.Namespace, command: Sequence[str]) -> None:
     """Train, or resume a training; the docstring above lists what is written."""
-    output, recipe = arguments.output, make_recipe(arguments)
-    items, remarks = data.find_parts(Path(recipe.data), recipe.split_by_video)
-    check_shares(recipe, items[0])
+    output, plan = arguments.output, recipe.make_recipe(arguments, command)
+    items = data.find_parts(Path(plan.data), plan.split_by_video)
+    draws.weigh_faces(items[0], plan.balance or {})  # raises ValueError before a long wait
     output.mkdir(parents=True, exist_ok=True)
-    training, validation = (data.load_faces(part, recipe.view, output) for part in items)
-    for remark in (*remarks, *training.remarks, *validation.remarks, *data.find_copies(training, validation)):
+    training, validation = (data.load_faces(part, plan.view, output) for part in items)
+    for remark in (*training.remarks, *validation.remarks, *data.find_leaks(training, validation)):
         print(f"df_CNN.py: warning: {remark}", file=sys.stderr)
-    recipe = complete_recipe(recipe, arguments, training.items)
+    plan = recipe.complete_recipe(plan, arguments, training.items)
     with pipeline.silence_native_stderr():
         from training import figures, trainer
     from tensorflow.errors import OpError
 
-    stem, card = output / recipe.name, make_card(recipe, training.items, validation.items)
+    stem, card = output / plan.name, recipe.make_card(plan, training.items, validation.items)
     for part in ("trained_on", "validated_on"):
         counts = (f"{name} {n['images']} ({n['videos']} videos)" for name, n in card[part].items())
         print(f"{part.replace('_', ' ')} {', '.join(counts)}", flush=True)
+
+    def keep_best(scorer: Any, epoch: int) -> None:
+        check_room(output)
+        weights = Path(f"{stem}.weights.h5")
+        pipeline.write_atomically(weights, scorer.save)
+        sha256 = {weights.name: pipeline.compute_sha256(weights)}
+        card["best_epoch"] = epoch
+        write_card(Path(f"{stem}.json"), card | {"sha256": sha256})
+
     try:
-        run, history = trainer.start(recipe, output)
+        run = trainer.Trainer(plan, output / trainer.CHECKPOINT)
         if arguments.resume:
-            print(f"resumed after epoch {len(history)}")
-        best = functools.partial(keep_best, stem, card)
-        for line in trainer.train(run, training, validation, output, history, best):
+            print(f"resumed after epoch {len(run.history)}")
+        for line in trainer.train(run, training, validation, output, keep_best):
             tqdm.write(line)  # above the bar
-        figures.draw_curves(history, output / "curves.png")
+        figures.draw_curves(run.history, output / "curves.png")
         run.scorer.load(f"{stem}.weights.h5")
-        card["best_epoch"] = max(history, key=lambda row: row["validation_auc"])["epoch"]
-        card, report = calibrate_card(card, run.scorer, validation, recipe.view)
+        card["best_epoch"] = max(run.history, key=lambda row: row["validation_auc"])["epoch"]
+        card, report = calibration.calibrate_card(card, run.scorer, validation, plan.view)
         write_weights(run.scorer, stem, card)
     except OpError as error:  # memory is full
         raise MemoryError(str(error)) from error
-    print(report)
-    print(f"wrote {stem}.tflite, .weights.h5 and .json, history.csv and curves.png")
-
-
-def keep_best(stem: Path, card: dict[str, Any], scorer: "Classifier", epoch: int) -> None:
-    """Write the weights of the best epoch so far, and their card; `write_weights` ends them."""
-    check_room(stem.parent)
-    weights = Path(f"{stem}.weights.h5")
-    pipeline.write_atomically(weights, scorer.save)
-    sha256 = {weights.name: pipeline.compute_sha256(weights)}
-    write_card(Path(f"{stem}.json"), {**card, "best_epoch": epoch, "sha256": sha256})
+    print(f"{report}\nwrote {stem}.tflite, .weights.h5 and .json, history.csv and curves.png")
 
 
 if __name__ == "__main__":

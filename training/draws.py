@@ -31,8 +31,14 @@ def weigh_faces(items: Sequence[Item], shares: Mapping[str, float]) -> np.ndarra
 
     Even over the data sets, in a data set over the two classes, in a class over the kinds of
     forgery, in a kind over its videos. So a data set tells nothing of the class. `shares`:
-    {data set: how often it is drawn, where the others are drawn once}.
+    {data set: how often it is drawn, where the others are drawn once}. Raises ValueError if they name
+    another data set, or leave nothing to draw.
     """
+    datasets = {item.dataset for item in items}
+    if unknown := sorted(shares.keys() - datasets):
+        raise ValueError(f"--balance {unknown[0]}: must be one of {', '.join(sorted(datasets))}")
+    if not any(shares.get(dataset, 1.0) for dataset in datasets):
+        raise ValueError("--balance: must leave a data set to draw")
     keys = [(i.dataset, i.label, parse_forgery(i)[0], i.video) for i in items]
     members = Counter(keys)
     chances = np.array([shares.get(key[0], 1.0) / members[key] for key in keys])

@@ -5,13 +5,10 @@ ends with the very weights of an uninterrupted one.
 """
 
 import json
-import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import classifiers  # first: it sets what TensorFlow reads when it is imported
 
@@ -22,7 +19,7 @@ import tensorflow as tf
 
 import pipeline
 from training import data, draws, imitation
-from training.figures import History, format_epoch, write_history
+from training.figures import write_history
 from training.recipe import Recipe
 from weights import Rule
 from weights.scoring.metrics import evaluate_by_dataset, label_scores
@@ -30,19 +27,15 @@ from weights.scoring.metrics import evaluate_by_dataset, label_scores
 LOWEST_RATE = 1e-6
 LOSSES = {"mse": keras.losses.MeanSquaredError, "bce": keras.losses.BinaryCrossentropy}
 ADVICE = "lower the learning rate, or look at the faces"
-CHECKPOINTS = "checkpoint-*[0-9].npz"
-KEPT = 2  # should the last be damaged, the training goes on from the other
-# what reading a damaged checkpoint may raise
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, BadZipFile, zlib.error)
+CHECKPOINT = "checkpoint.npz"
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' BatchNormalization, 2.4 times as fast to train on a CPU; same variables, same inference.
 
-    Keras 3 normalises with separate reductions and elementwise passes, which cost as much as the
-    convolutions here. TensorFlow's fused kernel, as under the authors' Keras 2, takes a fifth of
-    that, but twice as much where the channels are no multiple of four (the first inception block
-    has 11): there the sums are matrix products.
+    Keras 3 spends as much on it as on the convolutions. TensorFlow's fused kernel takes a fifth of that, but
+    twice as much if the channels are no multiple of four (11 in the first inception block): there the sums
+    are matrix products.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -78,45 +71,17 @@ def quicken(model: keras.Model) -> keras.Model:
     return quick
 
 
-class MovingAverage(keras.callbacks.Callback):
-    """Averages all weights of a network, the statistics of batch normalisation included, at every step.
-
-    Keras' own average, of its optimisers, leaves the statistics out and begins with the random weights
-    of the start. This one keeps little of the first steps: 1/10, 2/11, 3/12, ... up to `share`.
-    """
-
-    def __init__(self, network: keras.Model, optimizer: keras.Optimizer, share: float) -> None:
-        super().__init__()
-        self.network, self.optimizer, self.share = network, optimizer, share
-        self.variables = [tf.Variable(weight) for weight in network.weights]  # for the checkpoint
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-        steps = int(self.optimizer.iterations.numpy())
-        kept = min(self.share, steps / (steps + 9))
-        for mean, weight in zip(self.variables, self.network.weights, strict=True):
-            mean.assign(kept * mean + (1 - kept) * weight.value)
-
-
-class Progress(keras.callbacks.Callback):
-    """Advances the display of progress; raises ArithmeticError when a loss is not finite."""
-
-    def __init__(self, shown: Iterator[int]) -> None:
-        super().__init__()
-        self.shown = shown
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        next(self.shown)
-        loss = (logs or {})["loss"]  # the mean so far: one that is not finite shows at once
-        if not np.isfinite(loss):
-            raise ArithmeticError(f"the loss is {loss} at step {batch + 1} of its epoch: {ADVICE}")
-
-
 class Trainer:
-    """A network in training: its variables, its optimiser, and their checkpoints."""
+    """A network in training: its variables, its optimiser, the figures of its epochs so far."""
 
-    def __init__(self, recipe: Recipe, resumed: bool = False) -> None:
-        """Make the variables. If `resumed`, a checkpoint will fill them: recipe.weights is not read."""
+    def __init__(self, recipe: Recipe, checkpoint: Path | None = None) -> None:
+        """Begin with the recipe's weights or, if there is this checkpoint, where that was written.
+
+        Raises ValueError when it is damaged.
+        """
         self.recipe = recipe
+        self.history: list[dict[str, Any]] = []  # figures of each epoch, the columns of history.csv
+        resumed = bool(checkpoint and checkpoint.exists())
         keras.utils.set_random_seed(recipe.seed)
         self.scorer = classifiers.MODELS[recipe.model]()  # scores, and writes the weights
         if recipe.weights and not resumed:
@@ -131,21 +96,21 @@ class Trainer:
         self.optimizer.build(self.fitted.trainable_variables)
         # the seeds of the dropout layers are among the model's variables
         self.variables = [*self.model.variables, *self.optimizer.variables]
-        self.average = None
-        if recipe.average:
-            self.average = MovingAverage(self.model, self.optimizer, recipe.average)
-            self.variables += self.average.variables
+        self.average = [tf.Variable(weight) for weight in self.model.weights] if recipe.average else []
+        self.variables += self.average
         # no XLA: on a CPU it trains at a fifth of the speed (26 against 125 images/s)
         self.fitted.compile(self.optimizer, loss, metrics=["accuracy"], jit_compile=False)
+        if checkpoint and resumed:
+            self.restore(checkpoint)
 
     @property
     def steps_done(self) -> int:
         return int(self.optimizer.iterations.numpy())
 
-    def train_epoch(self, face_set: data.FaceSet, epoch: int, shown: Iterator[int]) -> dict[str, float]:
+    def train_epoch(self, face_set: data.FaceSet, epoch: int, bar: Iterator[int]) -> dict[str, float]:
         """Train one epoch; return its mean loss and accuracy (which means nothing where blocks are imitated).
 
-        Each step takes a number from `shown`. Raises ArithmeticError when a loss is not finite.
+        Each step takes a number from `bar`. Raises ArithmeticError when a loss is not finite.
         """
         recipe, left = self.recipe, self.recipe.steps - self.steps_done
         order, seeds = (drawn[:left] for drawn in draws.draw_epoch(face_set.items, recipe, epoch))
@@ -153,26 +118,35 @@ class Trainer:
         batches = data.make_batches(face_set, order, seeds, side, recipe.degrade)
         if self.teacher:
             batches = batches.map(lambda faces, _: (faces, self.teacher(faces, training=False)))
-        callbacks = [Progress(shown), *([self.average] if self.average else [])]
-        found = self.fitted.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=callbacks).history
+        follow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: self.end_step(logs, bar))
+        found = self.fitted.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[follow]).history
         return {name: found[name][0] for name in ("loss", "accuracy")}
+
+    def end_step(self, logs: dict[str, float], bar: Iterator[int]) -> None:
+        """Advance the bar and the moving average of all weights, statistics of batch normalisation included.
+
+        Keras' own average, of its optimisers, leaves the statistics out and begins with the random weights
+        of the start. This one keeps little of the first steps: 1/10, 2/11, ... up to the recipe's share.
+        """
+        next(bar)
+        if not np.isfinite(logs["loss"]):  # the mean so far: one that is not finite shows at once
+            raise ArithmeticError(f"the loss is {logs['loss']} at step {self.steps_done}: {ADVICE}")
+        kept = min(self.recipe.average, self.steps_done / (self.steps_done + 9))
+        for mean, weight in zip(self.average, self.model.weights, strict=False):
+            mean.assign(kept * mean + (1 - kept) * weight.value)
 
     def score(self, face_set: data.FaceSet) -> np.ndarray:
         """Return the scores of the faces, float32 (N,), by the weights, or their average, as they are now."""
-        average = [v.numpy() for v in self.average.variables] if self.average else self.model.get_weights()
-        self.scorer.model.set_weights(average)
-        return self.scorer.predict(face_set.faces)[:, 0]
+        self.scorer.model.set_weights([weight.numpy() for weight in self.average or self.model.weights])
+        return data.score_faces(self.scorer, face_set.faces)
 
-    def save(self, folder: Path, history: History) -> None:
-        """Write the checkpoint of an epoch; remove all but the last two."""
+    def save(self, path: Path) -> None:
         arrays: dict[str, Any] = {f"variable_{i}": v.numpy() for i, v in enumerate(self.variables)}
-        path = folder / f"checkpoint-{len(history):05}.npz"
-        pipeline.write_atomically(path, lambda part: np.savez(part, history=json.dumps(history), **arrays))
-        for old in sorted(folder.glob(CHECKPOINTS))[:-KEPT]:
-            old.unlink()
+        arrays["history"] = json.dumps(self.history)
+        pipeline.write_atomically(path, lambda part: np.savez(part, **arrays))
 
-    def restore(self, path: Path) -> History:
-        """Load a checkpoint; return the figures of its epochs. Raises ValueError when it is damaged."""
+    def restore(self, path: Path) -> None:
+        """Load what `save` wrote. Raises ValueError when it is damaged; then nothing is changed."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 history = json.loads(str(arrays["history"]))
@@ -180,25 +154,12 @@ class Trainer:
             for variable, value in zip(self.variables, values, strict=True):
                 if value.shape != variable.shape or not np.isfinite(value).all():
                     raise ValueError("an array has another shape, or is not finite")
-        except UNREADABLE as error:
-            raise ValueError(f"{path}: damaged ({pipeline.describe_error(error)})") from error
+        except Exception as error:  # of a damaged archive NumPy raises anything
+            reason = pipeline.describe_error(error)
+            raise ValueError(f"{path}: damaged ({reason}): train anew in another folder") from error
         for variable, value in zip(self.variables, values, strict=True):
             variable.assign(value)
-        return history
-
-
-def start(recipe: Recipe, folder: Path) -> tuple[Trainer, History]:
-    """Return a Trainer and the figures of its epochs so far, by the newest whole checkpoint in the folder."""
-    found = sorted(folder.glob(CHECKPOINTS))
-    trainer = Trainer(recipe, resumed=bool(found))
-    for path in reversed(found):
-        try:
-            return trainer, trainer.restore(path)
-        except ValueError as error:
-            print(f"warning: {error}", file=sys.stderr)
-    if found:
-        raise ValueError(f"{folder}: no checkpoint is whole: train anew in another folder")
-    return trainer, []
+        self.history = history
 
 
 def make_schedule(recipe: Recipe) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -227,22 +188,21 @@ def train(
     training: data.FaceSet,
     validation: data.FaceSet,
     folder: Path,
-    history: History,
     keep_best: Callable[[classifiers.Classifier, int], None],
 ) -> Iterator[str]:
-    """Train epoch after epoch, after those in `history`, which grows; yield a line on each.
+    """Train epoch after epoch, after those in `trainer.history`; yield a line on each.
 
     After each, history.csv and a checkpoint are written to `folder`; `keep_best(scorer, epoch)` is called
     before, when the validation AUC has never been as high. Raises ArithmeticError as `Trainer.train_epoch`.
     """
-    recipe = trainer.recipe
+    recipe, history = trainer.recipe, trainer.history
     epochs = -(-recipe.steps // -(-len(training.items) // recipe.batch_size))
     left = recipe.steps - trainer.steps_done
-    shown = pipeline.show_progress(range(left), left, "step")
+    bar = pipeline.show_progress(range(left), left, "step")
     for epoch in range(len(history), epochs):
         begun, done = time.monotonic(), trainer.steps_done
         rate = float(trainer.optimizer.learning_rate.numpy())
-        found = trainer.train_epoch(training, epoch, shown)
+        found = trainer.train_epoch(training, epoch, bar)
         scores = trainer.score(validation)
         if not np.isfinite(scores).all():
             raise ArithmeticError(f"the scores are not finite after epoch {epoch + 1}: {ADVICE}")
@@ -251,8 +211,9 @@ def train(
         if row["validation_auc"] > max((earlier["validation_auc"] for earlier in history), default=-1):
             keep_best(trainer.scorer, epoch + 1)
         history.append(row)
-        write_history(folder / "history.csv", history)
-        trainer.save(folder, history)
+        write_history(history, folder / "history.csv")
+        trainer.save(folder / CHECKPOINT)
         speed = (row["step"] - done) * recipe.batch_size / (time.monotonic() - begun)
-        yield format_epoch(row, epochs, speed)
-    next(shown, None)  # closes the bar
+        shown = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in [*row][2:])
+        yield f"epoch {epoch + 1}/{epochs}: {shown}; {speed:.0f} images/s"
+    next(bar, None)  # closes it

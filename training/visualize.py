@@ -3,7 +3,8 @@
     python3 training/visualize.py photos --weights Meso4_F2F --output looks
 
 writes Meso4_F2F-activations.png, the mean activations of the first and of the last convolutional layer over
-the faces in folders labelled df and real, and Meso4_F2F-units.png, what excites each hidden unit most.
+the faces in folders labelled df and real, and Meso4_F2F-units.png, what excites each hidden unit most. A unit
+of positive weight speaks for real, one of negative weight for forged.
 """
 
 import sys
@@ -18,8 +19,7 @@ import numpy as np
 import pipeline
 from weights import find_keras_weights, name_stem
 
-BATCH_SIZE = 32
-Panel = tuple[str, np.ndarray, float]  # title, picture, value of the brightest colour
+STEPS = 60  # of gradient ascent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +29,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("paths", nargs="*", default=["test_images"], metavar="PATH", help="folders that hold df/ and real/")
     add("--weights", default="Meso4_DF_F2F", metavar="NAME", help=f"Keras weights, by name or path {shown}")
     add("--output", type=Path, default=Path("looks"), metavar="FOLDER", help=f"for the two figures {shown}")
-    add("--steps", type=pipeline.read_count, default=60, metavar="N", help=f"of gradient ascent {shown}")
     # fmt: on
     arguments = parser.parse_args(argv)
     try:
@@ -42,21 +41,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             import classifiers
         model = classifiers.load_classifier(weights.path).model
         labels = np.array([item.label for item in items])
-        means = {label: average_activations(model, faces[labels == label]) for label in sorted(set(labels))}
-        images, scores = excite_units(model, arguments.steps)
+        maps = {}
+        for label in sorted(set(labels)):
+            for name, layer in average_activations(model, faces[labels == label]).items():
+                maps[f"{label}: {name} layer, mean"] = layer.mean(axis=2)
+                strongest = layer.mean(axis=(0, 1)).argmax()
+                maps[f"{label}: {name} layer, strongest channel"] = layer[:, :, strongest]
+        images, scores = excite_units(model)
+        units = {f"unit {u}: {scores[u]:+.2f}": images[u] for u in np.argsort(scores)}
         stem = arguments.output / name_stem(weights.path)
-        draw_panels(list_maps(means), 4, Path(f"{stem}-activations.png"))
-        units = [(f"unit {u}: {scores[u]:+.2f}", images[u], 255.0) for u in np.argsort(scores)]
+        draw_panels(maps, 4, Path(f"{stem}-activations.png"))
         draw_panels(units, 8, Path(f"{stem}-units.png"))
     except (OSError, ValueError) as error:
         return pipeline.fail(2, error)
     print(f"wrote {stem}-activations.png and {stem}-units.png")
-    print("A unit of positive weight speaks for real, one of negative weight for forged.")
     return 0
 
 
-def average_activations(model: Any, faces: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return the mean outputs of the first and of the last convolutional block, before their pooling.
+def average_activations(model: Any, faces: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the mean outputs of the "first" and of the "last" convolutional block, before their pooling.
 
     Float32 (height, width, channels) each. `faces` as `classifiers.scale_pixels` takes them, N > 0.
     """
@@ -65,15 +68,15 @@ def average_activations(model: Any, faces: np.ndarray) -> tuple[np.ndarray, ...]
     from classifiers import scale_pixels
 
     pools = [layer for layer in model.layers if isinstance(layer, keras.layers.MaxPooling2D)]
-    blocks = keras.Model(model.inputs, [pools[0].input, pools[-1].input])
-    sums: list[Any] = [0.0, 0.0]
-    for start in range(0, len(faces), BATCH_SIZE):
-        outputs = blocks.predict_on_batch(scale_pixels(faces[start : start + BATCH_SIZE]))
-        sums = [total + output.sum(axis=0) for total, output in zip(sums, outputs, strict=True)]
-    return tuple(total / len(faces) for total in sums)
+    blocks = keras.Model(model.inputs, {"first": pools[0].input, "last": pools[-1].input})
+    means: dict[str, Any] = {"first": 0.0, "last": 0.0}
+    for face in faces:
+        for name, output in blocks.predict_on_batch(scale_pixels(face[None])).items():
+            means[name] = means[name] + output[0] / len(faces)
+    return means
 
 
-def excite_units(model: Any, steps: int = 60) -> tuple[np.ndarray, np.ndarray]:
+def excite_units(model: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return what excites each hidden unit most, uint8 (16, 256, 256, 3), and its weight in the score, (16,).
 
     Activation maximisation: gradient ascent on the input from grey noise, blurred after each step.
@@ -95,33 +98,22 @@ def excite_units(model: Any, steps: int = 60) -> tuple[np.ndarray, np.ndarray]:
         moved = images + 0.02 * gradient / (size + 1e-12)
         images.assign(tf.clip_by_value(0.8 * moved + 0.2 * tf.nn.avg_pool2d(moved, 3, 1, "SAME"), 0, 1))
 
-    for _ in range(steps):
+    for _ in range(STEPS):
         ascend()
     return (images.numpy() * 255).round().astype(np.uint8), last.get_weights()[0][:, 0]
 
 
-def list_maps(means: dict[str, tuple[np.ndarray, ...]]) -> list[Panel]:
-    """Return the panels of each label's mean activations, first and last layer."""
-    # the border, where the convolution meets zeros, would outshine all else
-    limits = [max(np.percentile(maps[i].mean(axis=2), 99.5) for maps in means.values()) for i in (0, 1)]
-    panels: list[Panel] = []
-    for label, maps in means.items():
-        for name, limit, layer in zip(("first", "last"), limits, maps, strict=True):
-            strongest = layer[:, :, layer.mean(axis=(0, 1)).argmax()]
-            panels.append((f"{label}: {name} layer, mean", layer.mean(axis=2), limit))
-            panels.append((f"{label}: {name} layer, strongest channel", strongest, strongest.max()))
-    return panels
-
-
-def draw_panels(panels: Sequence[Panel], columns: int, path: Path) -> None:
-    """Draw the panels row by row."""
+def draw_panels(panels: dict[str, np.ndarray], columns: int, path: Path) -> None:
+    """Draw pictures {title: (height, width) or uint8 (height, width, 3)} row by row."""
     from matplotlib.figure import Figure
 
-    rows = -(-len(panels) // columns)
+    pictures, rows = list(panels.values()), -(-len(panels) // columns)
     figure = Figure(figsize=(11, 14 / columns * rows), layout="constrained")
-    for number, (title, picture, brightest) in enumerate(panels, 1):
+    for number, (title, picture) in enumerate(panels.items(), 1):
         panel = figure.add_subplot(rows, columns, number)
-        panel.imshow(picture, cmap="magma", vmin=0, vmax=brightest)
+        # a column has one scale; the border, where a convolution meets zeros, would outshine all else
+        limit = np.percentile(pictures[(number - 1) % columns :: columns], 99.5)
+        panel.imshow(picture, cmap="magma", vmin=0, vmax=limit)
         panel.set_title(title, fontsize=8)
         panel.axis("off")
     pipeline.write_atomically(path, lambda part: figure.savefig(part, dpi=90))

@@ -38,7 +38,7 @@ def main():
     name = sys.argv[1] if len(sys.argv) > 1 else "Meso4"
     with tempfile.TemporaryDirectory() as folder:
         write_faces(Path(folder))
-        face_set = data.load_faces(data.list_faces(Path(folder))[0], pipeline.View(), Path(folder))
+        face_set = data.load_faces(data.list_faces(Path(folder)), pipeline.View(), Path(folder))
     run = trainer.Trainer(Recipe(model=name, steps=10**6))
     plain = classifiers.MODELS[name]().model
     batch = classifiers.scale_pixels(face_set.faces[:BATCH]), face_set.labels[:BATCH]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import IMAGE_SIZE
+from pipeline import IMAGE_SIZE, show_progress
 from weights import Predict, Rule
 from weights.scoring.metrics import compute_auc, compute_logits, compute_roc
 from weights.scoring.scores import BATCH_SIZE, Result
@@ -144,7 +144,7 @@ def measure_normal(faces: np.ndarray, predict: Predict) -> dict[str, Any]:
     "normal" is the mean of their patches; "usual" is how far 95 % of them rise above it at most; "limit" is
     where the colours of pictures end.
     """
-    found = np.stack([measure_evidence(face, predict) for face in faces])
+    found = np.stack([measure_evidence(face, predict) for face in show_progress(faces, len(faces), "map")])
     normal = found.mean(axis=0)
     rises = (found - normal).max(axis=(1, 2))
     return {
