@@ -8,7 +8,7 @@ score of how real it looks: 1 = real, 0 = forged (deepfake or Face2Face). Label 
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -54,12 +54,12 @@ def _classify(x: KerasTensor) -> KerasTensor:
     return layers.Dense(1, activation="sigmoid")(x)
 
 
-def build_meso4() -> keras.Model:
+def build_meso4(name: str = "Meso4") -> keras.Model:
     """Meso4 (paper, figure 4): 27,977 trainable parameters. (N, 256, 256, 3) -> scores (N, 1)."""
     x = inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
     for filters, kernel, pool in ((8, 3, 2), (8, 5, 2), (16, 5, 2), (16, 5, 4)):
         x = _pool(_convolve(x, filters, kernel), pool)
-    return keras.Model(inputs, _classify(x), name="Meso4")
+    return keras.Model(inputs, _classify(x), name=name)
 
 
 def build_meso_inception4() -> keras.Model:
@@ -70,6 +70,13 @@ def build_meso_inception4() -> keras.Model:
     for pool in (2, 4):
         x = _pool(_convolve(x, 16, 5), pool)
     return keras.Model(inputs, _classify(x), name="MesoInception4")
+
+
+def build_meso4_experts() -> keras.Model:
+    """Four Meso4 side by side, each trained on one kind of forgery. (N, 256, 256, 3) -> scores (N, 4)."""
+    inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
+    experts = [build_meso4(f"expert_{number}") for number in range(1, 5)]
+    return keras.Model(inputs, layers.Concatenate()([e(inputs) for e in experts]), name="Meso4Experts")
 
 
 def scale_pixels(x: np.ndarray) -> np.ndarray:
@@ -111,11 +118,12 @@ class Classifier:
     def predict(self, x: np.ndarray, batch_size: int = 32) -> np.ndarray:
         """Return the scores, float32 (N, 1), of faces: `called_deepfake = classifier.predict(faces) < 0.5`.
 
-        Takes faces, and raises, as `scale_pixels`.
+        Takes faces, and raises, as `scale_pixels`. Experts give (N, 4): the lowest score of a face counts.
         """
         x = _check_shape(x)
         batches = (scale_pixels(x[i : i + batch_size]) for i in range(0, len(x), batch_size))
-        return np.concatenate([np.empty((0, 1), np.float32), *map(self.model.predict_on_batch, batches)])
+        nothing = np.empty((0, self.model.output_shape[1]), np.float32)
+        return np.concatenate([nothing, *map(self.model.predict_on_batch, batches)])
 
     def fit(self, x: np.ndarray, y: ArrayLike) -> list[float]:
         """Train one step: `loss, accuracy = classifier.fit(faces, [0, 1])`; label 1 = real, 0 = forged."""
@@ -167,8 +175,25 @@ class MesoInception4(Classifier):
     build = staticmethod(build_meso_inception4)
 
 
+class Meso4Experts(Classifier):
+    build = staticmethod(build_meso4_experts)
+
+    def join(self, experts: Sequence[Meso4], faces: np.ndarray) -> None:
+        """Take over four trained Meso4, their scores brought to one scale by real faces, uint8 (N, 256, 256, 3).
+
+        Only the last layer of each changes: the logits of real faces then have mean 2 and deviation 1, so
+        that each expert accuses about as many of them.
+        """
+        for own, expert in zip(self.model.layers[1:-1], experts, strict=True):
+            scores = expert.predict(faces).astype(np.float64).clip(1e-7, 1 - 1e-7)
+            logits = np.log(scores / (1 - scores))
+            *weights, kernel, bias = expert.model.get_weights()
+            scale = 1 / logits.std()
+            own.set_weights([*weights, kernel * scale, (bias - logits.mean()) * scale + 2])
+
+
 # A network added here can be trained, exported and scored; training/df_CNN.py --model offers it.
-MODELS = {"Meso4": Meso4, "MesoInception4": MesoInception4}
+MODELS = {"Meso4": Meso4, "MesoInception4": MesoInception4, "Meso4Experts": Meso4Experts}
 
 
 def load_classifier(path: str | Path) -> Classifier:

@@ -4,36 +4,47 @@
 
 writes calibrated/Meso4.weights.h5, .tflite and .json; the weights given stay as they are. The faces must not
 have been trained on. Bounds need at least 20 real and 10 forged videos, of three faces each.
+
+Four weights of Meso4, each trained on one kind of forgery and called like it, become one network: its lowest
+score counts.
 """
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 import pipeline
 from training import calibration, data
-from weights import check_free, find_keras_weights, write_weights
+from weights import Weights, check_free, find_keras_weights, name_stem, write_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = pipeline.make_parser(__doc__)
     add = parser.add_argument
-    add("weights", metavar="WEIGHTS", help="Keras weights, by name or path")
+    add("weights", nargs="+", metavar="WEIGHTS", help="Keras weights, by name or path: one, or four experts")
     add("--data", type=Path, default=Path("data/validation"), metavar="FOLDER", help="holds df/ and real/")
     add("--name", type=Path, required=True, metavar="NEW", help="of the files to write, without suffix")
     arguments = parser.parse_args(argv)
     try:
         check_free(arguments.name)
-        weights = find_keras_weights(arguments.weights)
+        experts = [find_keras_weights(name) for name in arguments.weights]
+        weights = experts[0]
+        if len(experts) > 1 and [(w.network, w.view) for w in experts] != 4 * [("Meso4", weights.view)]:
+            raise ValueError("must be one WEIGHTS, or four of Meso4 with one resampling and zoom")
         items = data.list_faces(arguments.data)
         arguments.name.parent.mkdir(parents=True, exist_ok=True)
         face_set = data.load_faces(items, weights.view, arguments.name.parent)
         with pipeline.silence_native_stderr():
-            from classifiers import load_classifier
-        classifier = load_classifier(weights.path)
-        card = {**weights.view._asdict(), **weights.card}
+            from classifiers import Meso4Experts, load_classifier
+        classifiers = [load_classifier(expert.path) for expert in experts]
+        classifier, card = classifiers[0], weights.view._asdict() | weights.card
+        if len(experts) > 1:
+            classifier = Meso4Experts()
+            classifier.join(classifiers, face_set.faces[face_set.labels[:, 0] == 1])
+            card = weights.view._asdict() | describe_experts(experts)
         card, report = calibration.calibrate_card(card, classifier, face_set, weights.view)
         write_weights(classifier, arguments.name, card)
     except (OSError, ValueError) as error:
@@ -42,6 +53,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"calibrate.py: warning: {remark}", file=sys.stderr)
     print(f"{report}\nwrote {arguments.name}.weights.h5, .tflite and .json")
     return 0
+
+
+def describe_experts(experts: Sequence[Weights]) -> dict[str, Any]:
+    """Return what a card says of weights made of experts, each named after the forgery that it knows."""
+    names = [name_stem(expert.path) for expert in experts]
+    kept = ("command", "commit", "recipe", "trained_on", "sha256")
+    return {
+        "forgeries": names,
+        "experts": {
+            name: {key: expert.card.get(key) for key in kept}
+            for name, expert in zip(names, experts, strict=True)
+        },
+    }
 
 
 if __name__ == "__main__":
