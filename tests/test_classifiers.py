@@ -119,7 +119,7 @@ def test_normalization_learns_as_keras_own(channels):
 def test_a_quickened_network_scores_the_same(noise, name):
     plain = MODELS[name]().model
     plain.set_weights([np.random.default_rng(1).uniform(0, 0.2, w.shape) for w in plain.get_weights()])
-    quick = quicken(plain)
+    quick = quicken(plain, 0.1)
     assert any(isinstance(layer, BatchNormalization) for layer in quick.layers)
     faces = scale_pixels(noise)
     np.testing.assert_allclose(plain.predict_on_batch(faces), quick.predict_on_batch(faces), atol=1e-6)

@@ -31,9 +31,9 @@ from weights.scoring import scores
 from weights.scoring.metrics import compute_auc
 
 SCRIPT = "training/df_CNN.py"
-QUICK = ("--epochs", "3", "--batch-size", "8", "--seed", "7", "--pairs", "--balance", "set0=2",
+QUICK = ("--steps", "15", "--batch-size", "8", "--seed", "7", "--pairs", "--balance", "set0=2",
          "--degrade", "0.5", "--average", "0.9", "--schedule", "cosine")  # fmt: skip
-SHORT = ("--epochs", "1", "--batch-size", "8")
+SHORT = ("--steps", "5", "--batch-size", "8")
 
 
 @pytest.fixture(autouse=True)
@@ -372,7 +372,7 @@ def test_a_training_is_neither_overwritten_nor_resumed_as_another(face_folder, t
     for arguments, reason in (
         (("--data", face_folder, *QUICK), "holds a training already: add --resume or another --output"),
         (("--resume", "--loss", "bce"), "was trained with loss mse, not bce"),
-        (("--resume", "--epochs", "4"), "was trained with steps 15, not 20"),
+        (("--resume", "--steps", "20"), "was trained with steps 15, not 20"),
         (("--resume", "--split-by-video", "0.1"), "was trained with split_by_video 0.0, not 0.1"),
     ):
         done = train("--output", trained[0], *arguments, status=2)
@@ -414,7 +414,7 @@ def test_resuming_needs_its_faces_but_not_its_start(tmp_path, monkeypatch):
     assert find_weights("trained/Meso4").card["recipe"]["weights"] == "Meso4_F2F.weights.h5"
     assert find_weights("trained/Meso4").view == find_weights("Meso4_F2F").view
     (tmp_path / "Meso4_F2F.weights.h5").unlink()
-    assert "resumed after epoch 1" in train("--resume").stdout
+    assert "resumed after epoch 5" in train("--resume").stdout
     next((tmp_path / "data/training/df").rglob("*.png")).rename(tmp_path / "data/training/df/other.png")
     assert "was trained with other faces" in train("--resume", status=2).stderr
     (tmp_path / "trained/recipe.json").unlink()
@@ -464,7 +464,7 @@ def test_usage_errors_are_one_line(face_folder, tmp_path):
     for wrong in (
         "--steps 0", "--learning-rate -1", "--learning-rate nan", "--split-by-video 1", "--average 1",
         "--degrade -1", "--zoom 2", "--seed -1", "--seed x", "--model Meso5", "--balance set0",
-        "--balance set0=-1", "--balance set0=1,set0=2", "--steps 3 --epochs 3",
+        "--balance set0=-1", "--balance set0=1,set0=2", "--dropout 1",
     ):  # fmt: skip
         assert "error: argument --" in train(*wrong.split(), status=2).stderr
     assert not new.exists()

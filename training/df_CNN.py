@@ -26,8 +26,8 @@ from training import calibration, data, draws, recipe
 from weights import check_room, write_card, write_weights
 
 PAPER = recipe.Recipe()
-# read from the text: importing it starts TensorFlow
-NETWORKS = re.findall(r"(?m)^class (\w+)\(Classifier\)", (ROOT / "classifiers.py").read_text("utf-8"))
+# read from the text, as importing it starts TensorFlow; experts are trained one by one
+NETWORKS = re.findall(r"(?m)^class (\w+4)\(Classifier\)", (ROOT / "classifiers.py").read_text("utf-8"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,15 +87,13 @@ def make_parser() -> argparse.ArgumentParser:
     add("--model", choices=NETWORKS, help=f"network to train (default: {PAPER.model})")
     add("--weights", metavar="FILE", help="start from these, ours or the authors'")
     add("--imitate", metavar="FILE", help="learn to give what the first three blocks of these weights give, and copy the rest: a quick way from one network to the other, before training it on labels")
-    group = parser.add_argument_group("recipe")
-    add = group.add_mutually_exclusive_group().add_argument
+    add = parser.add_argument_group("recipe").add_argument
     add("--steps", type=read_count, metavar="N", help=f"batches to train on (default: {PAPER.steps})")
-    add("--epochs", type=read_count, metavar="N", help="the same, in passes over the data")
-    add = group.add_argument
     add("--batch-size", type=read_count, metavar="N", help=f"images (default: {PAPER.batch_size})")
     add("--learning-rate", type=read_number(0, 1e38), metavar="RATE", help=f"of Adam, at the start (default: {PAPER.learning_rate})")
     add("--schedule", choices=("paper", "cosine"), help=f"paper: a tenth every 1000 steps, down to 1e-6; cosine: to 0 (default: {PAPER.schedule})")
     add("--loss", choices=("mse", "bce"), help=f"mean squared error or binary cross-entropy (default: {PAPER.loss})")
+    add("--dropout", type=read_number(0, 0.99), metavar="SHARE", help=f"features that a step leaves out before each dense layer (default: {PAPER.dropout}, the networks'; 0.1 learns faster)")
     add("--average", type=read_number(0, 0.99999), metavar="DECAY", help="validate and save a moving average of the weights with this decay, e.g. 0.999 (default: 0, the weights themselves)")
     add("--seed", type=read_number(0, 2**32 - 1, int), metavar="N", help=f"of all that is random (default: {PAPER.seed})")
     add = parser.add_argument_group("output").add_argument

@@ -31,6 +31,7 @@ class Recipe(NamedTuple):
     learning_rate: float = 1e-3
     schedule: str = "paper"
     loss: str = "mse"
+    dropout: float = 0.5  # share of the features that a step leaves out, before each dense layer
     balance: dict[str, float] | None = None  # {data set: how often it is drawn, the others once}
     pairs: bool = False  # forged faces together with their originals
     degrade: float = 0.0  # strength of augmentation.degrade
@@ -83,14 +84,12 @@ def make_recipe(arguments: Namespace, command: Iterable[str]) -> Recipe:
 
 
 def complete_recipe(recipe: Recipe, arguments: Namespace, items: Sequence[Item]) -> Recipe:
-    """Return the Recipe with the steps and the fingerprint of the faces; write it if the training is new.
+    """Return the Recipe with the fingerprint of the faces; write it if the training is new.
 
     Raises ValueError if the training to resume had others.
     """
     names = "\n".join(item.name for item in items)
-    found: dict[str, Any] = {"faces": hashlib.sha256(os.fsencode(names)).hexdigest()[:16]}
-    if "epochs" in arguments:
-        found["steps"] = arguments.epochs * -(-len(items) // recipe.batch_size)
+    found = {"faces": hashlib.sha256(os.fsencode(names)).hexdigest()[:16]}
     if arguments.resume:
         check_agreement(recipe, found, arguments.output)
         return recipe
