@@ -11,6 +11,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import io
 import itertools
 import math
 import multiprocessing
@@ -32,7 +33,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 from PIL import ImageFile as PillowFile
 from tqdm import tqdm
 
@@ -233,7 +234,7 @@ def read_image(path: Path) -> np.ndarray:
 def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
     """Return (image, zoom that `write_crop` noted in it; None if it is no such crop).
 
-    The image is uint8 (height, width, 3) RGB, upright by its EXIF; the first frame of several. 16-bit grey
+    The image is uint8 (height, width, 3) sRGB, upright by its EXIF; the first frame of several. 16-bit grey
     is scaled to 8 bits, alpha dropped. Raises OSError or ValueError, in one line, for any other file.
     """
     with open_image(path) as image:
@@ -252,8 +253,22 @@ def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
             if grey.min() < 0 or grey.max() > 65535:
                 raise ValueError(f"pixels from {grey.min():g} to {grey.max():g}: must have 8 or 16 bits")
             return np.stack([(grey * (255 / 65535)).round().astype(np.uint8)] * 3, axis=-1), zoom
-        # a palette's transparency becomes an alpha channel, which is dropped
-        return np.asarray((image.convert("RGBA") if image.mode == "P" else image).convert("RGB")), zoom
+        return np.asarray(_convert_to_srgb(image)), zoom
+
+
+def _convert_to_srgb(image: Image.Image) -> Image.Image:
+    """Return an image in RGB without alpha, converted from the colour profile in it if that can be used."""
+    profile = image.info.get("icc_profile")
+    if image.mode == "P":  # its transparency becomes an alpha channel
+        image = image.convert("RGBA")
+    if profile:
+        plain = image.convert({"L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB"))
+        with contextlib.suppress(Exception):  # broken, or for other channels
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "sRGB" not in ImageCms.getProfileDescription(source):
+                target = ImageCms.createProfile("sRGB")
+                return ImageCms.profileToProfile(plain, source, target, outputMode="RGB")
+    return image.convert("RGB")
 
 
 def check_size(width: int, height: int) -> None:
@@ -340,6 +355,11 @@ SEEK_FROM = 24  # frames: skipping fewer saves less than the seek costs
 WIDEST_PIXEL = 4  # pixels wider, or higher, than that are a mistake in the file's header
 NO_PICTURE = 8  # bytes: an MPEG-4 packet of at most as many holds no picture
 MISSING = 0.5  # seconds at the end of a file, from which on it counts as cut short
+PQ, HLG, BT2020 = 16, 18, 9  # FFmpeg's numbers of the transfer curves of HDR, and of its primaries
+WHITE = 140  # nits that become white: between 100, of SDR copied into HDR, and 203, of HDR (BT.2408)
+TO_BT709 = np.array(
+    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
+)
 
 
 class Frame(NamedTuple):
@@ -357,6 +377,7 @@ class Timeline(NamedTuple):
     stamps: list[int]  # of each frame, ascending, in the stream's unit; [] if frames can only be counted
     keys: list[int]  # indices of the key frames
     stream: int = 0  # index of the video stream in its container
+    interlaced: bool = False  # whether the first frame is
     note: str = ""  # how the video was read, if the user should know
 
 
@@ -428,7 +449,7 @@ def _explain_errors() -> Iterator[None]:
 
 
 def read_timeline(path: str | Path) -> Timeline:
-    """Return the Timeline of a video's largest stream, without decoding. Raises as `read_frames`."""
+    """Return the Timeline of a video's largest stream; decodes its first frame. Raises as `read_frames`."""
     import av
 
     if not os.path.getsize(path):
@@ -442,12 +463,16 @@ def read_timeline(path: str | Path) -> Timeline:
             raise ValueError("not a readable video (unknown codec)" if films else f"it has no video{sound}")
         # of each packet that holds a picture; the content of all may exceed the memory
         packets: dict[int, list[tuple]] = {stream.index: [] for stream in streams}
+        first: dict[int, VideoFrame] = {}
         for packet in _demux(container):
             if packet.pts is not None:
                 last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             if packet.stream_index in packets and not packet.is_discard:  # which others only build on
                 header = (packet.pts, packet.dts, packet.is_keyframe, packet.duration or 0, packet.size)
                 packets[packet.stream_index].append(header)
+                if packet.stream_index not in first:
+                    with contextlib.suppress(av.error.FFmpegError):
+                        first.update((packet.stream_index, frame) for frame in packet.decode())
 
         def rank(stream: "VideoStream") -> tuple:
             # a picture of one frame is not the film; empty pictures have few bytes
@@ -461,8 +486,12 @@ def read_timeline(path: str | Path) -> Timeline:
         whole = (container.duration or 0) / 1e6
         if container.format.name.startswith(("matroska", "mov")) and whole - last > MISSING:
             notes.append(f"cut short: the last {whole - last:.1f} of {whole:.1f} s are missing")
+        frame = first.get(stream.index)
+        interlaced = bool(frame and frame.interlaced_frame)
+        notes += ["interlaced: deinterlaced"] * interlaced
+        notes += ["HDR: converted to SDR"] * bool(frame and frame.color_trc in (PQ, HLG))
         found = _time_frames(container.format.name, stream, packets[stream.index])
-        return Timeline(*found, stream.index, ", ".join(notes))
+        return Timeline(*found, stream.index, interlaced, ", ".join(notes))
 
 
 def _time_frames(form: str, stream: "VideoStream", packets: list[tuple]) -> tuple[list, list, list]:
@@ -503,8 +532,43 @@ def _convert_frame(frame: "VideoFrame", aspect: Fraction | None) -> np.ndarray:
     wide = float(aspect or 1)  # of a pixel
     wide = wide if 1 / WIDEST_PIXEL <= wide <= WIDEST_PIXEL else 1.0
     square = frame.reformat(round(frame.width * max(wide, 1)), round(frame.height / min(wide, 1)))
-    image = np.rot90(square.to_ndarray(format="rgb24"), round(frame.rotation / 90))  # as the phone was held
+    if frame.color_trc in (PQ, HLG) or frame.color_primaries == BT2020:
+        image = _convert_colours(square.to_ndarray(format="rgb48le"), frame.color_trc)
+    else:
+        image = square.to_ndarray(format="rgb24")
+    if matrix := frame.side_data.get("DISPLAYMATRIX"):  # how the phone was held, or mirrored
+        # the stored x counts xx to the right and xy down, y likewise
+        (xx, xy), (yx, yy) = np.frombuffer(cast("bytes", matrix), np.int32).reshape(3, 3)[:2, :2].tolist()
+        if abs(xy) > abs(xx):  # stored rows become columns
+            image, xx, yy = image.swapaxes(0, 1), yx, xy
+        image = image[:: -1 if yy < 0 else 1, :: -1 if xx < 0 else 1]
     return np.ascontiguousarray(image)  # without padding: dlib misreads padded rows
+
+
+def _convert_colours(image: np.ndarray, curve: int) -> np.ndarray:
+    """Return uint16 RGB of HDR, or of BT.2020's primaries, as uint8 RGB of SDR and of BT.709's."""
+    to_light, to_signal = _make_tables(curve)
+    light = to_light[image >> 6] @ TO_BT709.T
+    return to_signal[(np.sqrt(light.clip(0, 16)) * 1023).astype(np.uint16)]
+
+
+@functools.cache
+def _make_tables(curve: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (light of 1,024 signals, white being 1; signals of SDR, uint8, of roots of light from 0 to 4).
+
+    The curves of HDR are BT.2100's on a screen of 1,000 nits; its light above half of white is squeezed.
+    """
+    signal, light = np.arange(1024) / 1023, (np.arange(4093) / 1023) ** 2
+    squeezed = np.where(light < 0.5, light, 1 - np.exp(1 - 2 * light) / 2)
+    if curve == PQ:
+        root = signal ** (32 / 2523)
+        nits = 10_000 * (np.maximum(128 * root - 107, 0) / (2413 - 2392 * root)) ** (8192 / 1305)
+    elif curve == HLG:
+        bright = (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12
+        nits = 1000 * np.where(signal < 0.5, signal**2 / 3, bright) ** 1.2
+    else:
+        nits, squeezed = WHITE * signal**2.4, np.minimum(light, 1)
+    return (nits / WHITE).astype(np.float32), (squeezed ** (1 / 2.4) * 255).round().astype(np.uint8)
 
 
 def _seek_and_decode(
@@ -520,14 +584,15 @@ def _seek_and_decode(
     with open_video(path) as container:
         stream = get_stream(container, timeline)
         stream.thread_type, stream.thread_count = "FRAME", threads
-        frames = _decode(stream, _demux(container, stream), stamps)
+        frames = _deinterlace(_decode(stream, _demux(container, stream), stamps))
         for place, (index, following) in enumerate(zip(wanted, [*wanted[1:], missing[0]], strict=True)):
-            earlier = keys[: bisect.bisect_right(keys, index)]
+            # an interlaced frame needs the one before
+            earlier = keys[: bisect.bisect_right(keys, index - timeline.interlaced)]
             if earlier and earlier[-1] - position > SEEK_FROM:
                 if position < 0:
                     next(frames, None)  # it tells some decoders what kind of encoder made the rest
                 packets = _seek(container, stream, [stamps[key] for key in earlier[:-3:-1]])
-                frames = _decode(stream, packets, stamps)
+                frames = _deinterlace(_decode(stream, packets, stamps))
                 position, frame = next((found for found in frames if found[0] >= index), missing)
                 if position != index:
                     timeline = timeline._replace(keys=[])
@@ -562,6 +627,36 @@ def _decode(stream: "VideoStream", packets: Iterable["Packet"], stamps: list[int
                     stamp = frame.pts if stamps else None
                     index = index + 1 if stamp is None else bisect.bisect_left(stamps, stamp)
                     yield index, frame
+
+
+def _deinterlace(frames: Iterable[tuple]) -> Iterator[tuple]:
+    """Yield the (index, frame)s; from the first interlaced one on, FFmpeg's bwdif treats those that are.
+
+    It looks at the frames before and after each, so it holds one back.
+    """
+    import av
+
+    def describe(found: tuple) -> tuple:
+        return found[1].width, found[1].height, found[1].format.name
+
+    for (width, height, form), run in itertools.groupby(frames, describe):
+        graph, held = None, -1
+        for index, frame in run:
+            if graph:
+                graph.push(frame)
+                yield held, graph.vpull()
+            elif frame.interlaced_frame:
+                graph = av.filter.Graph()
+                source = graph.add_buffer(None, width, height, form, time_base=frame.time_base)
+                bwdif, sink = graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
+                graph.link_nodes(source, bwdif, sink).configure()
+                graph.push(frame)
+            else:
+                yield index, frame
+            held = index
+        if graph:
+            graph.push(None)
+            yield held, graph.vpull()
 
 
 # --- faces ----------------------------------------------------------------------------------------
