@@ -267,7 +267,7 @@ def _convert_to_srgb(image: Image.Image) -> Image.Image:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             if "sRGB" not in ImageCms.getProfileDescription(source):
                 target = ImageCms.createProfile("sRGB")
-                return ImageCms.profileToProfile(plain, source, target, outputMode="RGB")
+                image = ImageCms.profileToProfile(plain, source, target, outputMode="RGB") or image
     return image.convert("RGB")
 
 
