@@ -464,6 +464,11 @@ def read_timeline(path: str | Path) -> Timeline:
         # of each packet that holds a picture; the content of all may exceed the memory
         packets: dict[int, list[tuple]] = {stream.index: [] for stream in streams}
         first: dict[int, VideoFrame] = {}
+
+        def keep(stream: "VideoStream", packet: "Packet | None") -> None:
+            with contextlib.suppress(av.error.FFmpegError):
+                first.update((stream.index, frame) for frame in stream.decode(packet))
+
         for packet in _demux(container):
             if packet.pts is not None:
                 last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
@@ -471,8 +476,7 @@ def read_timeline(path: str | Path) -> Timeline:
                 header = (packet.pts, packet.dts, packet.is_keyframe, packet.duration or 0, packet.size)
                 packets[packet.stream_index].append(header)
                 if packet.stream_index not in first:
-                    with contextlib.suppress(av.error.FFmpegError):
-                        first.update((packet.stream_index, frame) for frame in packet.decode())
+                    keep(packet.stream, packet)
 
         def rank(stream: "VideoStream") -> tuple:
             # a picture of one frame is not the film; empty pictures have few bytes
@@ -486,6 +490,8 @@ def read_timeline(path: str | Path) -> Timeline:
         whole = (container.duration or 0) / 1e6
         if container.format.name.startswith(("matroska", "mov")) and whole - last > MISSING:
             notes.append(f"cut short: the last {whole - last:.1f} of {whole:.1f} s are missing")
+        if stream.index not in first:
+            keep(stream, None)  # what is still held back
         frame = first.get(stream.index)
         interlaced = bool(frame and frame.interlaced_frame)
         notes += ["interlaced: deinterlaced"] * interlaced

@@ -1,5 +1,6 @@
 """Image files: found, named, labelled, read, resized."""
 
+import io
 import os
 from pathlib import Path, PurePosixPath
 
@@ -7,7 +8,7 @@ import numpy as np
 import pillow_heif
 import pytest
 from conftest import make_bad_images
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 import pipeline
 
@@ -105,6 +106,47 @@ def test_every_kind_of_image_is_read_as_upright_rgb(tmp_path, photo):
     assert np.abs(pipeline.read_image(tmp_path / "cmyk.jpg") - rgb.astype(int)).mean() < 6
     Image.fromarray(np.zeros((20, 20_000, 3), np.uint8)).save(tmp_path / "wide.png")
     assert pipeline.load_face(tmp_path / "wide.png", pipeline.View()).shape == (256, 256, 3)
+
+
+def make_profile():
+    """Return a colour profile of swapped primaries: what says red is green."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = profile.replace("sRGB".encode("utf-16-be"), "ours".encode("utf-16-be"))
+    for old, new in ((b"rXYZ", b"xxxx"), (b"gXYZ", b"rXYZ"), (b"xxxx", b"gXYZ")):
+        profile = profile.replace(old, new, 1)
+    return profile
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif", "x.heic", "x.webp", "alpha.png", "palette.png"])
+def test_photographs_are_brought_to_srgb(tmp_path, photo, name):
+    pillow_heif.register_heif_opener()
+    rgb = np.asarray(photo.convert("RGB"))
+    image = {"alpha.png": photo.convert("RGBA"), "palette.png": photo.quantize(250)}.get(name, photo)
+    lossy = {"quality": 95} if name == "x.heic" else {"lossless": True} if name == "x.webp" else {}
+    image.save(tmp_path / name, icc_profile=make_profile(), **lossy)
+    found = pipeline.read_image(tmp_path / name).astype(int)
+    assert np.abs(found - rgb[..., (1, 0, 2)]).mean() < (0.5 if not lossy and image is photo else 6)
+
+
+def test_profiles_that_change_nothing_cost_nothing(tmp_path, photo):
+    """Of sRGB, for other channels, of 16 bits, and broken ones."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    wide = Image.fromarray(np.asarray(photo.convert("L"), np.uint16) * 257)
+    images = (photo, srgb), (photo, make_profile()[:300]), (photo.convert("L"), make_profile())
+    for image, profile in (*images, (photo.convert("CMYK"), make_profile()), (wide, make_profile())):
+        for name, own in (("plain.tif", None), ("x.tif", profile)):
+            image.save(tmp_path / name, icc_profile=own)
+        plain, found = (pipeline.read_image(tmp_path / name) for name in ("plain.tif", "x.tif"))
+        np.testing.assert_array_equal(found, plain)
+
+
+def test_adobe_rgb(shared):
+    path = shared / "inputs/photo_adobe_rgb.webp"
+    with Image.open(path) as image:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        wanted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"))
+        assert np.abs(np.asarray(wanted, int) - np.asarray(image)).mean() > 4
+    np.testing.assert_array_equal(pipeline.read_image(path), wanted)
 
 
 def test_bad_images_raise_one_line(tmp_path, photo):

@@ -1,6 +1,7 @@
 """Frames of videos: which, when, how they stand; and files that are no good."""
 
 import argparse
+import contextlib
 import re
 import shutil
 from fractions import Fraction
@@ -9,7 +10,7 @@ import av
 import numpy as np
 import pytest
 from clips import RATE, draw_number, film, locate, read_number, write_clip
-from conftest import run_script
+from conftest import read_rows, run_script
 from PIL import Image
 
 import pipeline
@@ -84,21 +85,119 @@ def test_variable_frame_rate(tmp_path):
     np.testing.assert_allclose([f.time for f in frames], expected, atol=2e-3)
 
 
-@pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_a_phone_video_is_turned_upright(tmp_path, degrees):
+def filter_frames(clip, *filters):
+    """Yield the frames of a clip as stored, uint8 RGB, changed by FFmpeg's filters."""
+    with av.open(str(clip)) as container:
+        graph, stream = av.filter.Graph(), container.streams.video[0]
+        between = [graph.add(*text.split("=", 1)) for text in filters]
+        graph.link_nodes(graph.add_buffer(stream), *between, graph.add("buffersink")).configure()
+        for frame in [*container.decode(stream), None]:
+            graph.push(frame)
+            with contextlib.suppress(av.error.BlockingIOError, av.error.EOFError):
+                while True:
+                    yield graph.vpull().to_ndarray(format="rgb24")
+
+
+ORIENTATIONS = {  # matrix of an MP4: the filters with which the ffmpeg command shows it
+    (1, 0, 0, 1): (), (-1, 0, 0, 1): ("hflip",),
+    (1, 0, 0, -1): ("vflip",), (-1, 0, 0, -1): ("hflip", "vflip"),
+    (0, 1, -1, 0): ("transpose=clock",), (0, -1, 1, 0): ("transpose=cclock",),
+    (0, 1, 1, 0): ("transpose=cclock_flip",), (0, -1, -1, 0): ("transpose=clock_flip",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("matrix", ORIENTATIONS)
+def test_videos_are_turned_and_mirrored_as_ffmpeg_does(tmp_path, matrix):
     frame = np.zeros((64, 96, 3), np.uint8)
-    frame[:20, :30] = 255  # top left as stored
+    frame[:20, :30] = 255
     clip = write_clip(tmp_path / "clip.mp4", [frame] * 5)
     content = bytearray(clip.read_bytes())
-    cos, sin = (round(f(np.radians(degrees))) for f in (np.cos, np.sin))
-    at = content.index(b"tkhd") + 4 + 40  # how the picture is to be shown
-    matrix = [cos, sin, 0, -sin, cos, 0, 0, 0]
-    content[at : at + 32] = b"".join((value << 16).to_bytes(4, "big", signed=True) for value in matrix)
+    at = content.index(b"tkhd") + 4 + 40
+    values = (*matrix[:2], 0, *matrix[2:], 0, 0, 0)
+    content[at : at + 32] = b"".join((value << 16).to_bytes(4, "big", signed=True) for value in values)
     clip.write_bytes(content)
     (seen,) = pipeline.read_frames(clip, 1)
-    clockwise = np.rot90(frame, -degrees // 90)
-    assert seen.image.shape == clockwise.shape
-    assert np.abs(seen.image.astype(int) - clockwise).mean() < 3
+    np.testing.assert_array_equal(seen.image, next(filter_frames(clip, *ORIENTATIONS[matrix])))
+    assert seen.image.flags.c_contiguous
+
+
+def test_a_selfie_is_upright(shared):
+    clip = shared / "inputs/matrix_hflip.mp4"
+    (frame,) = pipeline.read_frames(clip, 1)
+    np.testing.assert_array_equal(frame.image, next(filter_frames(clip, "hflip")))
+
+
+BWDIF = "bwdif=mode=send_frame:deint=interlaced"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("top.mts", "libx264", {"x264-params": "tff=1"}),
+        ("bottom.avi", "libx264", {"x264-params": "bff=1"}),  # whose frames have no stamps
+        ("top.ts", "mpeg2video", {"flags": "+ilme+ildct"}),
+        ("plain.mp4", "libx264", {}),
+    ],
+)
+def test_interlaced_frames_are_those_of_ffmpegs_bwdif(tmp_path, name, codec, options):
+    """Wherever reading begins. Frames, indices and times stay; progressive frames are left alone."""
+    moments = [np.roll(draw_number(777), 2 * i, axis=1) for i in range(160)]
+    woven = [moments[2 * i].copy() for i in range(80)]
+    for i, frame in enumerate(woven):
+        frame[1::2] = moments[2 * i + 1][1::2]
+    clip = write_clip(tmp_path / name, woven, codec, {"g": "12", "bf": "2"} | options)
+    timeline, expected = pipeline.read_timeline(clip), list(filter_frames(clip, *[BWDIF] * bool(options)))
+    assert timeline.note == ("interlaced: deinterlaced" if options else "")
+    frames = list(pipeline.read_frames(clip, None))
+    assert [frame.index for frame in frames] == list(range(80))
+    np.testing.assert_allclose([frame.time for frame in frames], np.arange(80) / 25, atol=1e-3)
+    keys = pipeline.read_frames(clip, 2, start=1.5, keyframes=True)
+    for frame in (*frames, *pipeline.read_frames(clip, 3), *keys):
+        np.testing.assert_array_equal(frame.image, expected[frame.index])
+
+
+TWINS = {"interlaced": "interlaced_progressive_twin", "hdr10_pq": "hdr10_pq_twin_sdr"}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_video_scores_as_its_twin_without_the_defect(shared, tmp_path, name):
+    clips = [shared / f"inputs/{one}.mp4" for one in (name, TWINS[name])]
+    run_script("deepfakes_images.py", *clips, "--output", tmp_path / "results")
+    first, twin = (read_rows(tmp_path / "results")[str(clip)] for clip in clips)
+    assert float(first["score"]) == pytest.approx(float(twin["score"]), abs=0.1)
+    assert first["verdict"] == twin["verdict"]
+
+
+SIGNALS = {  # number of the transfer curve: signals of 0, 100, 203 and 1,000 nits (BT.2408; white is 1)
+    16: (0, 0.508, 0.581, 0.752),
+    18: (0, 0.629, 0.75, 1),
+    14: (0, 1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("curve", SIGNALS)
+def test_hdr_and_wide_colours_become_those_of_sdr(tmp_path, curve):
+    """Four greys; and the primaries of BT.709, which BT.2020's mix."""
+    greys = [(signal,) * 3 for signal in SIGNALS[curve]]
+    primaries = np.linalg.inv(pipeline.TO_BT709).T ** (1 / 2.4)
+    row = np.repeat([*greys, *primaries], 32, axis=0)
+    frame = (np.tile(row, (64, 1, 1)) * 65535).round().astype(np.uint16)
+    with av.open(str(tmp_path / "x.mkv"), "w") as container:
+        stream = container.add_stream("libx265", 25, options={"x265-params": "log-level=error:lossless=1"})
+        stream.height, stream.width, stream.pix_fmt = 64, len(row), "yuv444p10le"
+        context = stream.codec_context
+        context.color_trc, context.color_primaries, context.colorspace = curve, 9, 9
+        picture = av.VideoFrame.from_ndarray(frame, "rgb48le")
+        container.mux(stream.encode(picture.reformat(format="yuv444p10le", dst_colorspace=9)))
+        container.mux(stream.encode())
+    timeline = pipeline.read_timeline(tmp_path / "x.mkv")
+    assert timeline.note == ("HDR: converted to SDR" if curve != 14 else "")
+    (read,) = pipeline.read_frames(tmp_path / "x.mkv")
+    found = read.image[32, 16::32].astype(int)
+    levels = (0, 216, 247, 255) if curve != 14 else (0, 255, 255, 255)
+    np.testing.assert_allclose(found[:4], np.repeat([levels], 3, axis=0).T, atol=2)
+    if curve == 14:
+        np.testing.assert_allclose(found[4:], 255 * np.eye(3), atol=20)  # the eye sees none of 20
 
 
 def test_odd_sizes_ten_bits_and_one_frame(tmp_path):
