@@ -1232,8 +1232,8 @@ def describe_error(error: BaseException) -> str:
     return " ".join(reason.split())
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Call write(temporary path of the same name), then rename it: a killed run leaves no half file.
+def write_atomically(path: str | Path, write: Callable[[Path], T]) -> T:
+    """Return write(temporary path of the same name), then rename it: a killed run leaves no half file.
 
     Makes the folder if missing; replaces what a link leads to. Raises OSError, naming `path`.
     """
@@ -1242,8 +1242,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as folder:
             part = Path(folder, target.name)
-            write(part)
+            written = write(part)
             os.replace(part, target)
+            return written
     except (OSError, UnicodeError) as error:  # UnicodeError: text that no file can hold
         raise OSError(f"{path}: {describe_error(error)}") from error
 
