@@ -433,11 +433,6 @@ def open_video(path: str | Path) -> "InputContainer":
     return av.open(os.path.abspath(path), options=options, metadata_errors="replace")
 
 
-def get_stream(container: "InputContainer", timeline: Timeline) -> "VideoStream":
-    """Return the video stream of an open container that the Timeline is of."""
-    return next(stream for stream in container.streams.video if stream.index == timeline.stream)
-
-
 @contextlib.contextmanager
 def _explain_errors() -> Iterator[None]:
     import av
@@ -463,20 +458,12 @@ def read_timeline(path: str | Path) -> Timeline:
             raise ValueError("not a readable video (unknown codec)" if films else f"it has no video{sound}")
         # of each packet that holds a picture; the content of all may exceed the memory
         packets: dict[int, list[tuple]] = {stream.index: [] for stream in streams}
-        first: dict[int, VideoFrame] = {}
-
-        def keep(stream: "VideoStream", packet: "Packet | None") -> None:
-            with contextlib.suppress(av.error.FFmpegError):
-                first.update((stream.index, frame) for frame in stream.decode(packet))
-
         for packet in _demux(container):
             if packet.pts is not None:
                 last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             if packet.stream_index in packets and not packet.is_discard:  # which others only build on
                 header = (packet.pts, packet.dts, packet.is_keyframe, packet.duration or 0, packet.size)
                 packets[packet.stream_index].append(header)
-                if packet.stream_index not in first:
-                    keep(packet.stream, packet)
 
         def rank(stream: "VideoStream") -> tuple:
             # a picture of one frame is not the film; empty pictures have few bytes
@@ -490,12 +477,12 @@ def read_timeline(path: str | Path) -> Timeline:
         whole = (container.duration or 0) / 1e6
         if container.format.name.startswith(("matroska", "mov")) and whole - last > MISSING:
             notes.append(f"cut short: the last {whole - last:.1f} of {whole:.1f} s are missing")
-        if stream.index not in first:
-            keep(stream, None)  # what is still held back
-        frame = first.get(stream.index)
-        interlaced = bool(frame and frame.interlaced_frame)
+        with contextlib.suppress(av.error.FFmpegError):
+            container.seek(0)
+        first = next((frame for _, frame in _decode(stream, _demux(container, stream), [])), None)
+        interlaced = bool(first and first.interlaced_frame)
         notes += ["interlaced: deinterlaced"] * interlaced
-        notes += ["HDR: converted to SDR"] * bool(frame and frame.color_trc in (PQ, HLG))
+        notes += ["HDR: converted to SDR"] * bool(first and first.color_trc in (PQ, HLG))
         found = _time_frames(container.format.name, stream, packets[stream.index])
         return Timeline(*found, stream.index, interlaced, ", ".join(notes))
 
@@ -588,7 +575,7 @@ def _seek_and_decode(
     stamps, keys = timeline.stamps, timeline.keys if timeline.stamps else []
     position, missing = -1, (len(timeline.times), None)
     with open_video(path) as container:
-        stream = get_stream(container, timeline)
+        stream = cast("VideoStream", container.streams[timeline.stream])
         stream.thread_type, stream.thread_count = "FRAME", threads
         frames = _deinterlace(_decode(stream, _demux(container, stream), stamps))
         for place, (index, following) in enumerate(zip(wanted, [*wanted[1:], missing[0]], strict=True)):
@@ -717,22 +704,15 @@ class FaceOptions(NamedTuple):
 
     @property
     def sampling(self) -> tuple[int, float, float | None, bool]:
-        """Which frames are searched, as `choose_frames` takes it."""
+        """Which frames are searched, as `read_frames` and `choose_frames` take it."""
         return self.frames, self.start, self.end, self.keyframes
 
 
 Located = tuple[Box, Pose]  # a face in a picture
 
 
-def sample_frames(
-    path: Path, options: FaceOptions, threads: int = 0, timeline: Timeline | None = None
-) -> Iterator[Frame]:
-    """Yield the Frames of a video that the options ask for. See `read_frames`."""
-    return read_frames(path, *options.sampling, threads, timeline)
-
-
 def describe_reading(timeline: Timeline, options: FaceOptions, sampled: Iterable[int]) -> str:
-    """Return a note on how a video was read, `sampled` being the frames that `sample_frames` yielded."""
+    """Return a note on how a video was read, `sampled` being the frames that were read."""
     wanted = choose_frames(timeline, *options.sampling)
     damaged = len(set(wanted) - set(sampled))
     lost = f"{damaged} of {count(len(wanted), 'frame')} damaged" if damaged else ""

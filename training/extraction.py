@@ -72,7 +72,7 @@ def extract_video(
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".writing-{run}") as scratch:
             part = Path(scratch, folder.name)
             part.mkdir()
-            frames = pipeline.sample_frames(path, options, threads, timeline)
+            frames = pipeline.read_frames(path, *options.sampling, threads, timeline)
             found, sampled = write_faces(
                 path.stem, part, watch(pipeline.find_faces(frames, options)), options
             )

@@ -82,7 +82,7 @@ def _encode_sound(
     """Encode the sound of `source` anew, up to where it is damaged or changes its kind; return a note."""
     import av
 
-    video = pipeline.get_stream(source, timeline)
+    video = source.streams[timeline.stream]
     start = float((video.start_time or 0) * (video.time_base or 1))  # times count from the first frame
     resampler, end, note = av.AudioResampler("fltp", "stereo", sound.rate), 0.0, ""
     try:
