@@ -1047,13 +1047,13 @@ def run_jobs(
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     jobs, done = max(1, min(jobs, len(calls))), 0
-    if dask:
-        yield from _run_on_cluster(function, calls, options, dask)
-        done = len(calls)
-    elif jobs > 1:
+    if jobs > 1 and not dask:
         options = options | {"threads": max(1, (os.cpu_count() or 1) // jobs)}
-    workers = {"batch_size": 1, "initializer": _end_with, "initargs": (os.getpid(),)}
     work = [delayed(function)(*call, **options) for call in calls]
+    if dask:
+        yield from _run_on_cluster(work, dask)
+        return
+    workers = {"batch_size": 1, "initializer": _end_with, "initargs": (os.getpid(),)}
     while done < len(calls):
         try:
             for result in Parallel(jobs, return_as="generator", **workers)(work[done:]):
@@ -1068,6 +1068,25 @@ def run_jobs(
             done += 1
 
 
+def _run_on_cluster(work: Iterable[Any], address: str) -> Iterator[Any]:
+    from distributed import Client, WorkerPlugin
+    from distributed.scheduler import KilledWorker
+    from joblib import Parallel, parallel_config
+
+    class ImportProject(WorkerPlugin):  # local, so that it is pickled whole, without this module
+        folder = os.path.dirname(os.path.abspath(__file__))
+
+        def setup(self, worker: Any) -> None:  # noqa: ARG002
+            sys.path.insert(0, self.folder)
+
+    try:
+        with Client(address, timeout=10) as client, parallel_config("dask", n_jobs=-1):
+            client.register_plugin(ImportProject())  # also on workers that start later
+            yield from Parallel(batch_size=1, return_as="generator")(work)
+    except KilledWorker as error:
+        raise OSError("the cluster loses its workers, out of memory perhaps: run again to go on") from error
+
+
 def _end_with(parent: int) -> None:
     """Have this process end when its parent was killed."""
 
@@ -1079,29 +1098,6 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _run_on_cluster(
-    function: Callable[..., T], calls: Sequence[tuple], options: dict[str, Any], address: str
-) -> Iterator[T]:
-    from distributed import Client, WorkerPlugin
-    from distributed.scheduler import KilledWorker
-    from joblib import Parallel, delayed, parallel_config
-
-    project = os.path.dirname(os.path.abspath(__file__))
-
-    class ImportProject(WorkerPlugin):  # local, so that it is pickled whole, without this module
-        def setup(self, worker: Any) -> None:  # noqa: ARG002
-            if project not in sys.path:
-                sys.path.insert(0, project)
-
-    try:
-        with Client(address, timeout=10) as client, parallel_config("dask", n_jobs=-1):
-            client.register_plugin(ImportProject())  # also on workers that start later
-            parallel = Parallel(batch_size=1, return_as="generator")
-            yield from parallel(delayed(function)(*call, **options) for call in calls)
-    except KilledWorker as error:
-        raise OSError("the cluster loses its workers, out of memory perhaps: run again to go on") from error
 
 
 def show_progress(iterable: Iterable[T], total: int | None, unit: str, **options: Any) -> Iterator[T]:

@@ -205,6 +205,17 @@ def test_several_videos_in_processes(clip, pair, tmp_path):
     }  # fmt: skip
 
 
+def test_videos_on_a_cluster(clip, tmp_path):
+    from distributed import LocalCluster
+
+    shutil.copy(clip, tmp_path / "x.mp4")
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        command = [SCRIPT, clip, tmp_path / "x.mp4", "--output", tmp_path / "o", "--frames", "2", "--dask"]
+        lines = run_script(*command, cluster.scheduler_address).stdout.splitlines()
+    assert lines == [f"{path}: 2 faces in 2 frames, 0 without a face" for path in (clip, tmp_path / "x.mp4")]
+    assert len(list((tmp_path / "o").glob("*/*-000019.png"))) == 2
+
+
 def test_everyone_gets_a_folder(pair, tmp_path):
     found = extract_video(pair, tmp_path / "out", pipeline.FaceOptions(everyone=True))
     assert (found.frames, found.faces, found.people, found.empty) == (6, 12, 2, 0)
