@@ -15,10 +15,10 @@ import io
 import itertools
 import math
 import multiprocessing
+import operator
 import os
 import re
 import signal
-import stat
 import sys
 import tempfile
 import threading
@@ -48,9 +48,9 @@ Watch = Callable[[Iterable[T]], Iterable[T]]  # wraps an iterator: a progress ba
 
 VERSION = "1.0"
 LABELS = ("df", "real")  # the order is the meaning: score 0 and score 1
-LABEL_ALIASES = {
-    **dict.fromkeys(("df", "fake", "forged", "deepfake"), "df"),
-    **dict.fromkeys(("real", "original"), "real"),
+LABEL_ALIASES = dict.fromkeys(("df", "fake", "forged", "deepfake"), "df") | {
+    "real": "real",
+    "original": "real",
 }
 IMAGE_SIZE = 256  # pixels, both ways: what the networks take
 CROP_ZOOM = 1.3  # side of a crop / size of its face, as published
@@ -206,11 +206,10 @@ class View(NamedTuple):
 @contextlib.contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image of a known format. Raises OSError or ValueError, in one line, for any other file."""
-    kind = os.stat(path).st_mode
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError("not a regular file")  # opening a pipe would block
     try:
-        with open(path, "rb") as file:  # of a folder: raises what is wrong with it
+        with open(path, "rb") as file:  # says what is wrong with a folder
             is_heif = file.read(12)[4:] in HEIF_BRANDS
         if is_heif:
             from pillow_heif import register_heif_opener  # takes long to import
@@ -227,15 +226,13 @@ def open_image(path: Path) -> Iterator[Image.Image]:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Return an image as uint8 (height, width, 3) RGB, see `read_crop`."""
     return read_crop(path)[0]
 
 
 def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
-    """Return (image, zoom that `write_crop` noted in it; None if it is no such crop).
+    """Return (image, uint8 (height, width, 3) sRGB, upright; zoom that `write_crop` noted in it, or None).
 
-    The image is uint8 (height, width, 3) sRGB, upright by its EXIF; the first frame of several. 16-bit grey
-    is scaled to 8 bits, alpha dropped. Raises OSError or ValueError, in one line, for any other file.
+    Of several frames, the first. 16-bit grey is scaled to 8 bits, alpha dropped. Raises as `open_image`.
     """
     with open_image(path) as image:
         width, height = image.size
@@ -258,16 +255,14 @@ def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
 
 def _convert_to_srgb(image: Image.Image) -> Image.Image:
     """Return an image in RGB without alpha, converted from the colour profile in it if that can be used."""
-    profile = image.info.get("icc_profile")
     if image.mode == "P":  # its transparency becomes an alpha channel
         image = image.convert("RGBA")
-    if profile:
-        plain = image.convert({"L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB"))
-        with contextlib.suppress(Exception):  # broken, or for other channels
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if "sRGB" not in ImageCms.getProfileDescription(source):
-                target = ImageCms.createProfile("sRGB")
-                image = ImageCms.profileToProfile(plain, source, target, outputMode="RGB") or image
+    image = image.convert({"L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB"))
+    with contextlib.suppress(Exception):  # it has none, or a broken one, or one for other channels
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        if "sRGB" not in ImageCms.getProfileDescription(profile):
+            srgb = ImageCms.createProfile("sRGB")
+            image = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB") or image
     return image.convert("RGB")
 
 
@@ -313,7 +308,7 @@ def view_face(crop: np.ndarray, view: View, cut: float | None = CROP_ZOOM) -> np
 
 
 def load_face(path: Path, view: View) -> np.ndarray:
-    """Return what a network sees of the face crop in a file, for scoring and training. See `view_face`."""
+    """Return what a network sees of the face crop in a file. See `view_face`."""
     crop, zoom = read_crop(path)
     return view_face(crop, view, zoom)
 
@@ -392,10 +387,9 @@ def read_frames(
 ) -> Iterator[Frame]:
     """Yield `count` Frames of a video, evenly spread; all of them if there are fewer or if it is None.
 
-    They are chosen among the frames from `start` to `end`, in seconds since the first frame (None: to the
-    last); with `keyframes`, among the intra-coded ones. The next intact frame replaces a damaged one.
-    `threads` 0: one per core. `timeline` saves reading it again. Raises OSError or ValueError, in one line,
-    if the file is missing, not a video, or has no such frame.
+    They are from `start` to `end`, in seconds since the first frame (None: to the last); with `keyframes`,
+    intra-coded. The next intact frame replaces a damaged one. `threads` 0: one per core. Raises OSError or
+    ValueError, in one line, if the file is missing, not a video, or has no such frame.
     """
     timeline = timeline or read_timeline(path)
     wanted, index = choose_frames(timeline, count, start, end, keyframes), -1
@@ -409,7 +403,7 @@ def read_frames(
 def choose_frames(
     timeline: Timeline, count: int | None, start: float, end: float | None, keyframes: bool
 ) -> list[int]:
-    """Return the indices of the frames that `read_frames` yields. Raises ValueError if there are none."""
+    """Return the indices of the frames that `read_frames` yields. ValueError: there are none."""
     times = np.array(timeline.times)
     if not len(times):
         raise ValueError("it has no frames")
@@ -549,7 +543,7 @@ def _convert_colours(image: np.ndarray, curve: int) -> np.ndarray:
 def _make_tables(curve: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (light of 1,024 signals, white being 1; signals of SDR, uint8, of roots of light from 0 to 4).
 
-    The curves of HDR are BT.2100's on a screen of 1,000 nits; its light above half of white is squeezed.
+    The curves of HDR are BT.2100's, on a screen of 1,000 nits. Light above half of white is squeezed.
     """
     signal, light = np.arange(1024) / 1023, (np.arange(4093) / 1023) ** 2
     squeezed = np.where(light < 0.5, light, 1 - np.exp(1 - 2 * light) / 2)
@@ -567,10 +561,9 @@ def _make_tables(curve: int) -> tuple[np.ndarray, np.ndarray]:
 def _seek_and_decode(
     path: str | Path, timeline: Timeline, wanted: list[int], threads: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (index, image) of the frames `wanted`, skipping to the last key frame before each.
+    """Yield (index, image) of the frames `wanted`, as decoding from the start would; skips to key frames.
 
-    They are those that decoding from the start gives. Where a seek leads past the wanted frame (damage, a
-    packet wrongly marked as a key frame), decoding begins again at the start, without seeking.
+    Where a seek leads past the wanted frame (damage, a false key frame), decoding begins again at the start.
     """
     stamps, keys = timeline.stamps, timeline.keys if timeline.stamps else []
     position, missing = -1, (len(timeline.times), None)
@@ -623,16 +616,11 @@ def _decode(stream: "VideoStream", packets: Iterable["Packet"], stamps: list[int
 
 
 def _deinterlace(frames: Iterable[tuple]) -> Iterator[tuple]:
-    """Yield the (index, frame)s; from the first interlaced one on, FFmpeg's bwdif treats those that are.
-
-    It looks at the frames before and after each, so it holds one back.
-    """
+    """Yield the (index, frame)s, interlaced ones deinterlaced by FFmpeg's bwdif, which needs the next one."""
     import av
 
-    def describe(found: tuple) -> tuple:
-        return found[1].width, found[1].height, found[1].format.name
-
-    for (width, height, form), run in itertools.groupby(frames, describe):
+    describe = operator.attrgetter("width", "height", "format.name")
+    for (width, height, form), run in itertools.groupby(frames, lambda found: describe(found[1])):
         graph, held = None, -1
         for index, frame in run:
             if graph:
@@ -748,9 +736,9 @@ def prefetch(iterable: Iterable[T]) -> Iterator[T]:
 def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tuple[Frame, list[Face]]]:
     """Yield (Frame, its Faces, largest first, of person 0) for each of a video's Frames.
 
-    The largest face is followed from frame to frame until a larger one is seen or the scene changes.
-    Where the fast search finds nobody, the first two frames and every eighth are searched at twice their
-    size; with `options.everyone`, all are once somebody is found, since smaller people may stand beside.
+    The largest face is followed until a larger one is seen or the scene changes. Where the fast search finds
+    nobody, the first two frames and every eighth are searched doubled; with `options.everyone`, all are once
+    somebody is found.
     """
     last: Located | None = None  # the face that is followed
     before: Frame | None = None
@@ -795,8 +783,7 @@ def _follow(image: np.ndarray, number: int, last: Located) -> Located | None:
 def locate_near(image: np.ndarray, pose: Pose) -> Located | None:
     """Return (box, Pose) of the face nearest to a known pose, or None.
 
-    Searches a zone around it, scaled and turned upright, again if the face turns out to lie differently: so
-    faces smaller than the detector sees are followed, and heads whose landmarks as they lie would be poor.
+    Searches a zone around it, scaled and turned upright, again if the face turns out to lie differently.
     """
     found = None
     for _ in range(4):
@@ -823,8 +810,7 @@ def locate_anywhere(image: np.ndarray, options: FaceOptions, doubled: bool = Tru
     """Return [(box, Pose)] of the largest face in a picture, or of all (`options.everyone`), largest first.
 
     The picture is searched from small to large: what is found first is the largest. The last search, if
-    `doubled`, is at twice its size, face_recognition's default: it finds faces down to 40 pixels and costs
-    three times as much as all before. Faces an eighth as large as the largest are not searched for.
+    `doubled`, finds faces down to 40 pixels and costs three times as much as all before.
     """
     doubled = doubled and options.min_size < HOG_FACE and image.shape[0] * image.shape[1] <= LARGEST_SEARCHED
     boxes: list[Box] = []
@@ -871,10 +857,9 @@ def _merge_boxes(boxes: Sequence[Box]) -> list[Box]:
 
 
 def recognize_people(located: Iterable[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, list[Face]]]:
-    """Yield (Frame, its Faces) for each (Frame, Faces) of a video, with the person set, counted from 1.
+    """Yield the (Frame, Faces) of a video with the person set, counted from 1.
 
-    A face that lies where one lay before, and looks like it, keeps its person until the scene is cut:
-    encoding is the slowest step.
+    A face where one like it was keeps its person until the scene is cut: encoding is the slowest step.
     """
     people: list[list[np.ndarray]] = []  # each person's encodings
     last: list[Face] = []  # of the last frame of the scene that had some
@@ -960,23 +945,21 @@ def _reduce_grey(crop: np.ndarray, side: int) -> np.ndarray:
 @functools.cache
 def _import_face_recognition() -> ModuleType:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # its models announce pkg_resources' end
+        with warnings.catch_warnings(action="ignore"):  # its models announce pkg_resources' end
             import face_recognition
     except SystemExit as error:  # it calls quit() when it cannot import its models
         reason = describe_error(error.__context__ or error)
         cure = "pip install -r requirements.txt"
         raise ImportError(f"face_recognition cannot import its models ({reason}): {cure}") from error
-    finally:
-        # it has Pillow fill truncated images with grey, everywhere; here they are errors
-        PillowFile.LOAD_TRUNCATED_IMAGES = False
+    # it has Pillow fill truncated images with grey, everywhere; here they are errors
+    PillowFile.LOAD_TRUNCATED_IMAGES = False
     return face_recognition
 
 
 def measure_pose(landmarks: Mapping[str, np.ndarray | list[tuple[int, int]]]) -> Pose:
     """Return the Pose of a face from its 68 landmarks, as face_recognition names them: {feature: (x, y)s}.
 
-    As the authors' code measures it, but over the full circle: theirs has no angle past 90 degrees.
+    As the authors' code, but over the full circle: theirs has no angle past 90 degrees.
     """
     mean = {name: np.mean(points, axis=0) for name, points in landmarks.items()}
     eyes = (mean["left_eye"] + mean["right_eye"]) / 2
@@ -1036,12 +1019,10 @@ def run_jobs(
     jobs: int = 1,
     dask: str | None = None,
 ) -> Iterator[T | None]:
-    """Yield function(*call, **options) for each of `calls`, in order, as they get ready.
+    """Yield function(*call, **options) for each of `calls`, in order; None where its process crashed twice.
 
-    Runs in `jobs` processes and passes each its share of the cores as `threads`; or, given `dask`, on the
-    cluster with this scheduler, whose workers must see the same folders, the project's included. Yields None
-    for a call whose process crashed twice, the second time running alone. Raises OSError when the cluster
-    cannot be reached or loses too many workers, ImportError without Dask.
+    Runs in `jobs` processes, each with its share of the cores as `threads`; or on the Dask cluster with the
+    scheduler `dask`, whose workers must see the same folders. Raises OSError if the cluster fails.
     """
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -1105,11 +1086,11 @@ def show_progress(iterable: Iterable[T], total: int | None, unit: str, **options
     if sys.stderr.isatty():
         yield from tqdm(iterable, total=total, unit=unit, leave=False, **options)
         return
-    started = told = time.monotonic()
+    started = printed = time.monotonic()
     for done, item in enumerate(iterable, 1):
         yield item
-        if (now := time.monotonic()) - told >= 60:
-            told, left = now, (now - started) / done * ((total or done) - done) / 60
+        if (now := time.monotonic()) - printed >= 60:
+            printed, left = now, (now - started) / done * ((total or done) - done) / 60
             print(f"{done} of {count(total or done, unit)}, {left:.0f} min left", file=sys.stderr)
 
 
@@ -1143,12 +1124,9 @@ def fail(status: int, reason: object) -> int:
 
 def make_parser(description: str | None, example: str = "") -> argparse.ArgumentParser:
     """Return a parser that prints a script's docstring as it is; an example, if given, ends the help."""
-    parser = argparse.ArgumentParser(
-        usage="%(prog)s [options] ...",  # one line before an error
-        description=description,
-        epilog=f"example: {example}" if example else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    form, epilog = argparse.RawDescriptionHelpFormatter, f"example: {example}" if example else None
+    usage = "%(prog)s [options] ..."  # one line before an error
+    parser = argparse.ArgumentParser(None, usage, description, epilog, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     if "" in sys.argv[1:]:
         parser.error("an argument is empty: is a variable not set?")
@@ -1156,7 +1134,6 @@ def make_parser(description: str | None, example: str = "") -> argparse.Argument
 
 
 def read_count(text: str) -> int:
-    """Return a whole number of at least 1 given on the command line, or raise argparse's error."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
     return int(text)
@@ -1170,7 +1147,6 @@ def read_time(text: str) -> float:
 
 
 def add_sampling_options(group: argparse._ArgumentGroup) -> None:
-    """Add --frames, --start and --end: which frames of a video are searched."""
     # fmt: off
     group.add_argument("--frames", type=read_count, default=30, metavar="N",
                        help="frames to sample per video, evenly spread (default: %(default)s)")
@@ -1198,7 +1174,7 @@ def count(number: int, noun: str) -> str:
 
 
 def printable(path: str | Path) -> str:
-    """Return a path on one line, whatever its name."""
+    """Return a path on one line."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))
 
 
@@ -1209,9 +1185,9 @@ def describe_error(error: BaseException) -> str:
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], T]) -> T:
-    """Return write(temporary path of the same name), then rename it: a killed run leaves no half file.
+    """Return write(temporary path of the same name), which is then renamed: no run leaves half a file.
 
-    Makes the folder if missing; replaces what a link leads to. Raises OSError, naming `path`.
+    The folder is made; what a link leads to is replaced. Raises OSError, naming `path`.
     """
     target = Path(os.path.realpath(path))
     try:
@@ -1232,16 +1208,12 @@ def compute_sha256(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def silence_native_stderr() -> Iterator[None]:
-    """Discard what native code writes to stderr: TensorFlow and LiteRT print lines at every start.
-
-    Set TF_CPP_MIN_LOG_LEVEL to see it; TensorFlow 2.21 itself reads that too late.
-    """
-    with contextlib.ExitStack() as stack:
+    """Discard what TensorFlow and LiteRT write to stderr, unless TF_CPP_MIN_LOG_LEVEL is set."""
+    with contextlib.ExitStack() as stack, open(os.devnull, "wb") as sink:
         with contextlib.suppress(OSError):  # it is closed
             if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
                 stderr = os.dup(2)
                 stack.callback(os.close, stderr)
                 stack.callback(os.dup2, stderr, 2)
-                with open(os.devnull, "wb") as sink:
-                    os.dup2(sink.fileno(), 2)
+                os.dup2(sink.fileno(), 2)
         yield
