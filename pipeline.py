@@ -87,9 +87,8 @@ class Item(NamedTuple):
 def find_files(arguments: Iterable[str | Path]) -> tuple[list[Item], Counter[str]]:
     """Return (Items, {suffix: number of files passed over}) of files and folders: sorted, each file once.
 
-    A file given is taken whatever its name; in folders, only images and videos that are not hidden, and no
-    contact sheets nor folders of results. A folder is entered once, links are followed. A missing file, or a
-    folder that cannot be entered, is returned as well: reading it reports the error.
+    A file given is taken whatever its name; in folders, visible images and videos, but no contact sheets nor
+    folders of results. What is missing, or cannot be entered, is returned as well: reading it says why.
     """
     found: dict[str, tuple[Path, tuple[str, ...]]] = {}  # {real path: (path, folders from the argument's on)}
     passed_over, seen = Counter[str](), set[str]()
@@ -133,10 +132,10 @@ def is_video(path: Path) -> bool:
 
 
 def parse_labels(path: Path, folders: Sequence[str]) -> tuple[str, str, str]:
-    """Return (label, data set, video) of an image by the names of its folders, outermost first.
+    """Return (label, data set, video) of an image in folders `df/<data set>/<video>/` or `df/<video>/`.
 
-    `df/<data set>/<video>/` or `df/<video>/`; the folders of a video's people are one. Elsewhere the video
-    is what the name `<video>-000123.png` says, as extract_faces.py writes it, or else the image itself.
+    Elsewhere the video is what the name `<video>-000123.png` says, as extract_faces.py writes it, or else
+    the image itself.
     """
     folders = folders[:-1] if folders and PERSON_NAME.fullmatch(folders[-1]) else folders
     labels = [LABEL_ALIASES.get(name.lower(), "") for name in folders]
@@ -148,19 +147,13 @@ def parse_labels(path: Path, folders: Sequence[str]) -> tuple[str, str, str]:
 
 
 def parse_forgery(item: Item) -> tuple[str, str]:
-    """Return (kind of forgery, video it was made from) of a forged video of a data set, or ("", "").
-
-    ffpp/face2face_055_147 was made from ffpp/055, with the face or expression of ffpp/147.
-    """
+    """Return (kind, origin) of a forgery in a data set, as its name says: face2face_055_147; or ("", "")."""
     named = FORGERY_NAME.fullmatch(item.video) if item.dataset and item.label == "df" else None
     return (named["kind"], named["origin"]) if named else ("", "")
 
 
 def name_outputs(paths: Sequence[PurePosixPath]) -> list[str]:
-    """Return for each path a name for what comes of it: without its suffix if that is unambiguous.
-
-    No two are alike, nor is one inside another, nor hidden: hidden files are passed over in searches.
-    """
+    """Return a name for what comes of each path, without suffix if that is clear: none alike or nested."""
     paths = [path.with_name(path.name.lstrip(".") or "_") for path in paths]
     uses = Counter(str(use) for path in paths for use in (path.with_suffix(""), *path.parents))
     taken = {str(folder) for path in paths for folder in path.parents}
@@ -242,7 +235,7 @@ def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
         if image.mode == "F":
             raise ValueError("float pixels, of unknown range: save the image with 8 bits")
         image.load()
-        zoom = _parse_zoom(image)
+        zoom = _read_zoom(image)
         with contextlib.suppress(Exception):  # damaged EXIF makes Pillow raise anything
             ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
@@ -272,13 +265,7 @@ def check_size(width: int, height: int) -> None:
         raise ValueError(f"{width}x{height} pixels: must be at most {LARGEST_IMAGE:,} in all")
 
 
-def read_zoom(path: Path) -> float | None:
-    """Return the zoom that `write_crop` noted in a file; None if it is no such crop. Decodes no pixels."""
-    with open_image(path) as image:
-        return _parse_zoom(image)
-
-
-def _parse_zoom(image: Image.Image) -> float | None:
+def _read_zoom(image: Image.Image) -> float | None:
     note = image.info.get("Comment", image.info.get("comment", ""))
     found = CROP_ZOOM_NOTED.fullmatch(note.decode("latin-1") if isinstance(note, bytes) else str(note))
     return float(found[1]) if found and 0.5 <= float(found[1]) <= 5 else None  # else it is damaged
@@ -311,18 +298,6 @@ def load_face(path: Path, view: View) -> np.ndarray:
     """Return what a network sees of the face crop in a file. See `view_face`."""
     crop, zoom = read_crop(path)
     return view_face(crop, view, zoom)
-
-
-def load_faces(items: Iterable[Item], view: View) -> Iterator[np.ndarray | Exception]:
-    """Yield for each Item, in order, its face (see `load_face`) or the error that reading it raised."""
-
-    def load(item: Item) -> np.ndarray | Exception:
-        try:
-            return load_face(item.path, view)
-        except (OSError, ValueError, MemoryError) as error:
-            return error
-
-    return map_ahead(load, items)
 
 
 def map_ahead(
@@ -520,7 +495,9 @@ def _convert_frame(frame: "VideoFrame", aspect: Fraction | None) -> np.ndarray:
     wide = wide if 1 / WIDEST_PIXEL <= wide <= WIDEST_PIXEL else 1.0
     square = frame.reformat(round(frame.width * max(wide, 1)), round(frame.height / min(wide, 1)))
     if frame.color_trc in (PQ, HLG) or frame.color_primaries == BT2020:
-        image = _convert_colours(square.to_ndarray(format="rgb48le"), frame.color_trc)
+        to_light, to_signal = _make_tables(frame.color_trc)
+        light = to_light[cast("Any", square.to_ndarray(format="rgb48le")) >> 6] @ TO_BT709.T
+        image = to_signal[(np.sqrt(light.clip(0, 16)) * 1023).astype(np.uint16)]
     else:
         image = square.to_ndarray(format="rgb24")
     if matrix := frame.side_data.get("DISPLAYMATRIX"):  # how the phone was held, or mirrored
@@ -530,13 +507,6 @@ def _convert_frame(frame: "VideoFrame", aspect: Fraction | None) -> np.ndarray:
             image, xx, yy = image.swapaxes(0, 1), yx, xy
         image = image[:: -1 if yy < 0 else 1, :: -1 if xx < 0 else 1]
     return np.ascontiguousarray(image)  # without padding: dlib misreads padded rows
-
-
-def _convert_colours(image: np.ndarray, curve: int) -> np.ndarray:
-    """Return uint16 RGB of HDR, or of BT.2020's primaries, as uint8 RGB of SDR and of BT.709's."""
-    to_light, to_signal = _make_tables(curve)
-    light = to_light[image >> 6] @ TO_BT709.T
-    return to_signal[(np.sqrt(light.clip(0, 16)) * 1023).astype(np.uint16)]
 
 
 @functools.cache
@@ -681,7 +651,7 @@ class Face(NamedTuple):
 
 
 class FaceOptions(NamedTuple):
-    """Which faces of a video to take. Defaults: the published ones."""
+    """Which faces of a video to take, by default as published."""
 
     frames: int = 30  # to sample
     start: float = 0.0  # seconds
@@ -1013,11 +983,7 @@ PROCESS_DIED = "its worker process crashed twice (out of memory, or a damaged fi
 
 
 def run_jobs(
-    function: Callable[..., T],
-    calls: Sequence[tuple],
-    options: dict[str, Any],
-    jobs: int = 1,
-    dask: str | None = None,
+    function: Callable[..., T], calls: Sequence[tuple], options: dict, jobs: int = 1, dask: str | None = None
 ) -> Iterator[T | None]:
     """Yield function(*call, **options) for each of `calls`, in order; None where its process crashed twice.
 

@@ -159,14 +159,23 @@ def load_faces(items: Sequence[Item], view: pipeline.View, scratch: Path) -> Fac
     Decoded once, as scoring does, into an unnamed file in the folder `scratch`, which may be larger than
     memory. Raises ValueError when no image of a class can be read.
     """
-    kept: list[Item] = []
-    remarks = []
+
+    def load(item: Item) -> tuple[np.ndarray, float | None] | Exception:
+        try:
+            crop, zoom = pipeline.read_crop(item.path)
+            return pipeline.view_face(crop, view, zoom), zoom
+        except (OSError, ValueError, MemoryError) as error:
+            return error
+
+    kept, remarks, whole = list[Item](), list[str](), 0
     with tempfile.TemporaryFile(dir=scratch) as file:
-        found = pipeline.show_progress(pipeline.load_faces(items, view), len(items), "image")
-        for item, face in zip(items, found, strict=True):
-            if isinstance(face, Exception):
-                remarks.append(f"skipped {item.path}: {pipeline.describe_error(face)}")
+        found = pipeline.show_progress(pipeline.map_ahead(load, items), len(items), "image")
+        for item, loaded in zip(items, found, strict=True):
+            if isinstance(loaded, Exception):
+                remarks.append(f"skipped {item.path}: {pipeline.describe_error(loaded)}")
             else:
+                face, zoom = loaded
+                whole += zoom is None
                 file.write(face.tobytes())  # not through the map: there, a full disk is a crash
                 kept.append(item)
         file.flush()
@@ -174,10 +183,8 @@ def load_faces(items: Sequence[Item], view: pipeline.View, scratch: Path) -> Fac
     for label in pipeline.LABELS:
         if not any(item.label == label for item in kept):
             raise ValueError(f"no image of class {label} can be read: {'; '.join(remarks[:3])}")
-    if view.zoom < pipeline.CROP_ZOOM:
-        whole = sum(pipeline.read_zoom(item.path) is None for item in kept)
-        if whole:
-            remarks.append(f"{whole} of {len(kept)} faces do not say how wide they were cut: taken whole")
+    if whole and view.zoom < pipeline.CROP_ZOOM:
+        remarks.append(f"{whole} of {len(kept)} faces do not say how wide they were cut: taken whole")
     labels = np.array([[item.label == "real"] for item in kept], np.float32)
     return FaceSet(kept, faces, labels, remarks)
 
