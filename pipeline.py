@@ -544,18 +544,16 @@ def _seek_and_decode(
         for place, (index, following) in enumerate(zip(wanted, [*wanted[1:], missing[0]], strict=True)):
             # an interlaced frame needs the one before
             earlier = keys[: bisect.bisect_right(keys, index - timeline.interlaced)]
-            if earlier and earlier[-1] - position > SEEK_FROM:
+            if far := bool(earlier) and earlier[-1] - position > SEEK_FROM:
                 if position < 0:
                     next(frames, None)  # it tells some decoders what kind of encoder made the rest
                 packets = _seek(container, stream, [stamps[key] for key in earlier[:-3:-1]])
                 frames = _deinterlace(_decode(stream, packets, stamps))
+            if far or position < index:
                 position, frame = next((found for found in frames if found[0] >= index), missing)
-                if position != index:
-                    timeline = timeline._replace(keys=[])
-                    yield from _seek_and_decode(path, timeline, wanted[place:], threads)
-                    return
-            if position < index:
-                position, frame = next((found for found in frames if found[0] >= index), missing)
+            if far and position != index:
+                yield from _seek_and_decode(path, timeline._replace(keys=[]), wanted[place:], threads)
+                return
             if position < following:  # else it was damaged, and all up to the next one wanted
                 yield position, _convert_frame(frame, stream.sample_aspect_ratio)
 
