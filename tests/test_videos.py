@@ -45,23 +45,14 @@ def test_frames_are_those_of_their_index(tmp_path, name):
     keys = list(pipeline.read_frames(clip, 500, keyframes=True))
     if name in ("gop12.mp4", "open.mkv", "vp9.webm"):  # others set more where they see a cut
         assert [f.index for f in keys] == list(range(0, 200, int(FORMATS[name][1]["g"])))
-    assert [f.index for f in pipeline.read_frames(clip, 2, keyframes=True)] == [0, keys[-1].index][
-        : len(keys)
-    ]
+    two = [f.index for f in pipeline.read_frames(clip, 2, keyframes=True)]
+    assert two == sorted({0, keys[-1].index})
     late, last = pipeline.read_frames(clip, 3, start=4), pipeline.read_frames(clip, 1, start=6, end=6.1)
     for frame in (*frames, *pipeline.read_frames(clip, 5), *keys, *late, *last):
         np.testing.assert_array_equal(frame.image, whole[frame.index].image, str(frame.index))
 
 
-def test_frames_between_times(tmp_path):
-    clip = write_clip(tmp_path / "clip.mp4", NUMBERS, options={"g": "12", "bf": "3"})
-    frames = list(pipeline.read_frames(clip, 5, start=2, end=4))
-    assert [read_number(f.image) for f in frames] == [f.index for f in frames] == [50, 62, 75, 88, 100]
-    with pytest.raises(ValueError, match=r"no frame from 9 to 10 s: it lasts 7\.96 s"):
-        list(pipeline.read_frames(clip, 5, start=9, end=10))
-
-
-def test_seeking_decodes_less(tmp_path, monkeypatch):
+def test_frames_between_times_are_read_without_the_others(tmp_path, monkeypatch):
     clip = write_clip(tmp_path / "clip.mp4", NUMBERS, options={"g": "10", "bf": "2"})
     decoded, decode = [], pipeline._decode
 
@@ -71,9 +62,13 @@ def test_seeking_decodes_less(tmp_path, monkeypatch):
             yield found
 
     monkeypatch.setattr(pipeline, "_decode", count)
-    frames = list(pipeline.read_frames(clip, 4))
-    assert [read_number(f.image) for f in frames] == [f.index for f in frames] == [0, 66, 133, 199]
-    assert len(decoded) < 40
+    for times, indices in (({}, [0, 66, 133, 199]), ({"start": 2, "end": 4}, [50, 67, 83, 100])):
+        decoded.clear()
+        frames = list(pipeline.read_frames(clip, 4, **times))
+        assert [read_number(f.image) for f in frames] == [f.index for f in frames] == indices
+        assert len(decoded) < 60
+    with pytest.raises(ValueError, match=r"no frame from 9 to 10 s: it lasts 7\.96 s"):
+        list(pipeline.read_frames(clip, 5, start=9, end=10))
 
 
 def test_variable_frame_rate(tmp_path):
@@ -223,10 +218,9 @@ def test_a_trimmed_video_has_all_frames_shown(tmp_path):
                 packet.stream = stream
                 target.mux(packet)
     frames = list(pipeline.read_frames(tmp_path / "cut.mp4", None))
-    assert [read_number(f.image) for f in frames] == [*range(60 - len(frames), 60)]
     assert frames[0].time == 0
-    sampled = list(pipeline.read_frames(tmp_path / "cut.mp4", 5))
-    assert [read_number(f.image) for f in sampled] == [60 - len(frames) + f.index for f in sampled]
+    for frame in (*frames, *pipeline.read_frames(tmp_path / "cut.mp4", 5)):
+        assert read_number(frame.image) == 60 - len(frames) + frame.index
 
 
 def test_damage_in_the_middle_is_passed_over(tmp_path):
@@ -332,26 +326,16 @@ def test_colours_of_bt709(tmp_path):
     np.testing.assert_allclose(frame.image[300, 300], (200, 140, 110), atol=2)
 
 
-@pytest.mark.parametrize("suffix", ["gif", "apng"])
-def test_animated_images_are_videos(tmp_path, suffix):
+@pytest.mark.parametrize(("suffix", "form"), [("gif", "GIF"), ("apng", "PNG")])
+def test_animated_images_are_videos(tmp_path, suffix, form):
     pages = [Image.fromarray(np.full((64, 64, 3), 80 * i, np.uint8)) for i in range(3)]
-    options = {"save_all": True, "append_images": pages[1:], "duration": 200}
-    pages[0].save(tmp_path / f"x.{suffix}", "PNG" if suffix == "apng" else None, **options)
-    pages[0].save(tmp_path / f"still.{suffix}", "PNG" if suffix == "apng" else None)
+    pages[0].save(tmp_path / f"x.{suffix}", form, save_all=True, append_images=pages[1:], duration=200)
+    pages[0].save(tmp_path / f"still.{suffix}", form)
     items, _ = pipeline.find_files([tmp_path])
     assert {item.path.stem: item.kind for item in items} == {"still": "image", "x": "video"}
     read = list(pipeline.read_frames(tmp_path / f"x.{suffix}"))
     assert [frame.time for frame in read] == pytest.approx([0, 0.2, 0.4])
     assert [int(frame.image.mean()) for frame in read] == pytest.approx([0, 80, 160], abs=3)
-
-
-@pytest.mark.parametrize(("name", "form"), [("camera.jpg", "MPO"), ("scan.tiff", "TIFF"), ("x.webp", "WEBP")])
-def test_other_pictures_of_several_are_no_videos(tmp_path, name, form):
-    pages = [Image.fromarray(np.full((64, 64, 3), 80 * i, np.uint8)) for i in range(3)]
-    pages[0].save(tmp_path / name, form, save_all=True, append_images=pages[1:])
-    ((item,), _) = pipeline.find_files([tmp_path / name])
-    assert item.kind == "image"
-    assert not pipeline.read_image(item.path).any()  # the first
 
 
 def test_videos_are_known_by_suffix_or_content(tmp_path, portrait):
