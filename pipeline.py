@@ -87,8 +87,8 @@ class Item(NamedTuple):
 def find_files(arguments: Iterable[str | Path]) -> tuple[list[Item], Counter[str]]:
     """Return (Items, {suffix: number of files passed over}) of files and folders: sorted, each file once.
 
-    A file given is taken whatever its name; in folders, visible images and videos, but no contact sheets nor
-    folders of results. What is missing, or cannot be entered, is returned as well: reading it says why.
+    A file given is taken whatever its name; in folders, visible images and videos, no contact sheets nor
+    folders of results. What is missing, or cannot be entered, is returned too: reading it says why.
     """
     found: dict[str, tuple[Path, tuple[str, ...]]] = {}  # {real path: (path, folders from the argument's on)}
     passed_over, seen = Counter[str](), set[str]()
@@ -132,11 +132,7 @@ def is_video(path: Path) -> bool:
 
 
 def parse_labels(path: Path, folders: Sequence[str]) -> tuple[str, str, str]:
-    """Return (label, data set, video) of an image in folders `df/<data set>/<video>/` or `df/<video>/`.
-
-    Elsewhere the video is what the name `<video>-000123.png` says, as extract_faces.py writes it, or else
-    the image itself.
-    """
+    """Return (label, data set, video) by folders `df/<data set>/<video>/`, or name `<video>-000123.png`."""
     folders = folders[:-1] if folders and PERSON_NAME.fullmatch(folders[-1]) else folders
     labels = [LABEL_ALIASES.get(name.lower(), "") for name in folders]
     last = max((depth for depth, label in enumerate(labels) if label), default=None)
@@ -223,10 +219,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
-    """Return (image, uint8 (height, width, 3) sRGB, upright; zoom that `write_crop` noted in it, or None).
-
-    Of several frames, the first. 16-bit grey is scaled to 8 bits, alpha dropped. Raises as `open_image`.
-    """
+    """Return (image, uint8 (height, width, 3) sRGB, upright; zoom that `write_crop` noted, or None)."""
     with open_image(path) as image:
         width, height = image.size
         if min(width, height) < SMALLEST_IMAGE:
@@ -275,8 +268,7 @@ def write_crop(crop: np.ndarray, path: Path, zoom: float = CROP_ZOOM) -> None:
     """Write a face crop, uint8 (side, side, 3), as PNG; a comment notes with which zoom it was cut."""
     text = PngImagePlugin.PngInfo()
     text.add_text("Comment", CROP_NOTE.format(float(zoom)))
-    # level 3 takes a third of the time of 6 and makes files a tenth larger
-    Image.fromarray(crop).save(path, "PNG", pnginfo=text, compress_level=3)
+    Image.fromarray(crop).save(path, "PNG", pnginfo=text, compress_level=3)  # three times as fast as 6
 
 
 def resize_face(image: np.ndarray, resampling: str, side: int = IMAGE_SIZE, share: float = 1.0) -> np.ndarray:
@@ -316,8 +308,7 @@ def map_ahead(
 
 # --- videos ---------------------------------------------------------------------------------------
 
-# Formats that only hold a video: a playlist, say, would read other files or wait for a network.
-VIDEO_FORMATS = (
+VIDEO_FORMATS = (  # that only hold a video: a playlist, say, would read other files or wait for a network
     "3g2,3gp,apng,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,"
     "mpegvideo,mxf,nut,obu,ogg,webm,wtv,yuv4mpegpipe"
 )
@@ -457,10 +448,7 @@ def read_timeline(path: str | Path) -> Timeline:
 
 
 def _time_frames(form: str, stream: "VideoStream", packets: list[tuple]) -> tuple[list, list, list]:
-    """Return (times, stamps, keys) of a Timeline: FFmpeg's stamps, of the packets that hold a picture.
-
-    Where these are missing, repeat or go back, as in joined files, frames last as long as the packets say.
-    """
+    """Return (times, stamps, keys) of a Timeline, by FFmpeg's stamps; by durations where these are bad."""
     codec, unit = stream.codec_context.name, float(stream.time_base or 1)
     packets = [packet for packet in packets if codec != "mpeg4" or packet[-1] > NO_PICTURE]
     # AVI holds the order of decoding alone, from which FFmpeg guesses wrong where frames are reordered
@@ -511,12 +499,9 @@ def _convert_frame(frame: "VideoFrame", aspect: Fraction | None) -> np.ndarray:
 
 @functools.cache
 def _make_tables(curve: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (light of 1,024 signals, white being 1; signals of SDR, uint8, of roots of light from 0 to 4).
-
-    The curves of HDR are BT.2100's, on a screen of 1,000 nits. Light above half of white is squeezed.
-    """
+    """Return (light of 1,024 signals by BT.2100, white being 1; uint8 signals of roots of light)."""
     signal, light = np.arange(1024) / 1023, (np.arange(4093) / 1023) ** 2
-    squeezed = np.where(light < 0.5, light, 1 - np.exp(1 - 2 * light) / 2)
+    squeezed = np.where(light < 0.5, light, 1 - np.exp(1 - 2 * light) / 2)  # highlights of HDR
     if curve == PQ:
         root = signal ** (32 / 2523)
         nits = 10_000 * (np.maximum(128 * root - 107, 0) / (2413 - 2392 * root)) ** (8192 / 1305)
@@ -531,10 +516,7 @@ def _make_tables(curve: int) -> tuple[np.ndarray, np.ndarray]:
 def _seek_and_decode(
     path: str | Path, timeline: Timeline, wanted: list[int], threads: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (index, image) of the frames `wanted`, as decoding from the start would; skips to key frames.
-
-    Where a seek leads past the wanted frame (damage, a false key frame), decoding begins again at the start.
-    """
+    """Yield (index, image) of the frames `wanted`, as decoding from the start gives them, but seeks."""
     stamps, keys = timeline.stamps, timeline.keys if timeline.stamps else []
     position, missing = -1, (len(timeline.times), None)
     with open_video(path) as container:
@@ -542,8 +524,7 @@ def _seek_and_decode(
         stream.thread_type, stream.thread_count = "FRAME", threads
         frames = _deinterlace(_decode(stream, _demux(container, stream), stamps))
         for place, (index, following) in enumerate(zip(wanted, [*wanted[1:], missing[0]], strict=True)):
-            # an interlaced frame needs the one before
-            earlier = keys[: bisect.bisect_right(keys, index - timeline.interlaced)]
+            earlier = keys[: bisect.bisect_right(keys, index - timeline.interlaced)]  # bwdif needs one more
             if far := bool(earlier) and earlier[-1] - position > SEEK_FROM:
                 if position < 0:
                     next(frames, None)  # it tells some decoders what kind of encoder made the rest
@@ -551,7 +532,7 @@ def _seek_and_decode(
                 frames = _deinterlace(_decode(stream, packets, stamps))
             if far or position < index:
                 position, frame = next((found for found in frames if found[0] >= index), missing)
-            if far and position != index:
+            if far and position != index:  # damage, or a false key frame: from the start, without seeking
                 yield from _seek_and_decode(path, timeline._replace(keys=[]), wanted[place:], threads)
                 return
             if position < following:  # else it was damaged, and all up to the next one wanted
@@ -677,8 +658,7 @@ def describe_reading(timeline: Timeline, options: FaceOptions, sampled: Iterable
 
 def find_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tuple[Frame, list[Face]]]:
     """Yield (Frame, its Faces, largest first) for each Frame of a video, in three threads."""
-    # while the first frames decode; whoever needs it raises its error again
-    ThreadPoolExecutor(1).submit(_import_face_recognition)
+    ThreadPoolExecutor(1).submit(_import_face_recognition)  # while the first frames decode
     yield from recognize_people(prefetch(locate_faces(prefetch(frames), options)))
 
 
@@ -704,9 +684,8 @@ def prefetch(iterable: Iterable[T]) -> Iterator[T]:
 def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tuple[Frame, list[Face]]]:
     """Yield (Frame, its Faces, largest first, of person 0) for each of a video's Frames.
 
-    The largest face is followed until a larger one is seen or the scene changes. Where the fast search finds
-    nobody, the first two frames and every eighth are searched doubled; with `options.everyone`, all are once
-    somebody is found.
+    The largest face is followed until a larger one is seen or the scene changes. Where nobody is found, the
+    first two frames and every eighth are searched doubled; with `options.everyone`, all after the first face.
     """
     last: Located | None = None  # the face that is followed
     before: Frame | None = None
@@ -825,10 +804,7 @@ def _merge_boxes(boxes: Sequence[Box]) -> list[Box]:
 
 
 def recognize_people(located: Iterable[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, list[Face]]]:
-    """Yield the (Frame, Faces) of a video with the person set, counted from 1.
-
-    A face where one like it was keeps its person until the scene is cut: encoding is the slowest step.
-    """
+    """Yield (Frame, Faces) with the person set, from 1: encoded only where no face like it was before."""
     people: list[list[np.ndarray]] = []  # each person's encodings
     last: list[Face] = []  # of the last frame of the scene that had some
     before: Frame | None = None
@@ -925,10 +901,7 @@ def _import_face_recognition() -> ModuleType:
 
 
 def measure_pose(landmarks: Mapping[str, np.ndarray | list[tuple[int, int]]]) -> Pose:
-    """Return the Pose of a face from its 68 landmarks, as face_recognition names them: {feature: (x, y)s}.
-
-    As the authors' code, but over the full circle: theirs has no angle past 90 degrees.
-    """
+    """Return the Pose by the 68 landmarks {feature: (x, y)s}, as the authors do, but over the full circle."""
     mean = {name: np.mean(points, axis=0) for name, points in landmarks.items()}
     eyes = (mean["left_eye"] + mean["right_eye"]) / 2
     down = (mean["top_lip"] + mean["bottom_lip"]) / 2 - eyes
@@ -970,9 +943,8 @@ def _mirror(first: int, last: int, length: int) -> slice | np.ndarray:
     """Return which of `length` rows to take for those from `first` to before `last`."""
     if first >= 0 and last <= length:
         return slice(first, last)
-    beyond = (max(0, -first), max(0, last - length))
-    rows = np.pad(np.arange(length), beyond, "reflect" if length > 1 else "edge")
-    return rows[max(0, first) : max(0, first) + last - first]
+    rows = np.arange(first, last) % max(1, 2 * length - 2)
+    return np.minimum(rows, 2 * length - 2 - rows)
 
 
 # --- shared by scripts ----------------------------------------------------------------------------
@@ -1112,12 +1084,10 @@ def read_time(text: str) -> float:
 
 def add_sampling_options(group: argparse._ArgumentGroup) -> None:
     # fmt: off
-    group.add_argument("--frames", type=read_count, default=30, metavar="N",
-                       help="frames to sample per video, evenly spread (default: %(default)s)")
-    group.add_argument("--start", type=read_time, default=0.0, metavar="TIME",
-                       help="of the first frame, in seconds or as 00:01:30 (default: %(default)s)")
-    group.add_argument("--end", type=read_time, metavar="TIME",
-                       help="of the last frame (default: the video's end)")
+    add = group.add_argument
+    add("--frames", type=read_count, default=30, metavar="N", help="frames to sample per video, evenly spread (default: %(default)s)")  # noqa: E501
+    add("--start", type=read_time, default=0.0, metavar="TIME", help="of the first frame, in seconds or as 00:01:30 (default: %(default)s)")  # noqa: E501
+    add("--end", type=read_time, metavar="TIME", help="of the last frame (default: the video's end)")
     # fmt: on
 
 
@@ -1149,10 +1119,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], T]) -> T:
-    """Return write(temporary path of the same name), which is then renamed: no run leaves half a file.
-
-    The folder is made; what a link leads to is replaced. Raises OSError, naming `path`.
-    """
+    """Return write(temporary path), then put that in place of `path`. Raises OSError, naming `path`."""
     target = Path(os.path.realpath(path))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
