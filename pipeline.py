@@ -483,8 +483,8 @@ def _convert_frame(frame: "VideoFrame", aspect: Fraction | None) -> np.ndarray:
     wide = wide if 1 / WIDEST_PIXEL <= wide <= WIDEST_PIXEL else 1.0
     square = frame.reformat(round(frame.width * max(wide, 1)), round(frame.height / min(wide, 1)))
     if frame.color_trc in (PQ, HLG) or frame.color_primaries == BT2020:
-        to_light, to_signal = _make_tables(frame.color_trc)
-        light = to_light[cast("Any", square.to_ndarray(format="rgb48le")) >> 6] @ TO_BT709.T
+        to_light, to_signal = _make_tables(frame.color_trc)  # by way of gbrp: rgb48 is wrong in PyAV 17
+        light = to_light[cast("Any", square.to_ndarray(format="gbrp10le"))] @ TO_BT709.T
         image = to_signal[(np.sqrt(light.clip(0, 16)) * 1023).astype(np.uint16)]
     else:
         image = square.to_ndarray(format="rgb24")
