@@ -247,18 +247,15 @@ def test_what_is_no_video_is_one_clear_line_each(tmp_path, portrait):
     write_clip(tmp_path / "face.MP4", [film(portrait, locate(portrait)._replace(x=320, y=240))] * 3)
     done = run_script("extract_faces.py", tmp_path, "--output", tmp_path / "out", status=1)
     assert done.stdout == f"{tmp_path}/face.MP4: 3 faces in 3 frames, 0 without a face\n"
-    unreadable = "not a readable video .*"
-    reasons = {"empty.mp4": "empty file", "headless.mp4": unreadable, "noise.mkv": unreadable,
-               "sound.m4v": "it has no video, only sound", "text.mp4": unreadable}  # fmt: skip
-    for line, (name, reason) in zip(done.stderr.splitlines(), reasons.items(), strict=True):
+    reasons = {"sound.m4v": "it has no video, only sound", "empty.mp4": "empty file"}
+    for name in ("headless.mp4", "noise.mkv", "text.mp4"):
+        reasons[name] = "not a readable video .*"
+    for line, (name, reason) in zip(done.stderr.splitlines(), sorted(reasons.items()), strict=True):
         assert re.fullmatch(rf"{re.escape(str(tmp_path / name))}: {reason}", line)
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["face"]
 
 
 def test_a_missing_video(tmp_path):
-    done = run_script("extract_faces.py", cwd=tmp_path, status=2)
-    hint = "name one: python3 extract_faces.py clip.mp4"
-    assert done.stderr == f"extract_faces.py: no video in video.mp4: {hint}\n"
     write_clip(tmp_path / "clip.mp4", NUMBERS[:2])
     done = run_script("extract_faces.py", "clip.mp4", "gone.mp4", cwd=tmp_path, status=1)
     assert done.stderr == "gone.mp4: No such file or directory\n"
@@ -341,15 +338,14 @@ def test_videos_are_known_by_suffix_or_content(tmp_path, portrait):
     pose = locate(portrait)
     clip = write_clip(tmp_path / "clip.mts", [film(portrait, pose._replace(x=320, y=240))] * 2, "mpeg2video")
     (tmp_path / "folder").mkdir()
-    for name in ("folder/a.mts", "folder/b.MPG", "folder/c.vob", "folder/d.ts", "clip.data"):
-        shutil.copy(clip, tmp_path / name)
+    names = [f"{tmp_path}/folder/{name}" for name in ("a.mts", "b.MPG", "c.vob", "d.ts")]
+    for path in (*names, tmp_path / "clip.data"):
+        shutil.copy(clip, path)
     Image.fromarray(portrait).save(tmp_path / "folder/p.jfif", "JPEG")
     for name in ("e.pdf", "f.docx", "g.pdf", "readme.txt"):
         (tmp_path / "folder" / name).touch()
     done = run_script("extract_faces.py", tmp_path / "folder", "--output", tmp_path / "o")
-    assert re.findall(r"(\S+): 2 faces", done.stdout) == [
-        f"{tmp_path}/folder/{name}" for name in ("a.mts", "b.MPG", "c.vob", "d.ts")
-    ]
+    assert re.findall(r"(\S+): 2 faces", done.stdout) == names
     assert done.stderr == "passed over, since they are not videos: .docx: 1, .jfif: 1, .pdf: 2\n"
     done = run_script("deepfakes_images.py", tmp_path / "folder", tmp_path / "clip.data")
     assert done.stderr == "passed over, since they are not images or videos: .docx: 1, .pdf: 2\n"
