@@ -134,8 +134,10 @@ def annotate_files(
         current = copy.exists() and path in before and before[path].stamp == result.stamp
         if result.verdict == "error" or current:
             continue
-        if error := annotate(result, copy, weights.rule, options):
-            status = fail(1, f"{printable(path)}: {error}")
+        made, note = annotate(result, copy, weights.rule, options)
+        if note:
+            fail(1, f"{printable(path)}: {note}")
+        status |= not made
     return status
 
 

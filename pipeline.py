@@ -11,13 +11,14 @@ import contextlib
 import errno
 import functools
 import hashlib
+import io
 import itertools
 import math
 import multiprocessing
+import operator
 import os
 import re
 import signal
-import stat
 import sys
 import tempfile
 import threading
@@ -32,7 +33,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 from PIL import ImageFile as PillowFile
 from tqdm import tqdm
 
@@ -47,9 +48,9 @@ Watch = Callable[[Iterable[T]], Iterable[T]]  # wraps an iterator: a progress ba
 
 VERSION = "1.0"
 LABELS = ("df", "real")  # the order is the meaning: score 0 and score 1
-LABEL_ALIASES = {
-    **dict.fromkeys(("df", "fake", "forged", "deepfake"), "df"),
-    **dict.fromkeys(("real", "original"), "real"),
+LABEL_ALIASES = dict.fromkeys(("df", "fake", "forged", "deepfake"), "df") | {
+    "real": "real",
+    "original": "real",
 }
 IMAGE_SIZE = 256  # pixels, both ways: what the networks take
 CROP_ZOOM = 1.3  # side of a crop / size of its face, as published
@@ -86,9 +87,8 @@ class Item(NamedTuple):
 def find_files(arguments: Iterable[str | Path]) -> tuple[list[Item], Counter[str]]:
     """Return (Items, {suffix: number of files passed over}) of files and folders: sorted, each file once.
 
-    A file given is taken whatever its name; in folders, only images and videos that are not hidden, and no
-    contact sheets nor folders of results. A folder is entered once, links are followed. A missing file, or a
-    folder that cannot be entered, is returned as well: reading it reports the error.
+    A file given is taken whatever its name; in folders, visible images and videos, no contact sheets nor
+    folders of results. What is missing, or cannot be entered, is returned too: reading it says why.
     """
     found: dict[str, tuple[Path, tuple[str, ...]]] = {}  # {real path: (path, folders from the argument's on)}
     passed_over, seen = Counter[str](), set[str]()
@@ -132,11 +132,7 @@ def is_video(path: Path) -> bool:
 
 
 def parse_labels(path: Path, folders: Sequence[str]) -> tuple[str, str, str]:
-    """Return (label, data set, video) of an image by the names of its folders, outermost first.
-
-    `df/<data set>/<video>/` or `df/<video>/`; the folders of a video's people are one. Elsewhere the video
-    is what the name `<video>-000123.png` says, as extract_faces.py writes it, or else the image itself.
-    """
+    """Return (label, data set, video) by folders `df/<data set>/<video>/`, or name `<video>-000123.png`."""
     folders = folders[:-1] if folders and PERSON_NAME.fullmatch(folders[-1]) else folders
     labels = [LABEL_ALIASES.get(name.lower(), "") for name in folders]
     last = max((depth for depth, label in enumerate(labels) if label), default=None)
@@ -147,19 +143,13 @@ def parse_labels(path: Path, folders: Sequence[str]) -> tuple[str, str, str]:
 
 
 def parse_forgery(item: Item) -> tuple[str, str]:
-    """Return (kind of forgery, video it was made from) of a forged video of a data set, or ("", "").
-
-    ffpp/face2face_055_147 was made from ffpp/055, with the face or expression of ffpp/147.
-    """
+    """Return (kind, origin) of a forgery in a data set, as its name says: face2face_055_147; or ("", "")."""
     named = FORGERY_NAME.fullmatch(item.video) if item.dataset and item.label == "df" else None
     return (named["kind"], named["origin"]) if named else ("", "")
 
 
 def name_outputs(paths: Sequence[PurePosixPath]) -> list[str]:
-    """Return for each path a name for what comes of it: without its suffix if that is unambiguous.
-
-    No two are alike, nor is one inside another, nor hidden: hidden files are passed over in searches.
-    """
+    """Return a name for what comes of each path, without suffix if that is clear: none alike or nested."""
     paths = [path.with_name(path.name.lstrip(".") or "_") for path in paths]
     uses = Counter(str(use) for path in paths for use in (path.with_suffix(""), *path.parents))
     taken = {str(folder) for path in paths for folder in path.parents}
@@ -205,11 +195,10 @@ class View(NamedTuple):
 @contextlib.contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
     """Open an image of a known format. Raises OSError or ValueError, in one line, for any other file."""
-    kind = os.stat(path).st_mode
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError("not a regular file")  # opening a pipe would block
     try:
-        with open(path, "rb") as file:  # of a folder: raises what is wrong with it
+        with open(path, "rb") as file:  # says what is wrong with a folder
             is_heif = file.read(12)[4:] in HEIF_BRANDS
         if is_heif:
             from pillow_heif import register_heif_opener  # takes long to import
@@ -226,16 +215,11 @@ def open_image(path: Path) -> Iterator[Image.Image]:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Return an image as uint8 (height, width, 3) RGB, see `read_crop`."""
     return read_crop(path)[0]
 
 
 def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
-    """Return (image, zoom that `write_crop` noted in it; None if it is no such crop).
-
-    The image is uint8 (height, width, 3) RGB, upright by its EXIF; the first frame of several. 16-bit grey
-    is scaled to 8 bits, alpha dropped. Raises OSError or ValueError, in one line, for any other file.
-    """
+    """Return (image, uint8 (height, width, 3) sRGB, upright; zoom that `write_crop` noted, or None)."""
     with open_image(path) as image:
         width, height = image.size
         if min(width, height) < SMALLEST_IMAGE:
@@ -244,7 +228,7 @@ def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
         if image.mode == "F":
             raise ValueError("float pixels, of unknown range: save the image with 8 bits")
         image.load()
-        zoom = _parse_zoom(image)
+        zoom = _read_zoom(image)
         with contextlib.suppress(Exception):  # damaged EXIF makes Pillow raise anything
             ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
@@ -252,8 +236,20 @@ def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
             if grey.min() < 0 or grey.max() > 65535:
                 raise ValueError(f"pixels from {grey.min():g} to {grey.max():g}: must have 8 or 16 bits")
             return np.stack([(grey * (255 / 65535)).round().astype(np.uint8)] * 3, axis=-1), zoom
-        # a palette's transparency becomes an alpha channel, which is dropped
-        return np.asarray((image.convert("RGBA") if image.mode == "P" else image).convert("RGB")), zoom
+        return np.asarray(_convert_to_srgb(image)), zoom
+
+
+def _convert_to_srgb(image: Image.Image) -> Image.Image:
+    """Return an image in RGB without alpha, converted from the colour profile in it if that can be used."""
+    if image.mode == "P":  # its transparency becomes an alpha channel
+        image = image.convert("RGBA")
+    image = image.convert({"L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB"))
+    with contextlib.suppress(Exception):  # it has none, or a broken one, or one for other channels
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        if "sRGB" not in ImageCms.getProfileDescription(profile):
+            srgb = ImageCms.createProfile("sRGB")
+            image = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB") or image
+    return image.convert("RGB")
 
 
 def check_size(width: int, height: int) -> None:
@@ -262,13 +258,7 @@ def check_size(width: int, height: int) -> None:
         raise ValueError(f"{width}x{height} pixels: must be at most {LARGEST_IMAGE:,} in all")
 
 
-def read_zoom(path: Path) -> float | None:
-    """Return the zoom that `write_crop` noted in a file; None if it is no such crop. Decodes no pixels."""
-    with open_image(path) as image:
-        return _parse_zoom(image)
-
-
-def _parse_zoom(image: Image.Image) -> float | None:
+def _read_zoom(image: Image.Image) -> float | None:
     note = image.info.get("Comment", image.info.get("comment", ""))
     found = CROP_ZOOM_NOTED.fullmatch(note.decode("latin-1") if isinstance(note, bytes) else str(note))
     return float(found[1]) if found and 0.5 <= float(found[1]) <= 5 else None  # else it is damaged
@@ -278,8 +268,7 @@ def write_crop(crop: np.ndarray, path: Path, zoom: float = CROP_ZOOM) -> None:
     """Write a face crop, uint8 (side, side, 3), as PNG; a comment notes with which zoom it was cut."""
     text = PngImagePlugin.PngInfo()
     text.add_text("Comment", CROP_NOTE.format(float(zoom)))
-    # level 3 takes a third of the time of 6 and makes files a tenth larger
-    Image.fromarray(crop).save(path, "PNG", pnginfo=text, compress_level=3)
+    Image.fromarray(crop).save(path, "PNG", pnginfo=text, compress_level=3)  # three times as fast as 6
 
 
 def resize_face(image: np.ndarray, resampling: str, side: int = IMAGE_SIZE, share: float = 1.0) -> np.ndarray:
@@ -298,21 +287,9 @@ def view_face(crop: np.ndarray, view: View, cut: float | None = CROP_ZOOM) -> np
 
 
 def load_face(path: Path, view: View) -> np.ndarray:
-    """Return what a network sees of the face crop in a file, for scoring and training. See `view_face`."""
+    """Return what a network sees of the face crop in a file. See `view_face`."""
     crop, zoom = read_crop(path)
     return view_face(crop, view, zoom)
-
-
-def load_faces(items: Iterable[Item], view: View) -> Iterator[np.ndarray | Exception]:
-    """Yield for each Item, in order, its face (see `load_face`) or the error that reading it raised."""
-
-    def load(item: Item) -> np.ndarray | Exception:
-        try:
-            return load_face(item.path, view)
-        except (OSError, ValueError, MemoryError) as error:
-            return error
-
-    return map_ahead(load, items)
 
 
 def map_ahead(
@@ -331,8 +308,7 @@ def map_ahead(
 
 # --- videos ---------------------------------------------------------------------------------------
 
-# Formats that only hold a video: a playlist, say, would read other files or wait for a network.
-VIDEO_FORMATS = (
+VIDEO_FORMATS = (  # that only hold a video: a playlist, say, would read other files or wait for a network
     "3g2,3gp,apng,asf,av1,avi,dv,flv,gif,h264,hevc,ivf,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,"
     "mpegvideo,mxf,nut,obu,ogg,webm,wtv,yuv4mpegpipe"
 )
@@ -340,6 +316,11 @@ SEEK_FROM = 24  # frames: skipping fewer saves less than the seek costs
 WIDEST_PIXEL = 4  # pixels wider, or higher, than that are a mistake in the file's header
 NO_PICTURE = 8  # bytes: an MPEG-4 packet of at most as many holds no picture
 MISSING = 0.5  # seconds at the end of a file, from which on it counts as cut short
+PQ, HLG, BT2020 = 16, 18, 9  # FFmpeg's numbers of the transfer curves of HDR, and of its primaries
+WHITE = 140  # nits that become white: between 100, of SDR copied into HDR, and 203, of HDR (BT.2408)
+TO_BT709 = np.array(
+    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
+)
 
 
 class Frame(NamedTuple):
@@ -357,6 +338,7 @@ class Timeline(NamedTuple):
     stamps: list[int]  # of each frame, ascending, in the stream's unit; [] if frames can only be counted
     keys: list[int]  # indices of the key frames
     stream: int = 0  # index of the video stream in its container
+    interlaced: bool = False  # whether the first frame is
     note: str = ""  # how the video was read, if the user should know
 
 
@@ -371,10 +353,9 @@ def read_frames(
 ) -> Iterator[Frame]:
     """Yield `count` Frames of a video, evenly spread; all of them if there are fewer or if it is None.
 
-    They are chosen among the frames from `start` to `end`, in seconds since the first frame (None: to the
-    last); with `keyframes`, among the intra-coded ones. The next intact frame replaces a damaged one.
-    `threads` 0: one per core. `timeline` saves reading it again. Raises OSError or ValueError, in one line,
-    if the file is missing, not a video, or has no such frame.
+    They are from `start` to `end`, in seconds since the first frame (None: to the last); with `keyframes`,
+    intra-coded. The next intact frame replaces a damaged one. `threads` 0: one per core. Raises OSError or
+    ValueError, in one line, if the file is missing, not a video, or has no such frame.
     """
     timeline = timeline or read_timeline(path)
     wanted, index = choose_frames(timeline, count, start, end, keyframes), -1
@@ -388,7 +369,7 @@ def read_frames(
 def choose_frames(
     timeline: Timeline, count: int | None, start: float, end: float | None, keyframes: bool
 ) -> list[int]:
-    """Return the indices of the frames that `read_frames` yields. Raises ValueError if there are none."""
+    """Return the indices of the frames that `read_frames` yields. ValueError: there are none."""
     times = np.array(timeline.times)
     if not len(times):
         raise ValueError("it has no frames")
@@ -412,11 +393,6 @@ def open_video(path: str | Path) -> "InputContainer":
     return av.open(os.path.abspath(path), options=options, metadata_errors="replace")
 
 
-def get_stream(container: "InputContainer", timeline: Timeline) -> "VideoStream":
-    """Return the video stream of an open container that the Timeline is of."""
-    return next(stream for stream in container.streams.video if stream.index == timeline.stream)
-
-
 @contextlib.contextmanager
 def _explain_errors() -> Iterator[None]:
     import av
@@ -428,7 +404,7 @@ def _explain_errors() -> Iterator[None]:
 
 
 def read_timeline(path: str | Path) -> Timeline:
-    """Return the Timeline of a video's largest stream, without decoding. Raises as `read_frames`."""
+    """Return the Timeline of a video's largest stream; decodes its first frame. Raises as `read_frames`."""
     import av
 
     if not os.path.getsize(path):
@@ -461,15 +437,18 @@ def read_timeline(path: str | Path) -> Timeline:
         whole = (container.duration or 0) / 1e6
         if container.format.name.startswith(("matroska", "mov")) and whole - last > MISSING:
             notes.append(f"cut short: the last {whole - last:.1f} of {whole:.1f} s are missing")
+        with contextlib.suppress(av.error.FFmpegError):
+            container.seek(0)
+        first = next((frame for _, frame in _decode(stream, _demux(container, stream), [])), None)
+        interlaced = bool(first and first.interlaced_frame)
+        notes += ["interlaced: deinterlaced"] * interlaced
+        notes += ["HDR: converted to SDR"] * bool(first and first.color_trc in (PQ, HLG))
         found = _time_frames(container.format.name, stream, packets[stream.index])
-        return Timeline(*found, stream.index, ", ".join(notes))
+        return Timeline(*found, stream.index, interlaced, ", ".join(notes))
 
 
 def _time_frames(form: str, stream: "VideoStream", packets: list[tuple]) -> tuple[list, list, list]:
-    """Return (times, stamps, keys) of a Timeline: FFmpeg's stamps, of the packets that hold a picture.
-
-    Where these are missing, repeat or go back, as in joined files, frames last as long as the packets say.
-    """
+    """Return (times, stamps, keys) of a Timeline, by FFmpeg's stamps; by durations where these are bad."""
     codec, unit = stream.codec_context.name, float(stream.time_base or 1)
     packets = [packet for packet in packets if codec != "mpeg4" or packet[-1] > NO_PICTURE]
     # AVI holds the order of decoding alone, from which FFmpeg guesses wrong where frames are reordered
@@ -503,38 +482,59 @@ def _convert_frame(frame: "VideoFrame", aspect: Fraction | None) -> np.ndarray:
     wide = float(aspect or 1)  # of a pixel
     wide = wide if 1 / WIDEST_PIXEL <= wide <= WIDEST_PIXEL else 1.0
     square = frame.reformat(round(frame.width * max(wide, 1)), round(frame.height / min(wide, 1)))
-    image = np.rot90(square.to_ndarray(format="rgb24"), round(frame.rotation / 90))  # as the phone was held
+    if frame.color_trc in (PQ, HLG) or frame.color_primaries == BT2020:
+        to_light, to_signal = _make_tables(frame.color_trc)  # by way of gbrp: rgb48 is wrong in PyAV 17
+        light = to_light[cast("Any", square.to_ndarray(format="gbrp10le"))] @ TO_BT709.T
+        image = to_signal[(np.sqrt(light.clip(0, 16)) * 1023).astype(np.uint16)]
+    else:
+        image = square.to_ndarray(format="rgb24")
+    if matrix := frame.side_data.get("DISPLAYMATRIX"):  # how the phone was held, or mirrored
+        # the stored x counts xx to the right and xy down, y likewise
+        (xx, xy), (yx, yy) = np.frombuffer(cast("bytes", matrix), np.int32).reshape(3, 3)[:2, :2].tolist()
+        if abs(xy) > abs(xx):  # stored rows become columns
+            image, xx, yy = image.swapaxes(0, 1), yx, xy
+        image = image[:: -1 if yy < 0 else 1, :: -1 if xx < 0 else 1]
     return np.ascontiguousarray(image)  # without padding: dlib misreads padded rows
+
+
+@functools.cache
+def _make_tables(curve: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (light of 1,024 signals by BT.2100, white being 1; uint8 signals of roots of light)."""
+    signal, light = np.arange(1024) / 1023, (np.arange(4093) / 1023) ** 2
+    squeezed = np.where(light < 0.5, light, 1 - np.exp(1 - 2 * light) / 2)  # highlights of HDR
+    if curve == PQ:
+        root = signal ** (32 / 2523)
+        nits = 10_000 * (np.maximum(128 * root - 107, 0) / (2413 - 2392 * root)) ** (8192 / 1305)
+    elif curve == HLG:
+        bright = (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12
+        nits = 1000 * np.where(signal < 0.5, signal**2 / 3, bright) ** 1.2
+    else:
+        nits, squeezed = WHITE * signal**2.4, np.minimum(light, 1)
+    return (nits / WHITE).astype(np.float32), (squeezed ** (1 / 2.4) * 255).round().astype(np.uint8)
 
 
 def _seek_and_decode(
     path: str | Path, timeline: Timeline, wanted: list[int], threads: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (index, image) of the frames `wanted`, skipping to the last key frame before each.
-
-    They are those that decoding from the start gives. Where a seek leads past the wanted frame (damage, a
-    packet wrongly marked as a key frame), decoding begins again at the start, without seeking.
-    """
+    """Yield (index, image) of the frames `wanted`, as decoding from the start gives them, but seeks."""
     stamps, keys = timeline.stamps, timeline.keys if timeline.stamps else []
     position, missing = -1, (len(timeline.times), None)
     with open_video(path) as container:
-        stream = get_stream(container, timeline)
+        stream = cast("VideoStream", container.streams[timeline.stream])
         stream.thread_type, stream.thread_count = "FRAME", threads
-        frames = _decode(stream, _demux(container, stream), stamps)
+        frames = _deinterlace(_decode(stream, _demux(container, stream), stamps))
         for place, (index, following) in enumerate(zip(wanted, [*wanted[1:], missing[0]], strict=True)):
-            earlier = keys[: bisect.bisect_right(keys, index)]
-            if earlier and earlier[-1] - position > SEEK_FROM:
+            earlier = keys[: bisect.bisect_right(keys, index - timeline.interlaced)]  # bwdif needs one more
+            if far := bool(earlier) and earlier[-1] - position > SEEK_FROM:
                 if position < 0:
                     next(frames, None)  # it tells some decoders what kind of encoder made the rest
                 packets = _seek(container, stream, [stamps[key] for key in earlier[:-3:-1]])
-                frames = _decode(stream, packets, stamps)
+                frames = _deinterlace(_decode(stream, packets, stamps))
+            if far or position < index:
                 position, frame = next((found for found in frames if found[0] >= index), missing)
-                if position != index:
-                    timeline = timeline._replace(keys=[])
-                    yield from _seek_and_decode(path, timeline, wanted[place:], threads)
-                    return
-            if position < index:
-                position, frame = next((found for found in frames if found[0] >= index), missing)
+            if far and position != index:  # damage, or a false key frame: from the start, without seeking
+                yield from _seek_and_decode(path, timeline._replace(keys=[]), wanted[place:], threads)
+                return
             if position < following:  # else it was damaged, and all up to the next one wanted
                 yield position, _convert_frame(frame, stream.sample_aspect_ratio)
 
@@ -562,6 +562,31 @@ def _decode(stream: "VideoStream", packets: Iterable["Packet"], stamps: list[int
                     stamp = frame.pts if stamps else None
                     index = index + 1 if stamp is None else bisect.bisect_left(stamps, stamp)
                     yield index, frame
+
+
+def _deinterlace(frames: Iterable[tuple]) -> Iterator[tuple]:
+    """Yield the (index, frame)s, interlaced ones deinterlaced by FFmpeg's bwdif, which needs the next one."""
+    import av
+
+    describe = operator.attrgetter("width", "height", "format.name")
+    for (width, height, form), run in itertools.groupby(frames, lambda found: describe(found[1])):
+        graph, held = None, -1
+        for index, frame in run:
+            if graph:
+                graph.push(frame)
+                yield held, graph.vpull()
+            elif frame.interlaced_frame:
+                graph = av.filter.Graph()
+                source = graph.add_buffer(None, width, height, form, time_base=frame.time_base)
+                bwdif, sink = graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
+                graph.link_nodes(source, bwdif, sink).configure()
+                graph.push(frame)
+            else:
+                yield index, frame
+            held = index
+        if graph:
+            graph.push(None)
+            yield held, graph.vpull()
 
 
 # --- faces ----------------------------------------------------------------------------------------
@@ -605,7 +630,7 @@ class Face(NamedTuple):
 
 
 class FaceOptions(NamedTuple):
-    """Which faces of a video to take. Defaults: the published ones."""
+    """Which faces of a video to take, by default as published."""
 
     frames: int = 30  # to sample
     start: float = 0.0  # seconds
@@ -616,22 +641,15 @@ class FaceOptions(NamedTuple):
 
     @property
     def sampling(self) -> tuple[int, float, float | None, bool]:
-        """Which frames are searched, as `choose_frames` takes it."""
+        """Which frames are searched, as `read_frames` and `choose_frames` take it."""
         return self.frames, self.start, self.end, self.keyframes
 
 
 Located = tuple[Box, Pose]  # a face in a picture
 
 
-def sample_frames(
-    path: Path, options: FaceOptions, threads: int = 0, timeline: Timeline | None = None
-) -> Iterator[Frame]:
-    """Yield the Frames of a video that the options ask for. See `read_frames`."""
-    return read_frames(path, *options.sampling, threads, timeline)
-
-
 def describe_reading(timeline: Timeline, options: FaceOptions, sampled: Iterable[int]) -> str:
-    """Return a note on how a video was read, `sampled` being the frames that `sample_frames` yielded."""
+    """Return a note on how a video was read, `sampled` being the frames that were read."""
     wanted = choose_frames(timeline, *options.sampling)
     damaged = len(set(wanted) - set(sampled))
     lost = f"{damaged} of {count(len(wanted), 'frame')} damaged" if damaged else ""
@@ -640,8 +658,7 @@ def describe_reading(timeline: Timeline, options: FaceOptions, sampled: Iterable
 
 def find_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tuple[Frame, list[Face]]]:
     """Yield (Frame, its Faces, largest first) for each Frame of a video, in three threads."""
-    # while the first frames decode; whoever needs it raises its error again
-    ThreadPoolExecutor(1).submit(_import_face_recognition)
+    ThreadPoolExecutor(1).submit(_import_face_recognition)  # while the first frames decode
     yield from recognize_people(prefetch(locate_faces(prefetch(frames), options)))
 
 
@@ -667,9 +684,8 @@ def prefetch(iterable: Iterable[T]) -> Iterator[T]:
 def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tuple[Frame, list[Face]]]:
     """Yield (Frame, its Faces, largest first, of person 0) for each of a video's Frames.
 
-    The largest face is followed from frame to frame until a larger one is seen or the scene changes.
-    Where the fast search finds nobody, the first two frames and every eighth are searched at twice their
-    size; with `options.everyone`, all are once somebody is found, since smaller people may stand beside.
+    The largest face is followed until a larger one is seen or the scene changes. Where nobody is found, the
+    first two frames and every eighth are searched doubled; with `options.everyone`, all after the first face.
     """
     last: Located | None = None  # the face that is followed
     before: Frame | None = None
@@ -714,8 +730,7 @@ def _follow(image: np.ndarray, number: int, last: Located) -> Located | None:
 def locate_near(image: np.ndarray, pose: Pose) -> Located | None:
     """Return (box, Pose) of the face nearest to a known pose, or None.
 
-    Searches a zone around it, scaled and turned upright, again if the face turns out to lie differently: so
-    faces smaller than the detector sees are followed, and heads whose landmarks as they lie would be poor.
+    Searches a zone around it, scaled and turned upright, again if the face turns out to lie differently.
     """
     found = None
     for _ in range(4):
@@ -742,8 +757,7 @@ def locate_anywhere(image: np.ndarray, options: FaceOptions, doubled: bool = Tru
     """Return [(box, Pose)] of the largest face in a picture, or of all (`options.everyone`), largest first.
 
     The picture is searched from small to large: what is found first is the largest. The last search, if
-    `doubled`, is at twice its size, face_recognition's default: it finds faces down to 40 pixels and costs
-    three times as much as all before. Faces an eighth as large as the largest are not searched for.
+    `doubled`, finds faces down to 40 pixels and costs three times as much as all before.
     """
     doubled = doubled and options.min_size < HOG_FACE and image.shape[0] * image.shape[1] <= LARGEST_SEARCHED
     boxes: list[Box] = []
@@ -790,11 +804,7 @@ def _merge_boxes(boxes: Sequence[Box]) -> list[Box]:
 
 
 def recognize_people(located: Iterable[tuple[Frame, list[Face]]]) -> Iterator[tuple[Frame, list[Face]]]:
-    """Yield (Frame, its Faces) for each (Frame, Faces) of a video, with the person set, counted from 1.
-
-    A face that lies where one lay before, and looks like it, keeps its person until the scene is cut:
-    encoding is the slowest step.
-    """
+    """Yield (Frame, Faces) with the person set, from 1: encoded only where no face like it was before."""
     people: list[list[np.ndarray]] = []  # each person's encodings
     last: list[Face] = []  # of the last frame of the scene that had some
     before: Frame | None = None
@@ -879,24 +889,19 @@ def _reduce_grey(crop: np.ndarray, side: int) -> np.ndarray:
 @functools.cache
 def _import_face_recognition() -> ModuleType:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # its models announce pkg_resources' end
+        with warnings.catch_warnings(action="ignore"):  # its models announce pkg_resources' end
             import face_recognition
     except SystemExit as error:  # it calls quit() when it cannot import its models
         reason = describe_error(error.__context__ or error)
         cure = "pip install -r requirements.txt"
         raise ImportError(f"face_recognition cannot import its models ({reason}): {cure}") from error
-    finally:
-        # it has Pillow fill truncated images with grey, everywhere; here they are errors
-        PillowFile.LOAD_TRUNCATED_IMAGES = False
+    # it has Pillow fill truncated images with grey, everywhere; here they are errors
+    PillowFile.LOAD_TRUNCATED_IMAGES = False
     return face_recognition
 
 
 def measure_pose(landmarks: Mapping[str, np.ndarray | list[tuple[int, int]]]) -> Pose:
-    """Return the Pose of a face from its 68 landmarks, as face_recognition names them: {feature: (x, y)s}.
-
-    As the authors' code measures it, but over the full circle: theirs has no angle past 90 degrees.
-    """
+    """Return the Pose by the 68 landmarks {feature: (x, y)s}, as the authors do, but over the full circle."""
     mean = {name: np.mean(points, axis=0) for name, points in landmarks.items()}
     eyes = (mean["left_eye"] + mean["right_eye"]) / 2
     down = (mean["top_lip"] + mean["bottom_lip"]) / 2 - eyes
@@ -938,9 +943,8 @@ def _mirror(first: int, last: int, length: int) -> slice | np.ndarray:
     """Return which of `length` rows to take for those from `first` to before `last`."""
     if first >= 0 and last <= length:
         return slice(first, last)
-    beyond = (max(0, -first), max(0, last - length))
-    rows = np.pad(np.arange(length), beyond, "reflect" if length > 1 else "edge")
-    return rows[max(0, first) : max(0, first) + last - first]
+    rows = np.arange(first, last) % max(1, 2 * length - 2)
+    return np.minimum(rows, 2 * length - 2 - rows)
 
 
 # --- shared by scripts ----------------------------------------------------------------------------
@@ -949,30 +953,24 @@ PROCESS_DIED = "its worker process crashed twice (out of memory, or a damaged fi
 
 
 def run_jobs(
-    function: Callable[..., T],
-    calls: Sequence[tuple],
-    options: dict[str, Any],
-    jobs: int = 1,
-    dask: str | None = None,
+    function: Callable[..., T], calls: Sequence[tuple], options: dict, jobs: int = 1, dask: str | None = None
 ) -> Iterator[T | None]:
-    """Yield function(*call, **options) for each of `calls`, in order, as they get ready.
+    """Yield function(*call, **options) for each of `calls`, in order; None where its process crashed twice.
 
-    Runs in `jobs` processes and passes each its share of the cores as `threads`; or, given `dask`, on the
-    cluster with this scheduler, whose workers must see the same folders, the project's included. Yields None
-    for a call whose process crashed twice, the second time running alone. Raises OSError when the cluster
-    cannot be reached or loses too many workers, ImportError without Dask.
+    Runs in `jobs` processes, each with its share of the cores as `threads`; or on the Dask cluster with the
+    scheduler `dask`, whose workers must see the same folders. Raises OSError if the cluster fails.
     """
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     jobs, done = max(1, min(jobs, len(calls))), 0
-    if dask:
-        yield from _run_on_cluster(function, calls, options, dask)
-        done = len(calls)
-    elif jobs > 1:
+    if jobs > 1 and not dask:
         options = options | {"threads": max(1, (os.cpu_count() or 1) // jobs)}
-    workers = {"batch_size": 1, "initializer": _end_with, "initargs": (os.getpid(),)}
     work = [delayed(function)(*call, **options) for call in calls]
+    if dask:
+        yield from _run_on_cluster(work, dask)
+        return
+    workers = {"batch_size": 1, "initializer": _end_with, "initargs": (os.getpid(),)}
     while done < len(calls):
         try:
             for result in Parallel(jobs, return_as="generator", **workers)(work[done:]):
@@ -985,6 +983,25 @@ def run_jobs(
                 result = None
             yield result
             done += 1
+
+
+def _run_on_cluster(work: Iterable[Any], address: str) -> Iterator[Any]:
+    from distributed import Client, WorkerPlugin
+    from distributed.scheduler import KilledWorker
+    from joblib import Parallel, parallel_config
+
+    class ImportProject(WorkerPlugin):  # local, so that it is pickled whole, without this module
+        folder = os.path.dirname(os.path.abspath(__file__))
+
+        def setup(self, worker: Any) -> None:  # noqa: ARG002
+            sys.path.insert(0, self.folder)
+
+    try:
+        with Client(address, timeout=10) as client, parallel_config("dask", n_jobs=-1):
+            client.register_plugin(ImportProject())  # also on workers that start later
+            yield from Parallel(batch_size=1, return_as="generator")(work)
+    except KilledWorker as error:
+        raise OSError("the cluster loses its workers, out of memory perhaps: run again to go on") from error
 
 
 def _end_with(parent: int) -> None:
@@ -1000,39 +1017,16 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _run_on_cluster(
-    function: Callable[..., T], calls: Sequence[tuple], options: dict[str, Any], address: str
-) -> Iterator[T]:
-    from distributed import Client, WorkerPlugin
-    from distributed.scheduler import KilledWorker
-    from joblib import Parallel, delayed, parallel_config
-
-    project = os.path.dirname(os.path.abspath(__file__))
-
-    class ImportProject(WorkerPlugin):  # local, so that it is pickled whole, without this module
-        def setup(self, worker: Any) -> None:  # noqa: ARG002
-            if project not in sys.path:
-                sys.path.insert(0, project)
-
-    try:
-        with Client(address, timeout=10) as client, parallel_config("dask", n_jobs=-1):
-            client.register_plugin(ImportProject())  # also on workers that start later
-            parallel = Parallel(batch_size=1, return_as="generator")
-            yield from parallel(delayed(function)(*call, **options) for call in calls)
-    except KilledWorker as error:
-        raise OSError("the cluster loses its workers, out of memory perhaps: run again to go on") from error
-
-
 def show_progress(iterable: Iterable[T], total: int | None, unit: str, **options: Any) -> Iterator[T]:
     """Iterate behind a tqdm bar; where stderr is no terminal, print one line a minute."""
     if sys.stderr.isatty():
         yield from tqdm(iterable, total=total, unit=unit, leave=False, **options)
         return
-    started = told = time.monotonic()
+    started = printed = time.monotonic()
     for done, item in enumerate(iterable, 1):
         yield item
-        if (now := time.monotonic()) - told >= 60:
-            told, left = now, (now - started) / done * ((total or done) - done) / 60
+        if (now := time.monotonic()) - printed >= 60:
+            printed, left = now, (now - started) / done * ((total or done) - done) / 60
             print(f"{done} of {count(total or done, unit)}, {left:.0f} min left", file=sys.stderr)
 
 
@@ -1066,12 +1060,9 @@ def fail(status: int, reason: object) -> int:
 
 def make_parser(description: str | None, example: str = "") -> argparse.ArgumentParser:
     """Return a parser that prints a script's docstring as it is; an example, if given, ends the help."""
-    parser = argparse.ArgumentParser(
-        usage="%(prog)s [options] ...",  # one line before an error
-        description=description,
-        epilog=f"example: {example}" if example else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    form, epilog = argparse.RawDescriptionHelpFormatter, f"example: {example}" if example else None
+    usage = "%(prog)s [options] ..."  # one line before an error
+    parser = argparse.ArgumentParser(None, usage, description, epilog, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     if "" in sys.argv[1:]:
         parser.error("an argument is empty: is a variable not set?")
@@ -1079,7 +1070,6 @@ def make_parser(description: str | None, example: str = "") -> argparse.Argument
 
 
 def read_count(text: str) -> int:
-    """Return a whole number of at least 1 given on the command line, or raise argparse's error."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
     return int(text)
@@ -1093,14 +1083,11 @@ def read_time(text: str) -> float:
 
 
 def add_sampling_options(group: argparse._ArgumentGroup) -> None:
-    """Add --frames, --start and --end: which frames of a video are searched."""
     # fmt: off
-    group.add_argument("--frames", type=read_count, default=30, metavar="N",
-                       help="frames to sample per video, evenly spread (default: %(default)s)")
-    group.add_argument("--start", type=read_time, default=0.0, metavar="TIME",
-                       help="of the first frame, in seconds or as 00:01:30 (default: %(default)s)")
-    group.add_argument("--end", type=read_time, metavar="TIME",
-                       help="of the last frame (default: the video's end)")
+    add = group.add_argument
+    add("--frames", type=read_count, default=30, metavar="N", help="frames to sample per video, evenly spread (default: %(default)s)")  # noqa: E501
+    add("--start", type=read_time, default=0.0, metavar="TIME", help="of the first frame, in seconds or as 00:01:30 (default: %(default)s)")  # noqa: E501
+    add("--end", type=read_time, metavar="TIME", help="of the last frame (default: the video's end)")
     # fmt: on
 
 
@@ -1121,7 +1108,7 @@ def count(number: int, noun: str) -> str:
 
 
 def printable(path: str | Path) -> str:
-    """Return a path on one line, whatever its name."""
+    """Return a path on one line."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))
 
 
@@ -1131,18 +1118,16 @@ def describe_error(error: BaseException) -> str:
     return " ".join(reason.split())
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Call write(temporary path of the same name), then rename it: a killed run leaves no half file.
-
-    Makes the folder if missing; replaces what a link leads to. Raises OSError, naming `path`.
-    """
+def write_atomically(path: str | Path, write: Callable[[Path], T]) -> T:
+    """Return write(temporary path), then put that in place of `path`. Raises OSError, naming `path`."""
     target = Path(os.path.realpath(path))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as folder:
             part = Path(folder, target.name)
-            write(part)
+            written = write(part)
             os.replace(part, target)
+            return written
     except (OSError, UnicodeError) as error:  # UnicodeError: text that no file can hold
         raise OSError(f"{path}: {describe_error(error)}") from error
 
@@ -1154,16 +1139,12 @@ def compute_sha256(path: str | Path) -> str:
 
 @contextlib.contextmanager
 def silence_native_stderr() -> Iterator[None]:
-    """Discard what native code writes to stderr: TensorFlow and LiteRT print lines at every start.
-
-    Set TF_CPP_MIN_LOG_LEVEL to see it; TensorFlow 2.21 itself reads that too late.
-    """
-    with contextlib.ExitStack() as stack:
+    """Discard what TensorFlow and LiteRT write to stderr, unless TF_CPP_MIN_LOG_LEVEL is set."""
+    with contextlib.ExitStack() as stack, open(os.devnull, "wb") as sink:
         with contextlib.suppress(OSError):  # it is closed
             if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
                 stderr = os.dup(2)
                 stack.callback(os.close, stderr)
                 stack.callback(os.dup2, stderr, 2)
-                with open(os.devnull, "wb") as sink:
-                    os.dup2(sink.fileno(), 2)
+                os.dup2(sink.fileno(), 2)
         yield

@@ -36,9 +36,8 @@ def test_pose_is_the_published_one(shared):
     assert len(cases) == 54
     for case in cases:
         pose, published = pipeline.measure_pose(case["landmarks"]), case["published"]
-        assert np.floor(pose.x) == published["center_x"]
-        assert np.floor(pose.y) == published["center_y"]
-        assert np.floor(pose.size) == published["length"]
+        wanted = [published[name] for name in ("center_x", "center_y", "length")]
+        assert np.floor(pose[:3]).tolist() == wanted
         assert pose.angle == pytest.approx(published["rotation_degrees"], abs=1e-3)
 
 
@@ -78,14 +77,10 @@ def test_crop_is_upright_at_every_angle(roll):
     np.testing.assert_allclose(columns, [-25, 25, 0], atol=0.5)
 
 
-def test_upright_crop_copies_pixels(noise):
+def test_upright_crops_copy_pixels_and_mirror_those_beyond_the_frame(noise):
     frame = noise[0]
     crop = pipeline.align_face(frame, pipeline.Pose(99.5, 119.5, 100 / 1.3, 0))
     np.testing.assert_array_equal(crop, frame[70:170, 50:150])
-
-
-def test_crop_mirrors_beyond_the_frame(noise):
-    frame = noise[0]
     crop = pipeline.align_face(frame, pipeline.Pose(-0.5, 119.5, 100 / 1.3, 0))
     np.testing.assert_array_equal(crop[:, 50:], frame[70:170, :50])
     np.testing.assert_array_equal(crop[:, :50], frame[70:170, 50:0:-1])
@@ -100,8 +95,7 @@ def test_portraits_are_aligned_crops():
         pose = locate(face)
         side = face.shape[0]
         assert abs(pose.angle) < 4, path
-        assert pose.x == pytest.approx(side / 2, abs=0.05 * side)
-        assert pose.y == pytest.approx(side / 2, abs=0.05 * side)
+        assert pose[:2] == pytest.approx((side / 2, side / 2), abs=0.05 * side)
         assert pose.size * 1.3 == pytest.approx(side, rel=0.1)
 
 
@@ -114,20 +108,16 @@ def check_pose(found, true):
 def test_a_moving_head_is_measured_exactly(portrait):
     """Turned, scaled and shifted by known amounts: over -60 to 60 degrees, in every frame."""
     swing = [*range(0, 61, 4), *range(56, -61, -4), *range(-56, 1, 4)]
-    poses = [
-        pipeline.Pose(320 + 1.5 * a, 240 - a / 2, 140 * 1.4 ** np.sin(i / 9), float(a))
-        for i, a in enumerate(swing)
-    ]
-    frames = [pipeline.Frame(i, i / 25, film(portrait, pose)) for i, pose in enumerate(poses)]
-    for (_, faces), true in zip(pipeline.locate_faces(frames, pipeline.FaceOptions()), poses, strict=True):
-        check_pose(faces[0].pose, true)
+    sizes = 140 * 1.4 ** np.sin(np.arange(len(swing)) / 9)
+    poses = [pipeline.Pose(320 + 1.5 * a, 240 - a / 2, size, a) for a, size in zip(swing, sizes, strict=True)]
+    for (face,), true in zip(locate_all(film(portrait, pose) for pose in poses), poses, strict=True):
+        check_pose(face.pose, true)
 
 
 @pytest.mark.parametrize("angle", range(-60, 61, 10))
 def test_a_tilted_head_is_measured_or_not_found(portrait, angle):
     true = pipeline.Pose(300, 240, 140, float(angle))
-    frame = pipeline.Frame(0, 0.0, film(portrait, true))
-    ((_, faces),) = pipeline.locate_faces([frame], pipeline.FaceOptions())
+    (faces,) = locate_all([film(portrait, true)])
     assert faces or abs(angle) > 40
     for face in faces:
         check_pose(face.pose, true)
@@ -136,11 +126,11 @@ def test_a_tilted_head_is_measured_or_not_found(portrait, angle):
 def test_a_small_face_is_followed(portrait):
     """Down to 24 pixels: the detector alone sees no face much below 40 in its default search."""
     poses = [pipeline.Pose(320 + 2 * i, 240, size, 0) for i, size in enumerate(range(60, 23, -4))]
-    frames = [pipeline.Frame(i, i / 25, film(portrait, pose)) for i, pose in enumerate(poses)]
-    assert not pipeline.detect_faces(frames[-1].image, upsample=1)
-    for (_, faces), true in zip(pipeline.locate_faces(frames, pipeline.FaceOptions()), poses, strict=True):
-        assert np.hypot(faces[0].pose.x - true.x, faces[0].pose.y - true.y) < 0.06 * true.size
-        assert faces[0].pose.size == pytest.approx(true.size, rel=0.1)
+    images = [film(portrait, pose) for pose in poses]
+    assert not pipeline.detect_faces(images[-1], upsample=1)
+    for (face,), true in zip(locate_all(images), poses, strict=True):
+        assert np.hypot(face.pose.x - true.x, face.pose.y - true.y) < 0.06 * true.size
+        assert face.pose.size == pytest.approx(true.size, rel=0.1)
 
 
 # --- faces of a video ---------------------------------------------------------------------------
@@ -149,8 +139,7 @@ def test_a_small_face_is_followed(portrait):
 def test_the_largest_face_is_taken_even_when_it_comes_later(shared):
     """A small untouched portrait is there from the start; the large forged face from the fourth frame on."""
     clip = shared / "inputs/forged_large_from_frame3.mp4"
-    frames = pipeline.read_frames(clip, 30)
-    sizes = [faces[0].pose.size for _, faces in pipeline.locate_faces(frames, pipeline.FaceOptions())]
+    sizes = [face.pose.size for (face,) in locate_all(frame.image for frame in pipeline.read_frames(clip))]
     assert len(sizes) == 30
     assert sum(size > 200 for size in sizes) >= 26
 
@@ -161,10 +150,7 @@ def test_a_scene_cut_starts_anew(portrait):
     both[:, 260:] = film(portrait, pipeline.Pose(440, 240, 180, 0))[:, 260:]
     other = np.ascontiguousarray(255 - np.zeros_like(both))
     other[:, 260:] = both[:, 260:]
-    frames = [
-        pipeline.Frame(i, i / 25, image) for i, image in enumerate([small] * 3 + [both] * 6 + [other] * 2)
-    ]
-    sizes = [faces[0].pose.size for _, faces in pipeline.locate_faces(frames, pipeline.FaceOptions())]
+    sizes = [face.pose.size for (face,) in locate_all([small] * 3 + [both] * 6 + [other] * 2)]
     assert sizes[:3] == pytest.approx([70] * 3, rel=0.1)
     assert sizes[-3:] == pytest.approx([180] * 3, rel=0.1)
 
@@ -184,13 +170,9 @@ def test_frames_without_a_face_cost_few_slow_searches(monkeypatch):
 
 
 def test_a_face_that_only_the_slow_search_sees_is_found_in_every_frame(portrait):
-    frames = [
-        pipeline.Frame(i, i / 25, film(portrait, pipeline.Pose(320 + i, 240, 40, 0))) for i in range(12)
-    ]
-    assert not pipeline.detect_faces(frames[0].image)
-    found = list(pipeline.locate_faces(frames, pipeline.FaceOptions()))
-    assert [frame.index for frame, _ in found] == list(range(12))
-    assert all(faces for _, faces in found)
+    images = [film(portrait, pipeline.Pose(320 + i, 240, 40, 0)) for i in range(12)]
+    assert not pipeline.detect_faces(images[0])
+    assert all(locate_all(images))
 
 
 # --- photographs ----------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Image files: found, named, labelled, read, resized."""
 
+import io
 import os
 from pathlib import Path, PurePosixPath
 
@@ -7,7 +8,7 @@ import numpy as np
 import pillow_heif
 import pytest
 from conftest import make_bad_images
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 import pipeline
 
@@ -40,14 +41,8 @@ def test_files_are_found_sorted_each_once_hidden_and_foreign_passed_over(tmp_pat
         (("df", "a", "b", "v1"), "a-1.jpg", ("df", "a/b", "v1")),
         (("people",), "1.png", ("", "", "people/1.png")),
         ((), "dfdc-abc-0.jpg", ("", "", "dfdc-abc-0.jpg")),
-        (("real",), "my-clip-000012.png", ("real", "", "my-clip")),
         (("real",), "my-clip-1000012.png", ("real", "", "my-clip")),
-        (
-            (),
-            "3f2b8c1e-aa11-4c2d-9e3f-1234567890ab.jpg",
-            ("", "", "3f2b8c1e-aa11-4c2d-9e3f-1234567890ab.jpg"),
-        ),
-        ((), "IMG-20240727-WA0001.jpg", ("", "", "IMG-20240727-WA0001.jpg")),
+        ((), "3f2b8c1e-4c2d-1234567890ab.jpg", ("", "", "3f2b8c1e-4c2d-1234567890ab.jpg")),
         ((), "Screenshot-2024-07-27-101010.png", ("", "", "Screenshot-2024-07-27-101010.png")),
     ],
 )
@@ -64,47 +59,73 @@ def test_a_forgerys_name_says_what_it_was_made_from(tmp_path):
     assert pipeline.parse_forgery(item._replace(dataset="")) == ("", "")
 
 
-def test_every_kind_of_image_is_read_as_upright_rgb(tmp_path, photo):
-    rgb = np.asarray(photo.convert("RGB"))
-    grey = photo.convert("L")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned 90 degrees clockwise
-    for name, image, options in (
-        ("rgb.png", photo, {}),
-        ("rgba.png", photo.convert("RGBA"), {}),
-        ("turned.png", photo.rotate(90, expand=True), {"exif": exif}),
-        ("rgb.tif", photo, {}),
-        ("first.gif", photo, {"save_all": True, "append_images": [grey.convert("RGB")]}),
-    ):
-        image.save(tmp_path / name, **options)
-        read = pipeline.read_image(tmp_path / name)
-        assert read.dtype == np.uint8
-        tolerance = 40 if name.endswith("gif") else 0  # 256 colours
-        assert np.abs(read.astype(int) - rgb).mean() <= tolerance / 10, name
-        if not tolerance:
-            np.testing.assert_array_equal(read, rgb, name)
-    wide = np.asarray(grey, np.uint16) * 257
-    palette = photo.quantize(200)
+def test_every_kind_of_image_is_read_as_rgb(tmp_path, photo):
+    pillow_heif.register_heif_opener()
+    grey, palette = photo.convert("L"), photo.quantize(200)
     palette.info["transparency"] = 3
-    for name, image in (
-        ("grey.png", grey),
-        ("16bit.png", Image.fromarray(wide)),
-        ("alpha.png", grey.convert("LA")),
-        ("grey.jpg", grey),
-    ):
-        image.save(tmp_path / name)
-        read = pipeline.read_image(tmp_path / name)
-        assert read.shape == rgb.shape
-        assert np.abs(read - np.asarray(grey, int)[..., None]).mean() <= (5 if name.endswith("jpg") else 0)
+    several = {"save_all": True, "append_images": [Image.new("RGB", photo.size)]}
+    for name, image, options, tolerance in (
+        ("rgb.png", photo, {}, 0), ("rgba.png", photo.convert("RGBA"), {}, 0), ("rgb.tif", photo, {}, 0),
+        ("grey.png", grey, {}, 0), ("alpha.png", grey.convert("LA"), {}, 0), ("grey.jpg", grey, {}, 5),
+        ("16bit.png", Image.fromarray(np.asarray(grey, np.uint16) * 257), {}, 0),
+        ("first.gif", photo, several, 6), ("palette.png", palette, {}, 6), ("x.avif", photo, {}, 5),
+        ("cmyk.jpg", photo.convert("CMYK"), {"quality": 95}, 6), ("x.heic", photo, {"quality": 90}, 5),
+        ("scan.tiff", photo, several, 0), ("x.webp", photo, several | {"lossless": True}, 0),
+        ("camera.jpg", photo, several | {"format": "MPO"}, 5),
+    ):  # fmt: skip
+        image.copy().save(tmp_path / name, **options)  # a copy: Pillow keeps what a JPEG was saved with
+        ((item,), _) = pipeline.find_files([tmp_path / name])
+        assert item.kind == ("video" if name.endswith("gif") else "image")
+        wanted = photo if image.mode.startswith(("RGB", "P", "C")) else grey.convert("RGB")
+        found = pipeline.read_image(tmp_path / name)
+        assert found.dtype == np.uint8
+        assert np.abs(found - np.asarray(wanted, int)).mean() <= tolerance, name
     Image.fromarray(np.full((64, 64), 70_000, np.int32)).save(tmp_path / "32bit.tif")
     with pytest.raises(ValueError, match="70000 to 70000: must have 8 or 16 bits"):
         pipeline.read_image(tmp_path / "32bit.tif")
-    palette.save(tmp_path / "palette.png")
-    assert np.abs(pipeline.read_image(tmp_path / "palette.png") - rgb.astype(int)).mean() < 6
-    photo.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
-    assert np.abs(pipeline.read_image(tmp_path / "cmyk.jpg") - rgb.astype(int)).mean() < 6
     Image.fromarray(np.zeros((20, 20_000, 3), np.uint8)).save(tmp_path / "wide.png")
     assert pipeline.load_face(tmp_path / "wide.png", pipeline.View()).shape == (256, 256, 3)
+
+
+def make_profile():
+    """Return a colour profile of swapped primaries: what says red is green."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = profile.replace("sRGB".encode("utf-16-be"), "ours".encode("utf-16-be"))
+    for old, new in ((b"rXYZ", b"xxxx"), (b"gXYZ", b"rXYZ"), (b"xxxx", b"gXYZ")):
+        profile = profile.replace(old, new, 1)
+    return profile
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif", "x.heic", "x.webp", "alpha.png", "palette.png"])
+def test_photographs_are_brought_to_srgb(tmp_path, photo, name):
+    pillow_heif.register_heif_opener()
+    rgb = np.asarray(photo.convert("RGB"))
+    image = {"alpha.png": photo.convert("RGBA"), "palette.png": photo.quantize(250)}.get(name, photo)
+    lossy = {"quality": 95} if name == "x.heic" else {"lossless": True} if name == "x.webp" else {}
+    image.save(tmp_path / name, icc_profile=make_profile(), **lossy)
+    found = pipeline.read_image(tmp_path / name).astype(int)
+    assert np.abs(found - rgb[..., (1, 0, 2)]).mean() < (0.5 if not lossy and image is photo else 6)
+
+
+def test_profiles_that_change_nothing_cost_nothing(tmp_path, photo):
+    """Of sRGB, for other channels, of 16 bits, and broken ones."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    wide = Image.fromarray(np.asarray(photo.convert("L"), np.uint16) * 257)
+    images = (photo, srgb), (photo, make_profile()[:300]), (photo.convert("L"), make_profile())
+    for image, profile in (*images, (photo.convert("CMYK"), make_profile()), (wide, make_profile())):
+        for name, own in (("plain.tif", None), ("x.tif", profile)):
+            image.save(tmp_path / name, icc_profile=own)
+        plain, found = (pipeline.read_image(tmp_path / name) for name in ("plain.tif", "x.tif"))
+        np.testing.assert_array_equal(found, plain)
+
+
+def test_adobe_rgb(shared):
+    path = shared / "inputs/photo_adobe_rgb.webp"
+    with Image.open(path) as image:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
+        wanted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"))
+        assert np.abs(np.asarray(wanted, int) - np.asarray(image)).mean() > 4
+    np.testing.assert_array_equal(pipeline.read_image(path), wanted)
 
 
 def test_bad_images_raise_one_line(tmp_path, photo):
@@ -116,14 +137,9 @@ def test_bad_images_raise_one_line(tmp_path, photo):
 
 
 def test_resizing_is_pillows(photo):
-    image = np.asarray(photo.convert("RGB"))
-    nearest = pipeline.resize_face(image, "nearest")
-    bilinear = pipeline.resize_face(image, "bilinear")
-    np.testing.assert_array_equal(nearest, photo.convert("RGB").resize((256, 256), Image.Resampling.NEAREST))
-    np.testing.assert_array_equal(
-        bilinear, photo.convert("RGB").resize((256, 256), Image.Resampling.BILINEAR)
-    )
-    assert (nearest != bilinear).any()
+    image = np.asarray(photo)
+    for name, resampling in pipeline.RESAMPLING.items():
+        np.testing.assert_array_equal(pipeline.resize_face(image, name), photo.resize((256, 256), resampling))
 
 
 def test_a_crop_says_how_wide_it_was_cut(tmp_path, photo):
@@ -131,8 +147,7 @@ def test_a_crop_says_how_wide_it_was_cut(tmp_path, photo):
     crop = np.asarray(photo.resize((200, 200)))
     pipeline.write_crop(crop, tmp_path / "crop.png")
     Image.fromarray(crop).save(tmp_path / "unknown.png")
-    assert pipeline.read_zoom(tmp_path / "crop.png") == 1.3
-    assert pipeline.read_zoom(tmp_path / "unknown.png") is None
+    assert pipeline.read_crop(tmp_path / "unknown.png")[1] is None
     pixels, zoom = pipeline.read_crop(tmp_path / "crop.png")
     assert zoom == 1.3
     np.testing.assert_array_equal(pixels, crop)
@@ -147,21 +162,17 @@ def test_a_crop_says_how_wide_it_was_cut(tmp_path, photo):
 @pytest.mark.parametrize("zoom", ["9.0", "0.1", "1e9", "1.3 ", "nan", ""])
 def test_a_note_that_makes_no_sense_is_ignored(tmp_path, photo, zoom):
     photo.save(tmp_path / "x.jpg", comment=pipeline.CROP_NOTE.format(zoom).encode() + b"\xff" * (zoom == ""))
-    assert pipeline.read_zoom(tmp_path / "x.jpg") is None
+    assert pipeline.read_crop(tmp_path / "x.jpg")[1] is None
 
 
 def test_loading_ahead_is_bounded_and_in_order(tmp_path, photo):
     for i in range(40):
         photo.resize((20 + i, 20)).save(tmp_path / f"{i:02}.png")
-    (tmp_path / "10.png").write_text("no image")
     items, taken = pipeline.find_files([tmp_path])[0], []
     widths = pipeline.map_ahead(lambda item: taken.append(item) or item.path.name, items, ahead=5, threads=1)
     assert next(widths) == "00.png"
     assert len(taken) <= 6
     assert list(widths) == [item.path.name for item in items[1:]]
-    faces = list(pipeline.load_faces(items, pipeline.View()))
-    assert [i for i, face in enumerate(faces) if isinstance(face, ValueError)] == [10]
-    np.testing.assert_array_equal(faces[7], pipeline.load_face(items[7].path, pipeline.View()))
 
 
 def test_labels_come_from_the_folder_given_and_below_not_from_above(tmp_path, photo):
@@ -178,19 +189,13 @@ def test_labels_come_from_the_folder_given_and_below_not_from_above(tmp_path, ph
 
 
 def test_odd_metadata_costs_no_pixels(shared, tmp_path, photo):
-    rgb = np.asarray(photo.convert("RGB"))
-    for name in ("png_text_2MB.png", "png_exif_bad.png", "photo.jpe"):
+    for name in ("png_text_2MB.png", "photo.jpe"):
         assert pipeline.read_image(shared / "inputs" / name).shape[2] == 3
-    np.testing.assert_array_equal(pipeline.read_image(shared / "inputs/png_exif_bad.png"), rgb)
-    icc = np.random.default_rng(0).bytes(3_000_000)
-    photo.save(tmp_path / "icc.png", icc_profile=icc)
+    photo.save(tmp_path / "icc.png", icc_profile=np.random.default_rng(0).bytes(3_000_000))
     photo.save(tmp_path / "exif.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 200)
-    photo.convert("RGB").save(
-        tmp_path / "exif.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01", quality=95
-    )
-    for name in ("icc.png", "exif.png"):
-        np.testing.assert_array_equal(pipeline.read_image(tmp_path / name), rgb)
-    assert np.abs(pipeline.read_image(tmp_path / "exif.jpg").astype(int) - rgb).mean() < 5
+    photo.save(tmp_path / "exif.tif", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01")
+    for path in (shared / "inputs/png_exif_bad.png", *tmp_path.iterdir()):
+        np.testing.assert_array_equal(pipeline.read_image(path), photo)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -203,30 +208,10 @@ def test_images_are_turned_as_exif_says(tmp_path, photo, orientation):
     np.testing.assert_array_equal(pipeline.read_image(tmp_path / "x.png"), wanted)
 
 
-@pytest.mark.parametrize("suffix", [".heic", ".avif"])
-def test_the_formats_of_phones_are_read(tmp_path, photo, suffix):
-    if suffix == ".heic":
-        pillow_heif.register_heif_opener()
-    photo.convert("RGB").save(tmp_path / f"x{suffix}", quality=90)
-    found = pipeline.read_image(tmp_path / f"x{suffix}")
-    assert np.abs(found.astype(int) - np.asarray(photo.convert("RGB"))).mean() < 5
-    assert [item.path.suffix for item in pipeline.find_files([tmp_path])[0]] == [suffix]
-
-
-def test_videos_of_a_folder_are_videos_each(tmp_path):
-    for name in ("a.mp4", "b.mp4"):
-        (tmp_path / "df/set1").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "df/set1" / name).touch()
-    items, _ = pipeline.find_files([tmp_path / "df"])
-    assert [Path(item.video).name for item in items] == ["a.mp4", "b.mp4"]
-
-
 def test_links_in_circles_are_followed_once(tmp_path, photo):
     photo.save(tmp_path / "x.png")
-    (tmp_path / "self.png").symlink_to("self.png")
-    (tmp_path / "loop").symlink_to(".")
-    (tmp_path / "there").symlink_to("back")
-    (tmp_path / "back").symlink_to("there")
+    for link, target in (("self.png", "self.png"), ("loop", "."), ("there", "back"), ("back", "there")):
+        (tmp_path / link).symlink_to(target)
     found = [item.path.name for item in pipeline.find_files([tmp_path])[0]]
     assert found == ["self.png", "x.png"]
     with pytest.raises(OSError, match="Too many levels"):

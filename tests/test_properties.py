@@ -11,7 +11,6 @@ from hypothesis.extra import numpy as hnp
 
 import pipeline
 from classifiers import scale_pixels
-from training.extraction import flag_outliers
 from weights import Rule
 from weights.scoring.metrics import compute_auc, compute_eer, compute_roc
 from weights.scoring.results import read_json, write_tables
@@ -80,14 +79,6 @@ def test_any_face_can_be_cut_out_of_any_frame(height, width, pose):
     assert crop.shape == (side, side, 3)
     assert crop.dtype == np.uint8
     assert (crop == (200, 100, 50)).all()
-
-
-@given(st.integers(-3000, 3000), st.integers(1, 200), st.integers(1, 50))
-def test_mirroring_only_takes_rows_that_are_there(first, count, length):
-    rows = np.arange(length)[pipeline._mirror(first, first + count, length)]
-    assert len(rows) == count
-    for wanted, row in zip(range(first, first + count), rows, strict=True):
-        assert row == wanted or not 0 <= wanted < length
 
 
 # --- input contract -------------------------------------------------------------------------------
@@ -167,17 +158,6 @@ def test_results_are_given_back_as_they_were_written(tmp_path, rows):
         again = read[str(result.item.path)]
         assert again._replace(item=result.item) == result
         assert (again.item.path, again.item.label) == (result.item.path, result.item.label)
-
-
-@given(st.lists(st.builds(
-    pipeline.Face, st.integers(0, 999), st.floats(0, 99), st.just((0, 0, 9, 9)), poses, st.integers(1, 4),
-    st.floats(0, 1e4), st.just(np.zeros((2, 2, 3), np.uint8)), st.none(),
-), max_size=12), st.booleans())  # fmt: skip
-def test_every_face_gets_an_opinion(faces, everyone):
-    doubts = flag_outliers(faces, everyone)
-    assert len(doubts) == len(faces)
-    # most of a video's faces are as its faces are
-    assert sum("blurred" in doubt for doubt in doubts) <= len(faces) / 2 or everyone
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]) | scores), max_size=60))

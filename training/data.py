@@ -138,10 +138,16 @@ def load_faces(items: Sequence[Item], view: pipeline.View, scratch: Path) -> Fac
     Decoded once, as scoring does, into an unnamed file in the folder `scratch`, which may be larger than
     memory. Raises ValueError when no image of a class can be read.
     """
-    kept: list[Item] = []
-    remarks = []
+
+    def load(item: Item) -> np.ndarray | Exception:
+        try:
+            return pipeline.load_face(item.path, view)
+        except (OSError, ValueError, MemoryError) as error:
+            return error
+
+    kept, remarks = list[Item](), list[str]()
     with tempfile.TemporaryFile(dir=scratch) as file:
-        found = pipeline.show_progress(pipeline.load_faces(items, view), len(items), "image")
+        found = pipeline.show_progress(pipeline.map_ahead(load, items), len(items), "image")
         for item, face in zip(items, found, strict=True):
             if isinstance(face, Exception):
                 remarks.append(f"skipped {item.path}: {pipeline.describe_error(face)}")

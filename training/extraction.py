@@ -55,14 +55,13 @@ def extract_video(
     """Write a video's faces to a folder of their own; return the Extraction, errors included.
 
     The folder gets `<video>-<frame index>.png`, in a subfolder per person if `options.everyone`, faces.csv,
-    contact_sheet.png and extraction.json. It appears when it is complete. One that holds the same video's
-    faces by the same settings is left as it is, unless `force`; one that holds anything else is refused.
-    Until then it lies in `.writing-<run>*` beside. `watch` wraps the iterator over frames: a progress bar.
+    contact_sheet.png and extraction.json, all at once: until then they lie in `.writing-<run>*` beside. The
+    same video's faces by the same settings are left as they are, unless `force`; anything else is refused.
     """
     path, folder = Path(path), Path(os.path.realpath(folder))
     try:
-        settings = options._asdict() | {"zoom": pipeline.CROP_ZOOM}
-        record = {"video": path.name, "digest": compute_digest(path)} | settings
+        own = {"video": path.name, "digest": compute_digest(path), "zoom": pipeline.CROP_ZOOM}
+        record = own | options._asdict()
         if force:
             check_replaceable(folder)
         elif before := check_extraction(folder, record):
@@ -72,10 +71,9 @@ def extract_video(
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".writing-{run}") as scratch:
             part = Path(scratch, folder.name)
             part.mkdir()
-            frames = pipeline.sample_frames(path, options, threads, timeline)
-            found, sampled = write_faces(
-                path.stem, part, watch(pipeline.find_faces(frames, options)), options
-            )
+            frames = pipeline.read_frames(path, *options.sampling, threads, timeline)
+            seen = watch(pipeline.find_faces(frames, options))
+            found, sampled = write_faces(path.stem, part, seen, options)
             found = found._replace(note=pipeline.describe_reading(timeline, options, sampled))
             (part / RECORD_NAME).write_text(json.dumps(record | {"found": found._asdict()}, indent=1) + "\n")
             if force:
@@ -157,8 +155,7 @@ def write_faces(
             writer.writerow((*numbers, round(face.sharpness, 1), doubt, name))
     shown = pipeline.pick_evenly([i for i, doubt in enumerate(doubts) if doubt], MOST_SHOWN)
     sound = [i for i, doubt in enumerate(doubts) if not doubt]
-    shown = sorted(shown + pipeline.pick_evenly(sound, MOST_SHOWN - len(shown)))
-    if shown:
+    if shown := sorted(shown + pipeline.pick_evenly(sound, MOST_SHOWN - len(shown))):
         sheet = draw_contact_sheet([(faces[i], doubts[i], folder / files[i]) for i in shown])
         iio.imwrite(folder / SHEET_NAME, np.asarray(sheet))
     people = len({face.person for face in faces})
@@ -187,19 +184,16 @@ def flag_outliers(faces: Sequence[Face], everyone: bool = False) -> list[str]:
 
 def draw_contact_sheet(shown: Sequence[tuple[Face, str, Path]]) -> Image.Image:
     """Return a Pillow image of (Face, doubt, file of its crop)s as thumbnails, the doubtful ones in red."""
-    columns = min(10, len(shown))
-    width, height = THUMBNAIL + 8, THUMBNAIL + 30
+    columns, width, height = min(10, len(shown)), THUMBNAIL + 8, THUMBNAIL + 30
     sheet = Image.new("RGB", (columns * width, -(-len(shown) // columns) * height), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(11)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
     for i, (face, doubt, path) in enumerate(shown):
         x, y = i % columns * width, i // columns * height
         if doubt:
             draw.rectangle((x, y, x + width - 1, y + height - 1), "red")
         with Image.open(path) as crop:
-            small = pipeline.resize_face(np.asarray(crop), "bilinear", THUMBNAIL)
-        sheet.paste(Image.fromarray(small), (x + 4, y + 4))
-        who = f"person {face.person}" + f": {doubt}" * bool(doubt)
-        text = f"{face.frame}  {face.time:.1f} s\n{who}"
+            small = crop.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+        sheet.paste(small, (x + 4, y + 4))
+        text = f"{face.frame}  {face.time:.1f} s\nperson {face.person}" + f": {doubt}" * bool(doubt)
         draw.text((x + 4, y + THUMBNAIL + 4), text, "white" if doubt else "black", font)
     return sheet

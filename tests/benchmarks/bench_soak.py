@@ -34,15 +34,10 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         sources = (clips.film_portrait(folder / "portrait.mp4"), ROOT / "test_images/df/obama.png")
-        damaged = {
-            name: copy_file(source, folder / name, number, random)
-            for name, source, number in zip(("clips", "images"), sources, numbers, strict=True)
-        }
+        kinds = list(zip(("clips", "images"), sources, numbers, strict=True))
+        damaged = {name: copy_file(source, folder / name, number, random) for name, source, number in kinds}
         printed = soak(folder, "extract_faces.py", "clips", "faces", random)
-        done = {
-            str(path.parent.relative_to(folder / "faces"))
-            for path in folder.glob("faces/*/*/extraction.json")
-        }
+        done = {"/".join(path.parts[-3:-1]) for path in folder.glob("faces/*/*/extraction.json")}
         named = re.findall(r"^clips/(\S+)\.mp4: ", printed, re.MULTILINE)  # in the last run, once each
         assert len(named) == len(set(named)) == numbers[0]
         assert done == set(named) - damaged["clips"]
@@ -98,9 +93,8 @@ def list_session(leader):
     found = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
-            state, _, _, session = (
-                Path(f"/proc/{entry}/stat").read_text("utf-8").rpartition(")")[2].split()[:4]
-            )
+            status = Path(f"/proc/{entry}/stat").read_text("utf-8").rpartition(")")[2]
+            state, _, _, session = status.split()[:4]
             if int(session) == leader and state != "Z":
                 size = re.search(r"Pss: +(\d+)", Path(f"/proc/{entry}/smaps_rollup").read_text("utf-8"))
                 found[entry] = int(size[1]) if size else 0

@@ -1,7 +1,6 @@
 """Copies of videos and pictures with boxes, scores and verdicts drawn on them."""
 
 import bisect
-import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 TICKS = 90_000  # per second: the time base of an annotated video
 
 
-def annotate(result: Result, path: Path, rule: Rule, options: FaceOptions) -> str:
-    """Write an annotated copy of a Result's file; return why that failed, or "".
+def annotate(result: Result, path: Path, rule: Rule, options: FaceOptions) -> tuple[bool, str]:
+    """Write an annotated copy of a Result's file; return (whether it is there, what is wrong with it).
 
     A video becomes an MP4 (H.264) with its sound. The scores of a frame that was scored are shown until the
     next of them, while the boxes move along. A picture becomes a PNG.
@@ -35,20 +34,20 @@ def annotate(result: Result, path: Path, rule: Rule, options: FaceOptions) -> st
 
     draw = _annotate_video if result.item.kind == "video" else _annotate_picture
     try:
-        pipeline.write_atomically(path, lambda part: draw(result, part, rule, options))
-        return ""
+        return True, pipeline.write_atomically(path, lambda part: draw(result, part, rule, options))
     except (OSError, ValueError, MemoryError, av.error.FFmpegError) as error:
-        return f"no annotated copy: {pipeline.describe_error(error)}"
+        return False, f"no annotated copy: {pipeline.describe_error(error)}"
 
 
-def _annotate_picture(result: Result, path: Path, rule: Rule, options: FaceOptions) -> None:
+def _annotate_picture(result: Result, path: Path, rule: Rule, options: FaceOptions) -> str:
     del options
     image = Image.fromarray(pipeline.read_image(result.item.path))
     draw_verdicts(image, result, result.faces, rule)
     image.save(path, "PNG")
+    return ""
 
 
-def _annotate_video(result: Result, path: Path, rule: Rule, options: FaceOptions) -> None:
+def _annotate_video(result: Result, path: Path, rule: Rule, options: FaceOptions) -> str:
     import av
 
     original, copy = result.item.path, os.path.abspath(path)
@@ -74,27 +73,30 @@ def _annotate_video(result: Result, path: Path, rule: Rule, options: FaceOptions
                 video.width, video.height = width, height
             target.mux(video.encode(picture))
         target.mux(video.encode())
-        if sound:
-            _encode_sound(source, target, sound, timeline)
+        return _encode_sound(source, target, sound, timeline) if sound else ""
 
 
 def _encode_sound(
     source: "InputContainer", target: "OutputContainer", sound: "AudioStream", timeline: Timeline
-) -> None:
-    """Encode the sound of `source` anew, up to where it is damaged or changes its kind."""
+) -> str:
+    """Encode the sound of `source` anew, up to where it is damaged or changes its kind; return a note."""
     import av
 
-    video = pipeline.get_stream(source, timeline)
+    video = source.streams[timeline.stream]
     start = float((video.start_time or 0) * (video.time_base or 1))  # times count from the first frame
-    resampler = av.AudioResampler("fltp", "stereo", sound.rate)
-    with contextlib.suppress(av.error.FFmpegError, ValueError):
+    resampler, end, note = av.AudioResampler("fltp", "stereo", sound.rate), 0.0, ""
+    try:
         for frame in source.decode(source.streams.audio[0]):
             for samples in resampler.resample(frame):
                 if samples.time is not None:
-                    samples.pts = round((samples.time - start) * sound.rate)
+                    end = samples.time - start
+                    samples.pts = round(end * sound.rate)
                     samples.time_base = Fraction(1, sound.rate)
                 target.mux(sound.encode(samples))
+    except (av.error.FFmpegError, ValueError) as error:
+        note = f"its copy has no sound after {end:.1f} s ({pipeline.describe_error(error)})"
     target.mux(sound.encode())
+    return note
 
 
 def interpolate_faces(faces: dict[int, list[Face]], sampled: Sequence[int], index: int) -> list[Face]:

@@ -142,7 +142,8 @@ def score_video(
     """
     try:
         timeline = pipeline.read_timeline(item.path)
-        found = pipeline.find_faces(pipeline.sample_frames(item.path, options, threads, timeline), options)
+        frames = pipeline.read_frames(item.path, *options.sampling, threads, timeline)
+        found = pipeline.find_faces(frames, options)
         sampled, faces = score_faces(watch(found), load_predictor(weights, threads), weights.view)
         score, verdict, warning = decide(faces, "video", weights.rule)
         note = pipeline.describe_reading(timeline, options, sampled)
