@@ -166,7 +166,7 @@ def _load_keras(path: Path, threads: int) -> Predict:  # noqa: ARG001
     with pipeline.silence_native_stderr():
         from classifiers import load_classifier
     classifier = load_classifier(path)
-    return lambda faces: classifier.predict(faces, max(1, len(faces)))[:, 0]
+    return lambda faces: classifier.predict(faces, max(1, len(faces))).min(axis=1)
 
 
 def _load_litert(path: Path, threads: int) -> Predict:
@@ -199,7 +199,7 @@ def _load_litert(path: Path, threads: int) -> Predict:
             except RuntimeError as error:
                 reason = pipeline.describe_error(error)
                 raise ValueError(f"{path}: LiteRT cannot run it ({reason})") from error
-            return interpreter.get_tensor(scores_out["index"])[:, 0]
+            return interpreter.get_tensor(scores_out["index"]).min(axis=1)
 
     return predict
 
