@@ -599,6 +599,9 @@ class Face(NamedTuple):
     pose: Pose
     person: int = 0  # from 1, in order of appearance; 0: not yet known
     sharpness: float = 0.0  # see measure_sharpness
+    brightness: float = 255.0  # see measure_colors
+    saturation: float = 1.0  # likewise
+    outside: float = 0.0  # share of what the network saw of it that lies outside the frame
     # `Any`: `crop` is None once the face is scored (crops would fill the memory), `score` is None before
     crop: Any = None  # uint8 (side, side, 3) RGB, upright
     score: Any = None  # float: 1 = real, 0 = forged
@@ -690,7 +693,8 @@ def _make_faces(frame: Frame, located: Iterable[Located]) -> list[Face]:
     faces = []
     for box, pose in located:
         crop = align_face(frame.image, pose)
-        faces.append(Face(frame.index, frame.time, box, pose, 0, measure_sharpness(crop), crop))
+        measured = measure_sharpness(crop), *measure_colors(crop)
+        faces.append(Face(frame.index, frame.time, box, pose, 0, *measured, crop=crop))
     return faces
 
 
@@ -870,6 +874,13 @@ def measure_sharpness(crop: np.ndarray) -> float:
     grey = _reduce_grey(crop, 128)
     laplacian = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]
     return float(laplacian.var())
+
+
+def measure_colors(crop: np.ndarray) -> tuple[float, float]:
+    """Return (brightness, 0 to 255; saturation, 0 to 1: grey is 0) of a crop, means over its pixels."""
+    small = resize_face(crop, "bilinear", 64).astype(np.float64)
+    brightness = small.max(axis=2).mean()
+    return float(brightness), float(1 - small.min(axis=2).mean() / max(1, brightness))
 
 
 def _reduce_grey(crop: np.ndarray, side: int) -> np.ndarray:
