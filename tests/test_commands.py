@@ -97,10 +97,10 @@ def test_many_images_get_no_row_each(tmp_path):
 def test_crops_that_are_odd_say_so(tmp_path, portrait):
     face = pipeline.read_image(ROOT / "test_images/real/obama.png")
     pipeline.write_crop(pipeline.resize_face(face, "bilinear", 60), tmp_path / "a.png")
-    assert (
-        "a.png (smaller than the faces that the weights were tested on)"
-        in run_script(SCRIPT, tmp_path).stdout
-    )
+    said = "a.png (small, unlike the faces that the weights were tested on)"
+    assert said in run_script(SCRIPT, tmp_path).stdout
+    Image.fromarray(face // 8).convert("L").save(tmp_path / "a.png")
+    assert "a.png (dark and black and white, unlike the" in run_script(SCRIPT, tmp_path).stdout
     Image.fromarray(portrait[:, :300]).save(tmp_path / "a.png")
     assert "a.png (not square, so hardly" in run_script(SCRIPT, tmp_path / "a.png", "--crops").stdout
 

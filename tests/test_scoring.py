@@ -17,18 +17,16 @@ from weights.scoring import score, scores
 from weights.scoring.metrics import evaluate, evaluate_by_dataset, evaluate_results
 from weights.scoring.scores import LOST_NOTE, NO_FACE, NOT_SQUARE, Result
 from weights.scoring.summary import summarize
-from weights.scoring.verdicts import classify, decide, lower_bound
+from weights.scoring.verdicts import classify, decide, list_doubts, lower_bound
 
 BOUNDS = Bounds(0.4, 0.6, 0.5)
 RULE = Rule(0.5, Bounds(0.3, 0.7, 1.0), BOUNDS, 80.0, 10.0)
 WEIGHTS = find_weights("Meso4_DF")
 
 
-def make_faces(value, number=5, person=1, size=100.0, sharpness=50.0):
-    pose = pipeline.Pose(0.0, 0.0, size, 0.0)
-    return [
-        pipeline.Face(i, i / 25, (0, 0, 9, 9), pose, person, sharpness, score=value) for i in range(number)
-    ]
+def make_faces(value, number=5, person=1, size=100.0, sharpness=50.0, **more):
+    face = pipeline.Face(0, 0, (0, 0, 9, 9), pipeline.Pose(0.0, 0.0, size, 0.0), person, sharpness, **more)
+    return [face._replace(frame=i, time=i / 25, score=value) for i in range(number)]
 
 
 # --- scores ---------------------------------------------------------------------------------------
@@ -202,6 +200,37 @@ def test_small_and_blurred_faces_decide_nothing():
     assert decide(clear + make_faces(0.0, 5, size=79), "video", RULE)[0] == pytest.approx(0.45)
     # but most of them must be clear
     assert decide(clear + make_faces(0.0, 6, size=79), "video", RULE)[1] == "uncertain"
+
+
+@pytest.mark.parametrize(
+    ("measured", "word"),
+    [({"brightness": 34}, "dark"), ({"saturation": 0.05}, "black and white"),
+     ({"outside": 0.11}, "cut off by the edge")],
+)  # fmt: skip
+def test_faces_that_the_weights_do_not_know_decide_nothing(measured, word):
+    odd = make_faces(0.1, 4, 2, **measured)
+    assert decide(odd, "video", RULE) == (
+        pytest.approx(0.1), "uncertain", f"too few clear faces to decide, 4 of 4 faces {word}"
+    )  # fmt: skip
+    assert decide(make_faces(0.9) + odd, "video", RULE)[:2] == (pytest.approx(0.9), "real")
+    assert decide(odd[:1], "photo", RULE)[1] == "uncertain"
+    assert list_doubts(odd[0], Rule()) == [word]
+
+
+def test_black_and_white_and_cut_off_faces_are_noticed(shared, portrait, tmp_path):
+    (grey,) = score([shared / "inputs/black_and_white.mp4"])
+    assert (grey.score, grey.verdict) == (pytest.approx(0.5, abs=0.01), "uncertain")
+    assert grey.warning == "too few clear faces to decide, 30 of 30 faces black and white"
+    whole = film(portrait, pipeline.Pose(250, 240, 160, 0), (500, 500))
+    for left, outside in ((140, 0), (180, 0.04), (215, 0.25)):
+        Image.fromarray(whole[:, left:]).save(tmp_path / "a.png")
+        (found,) = score([tmp_path / "a.png"], align=True)
+        assert found.faces[0].outside == pytest.approx(outside, abs=0.06), left
+        assert ("cut off by the edge" in found.warning) == (left == 215)
+    for name in ("real", "df"):
+        (found,) = score([shared / f"videos/clips/face_filling_frame_{name}.mp4"], frames=10)
+        assert found.verdict == {"real": "real", "df": "uncertain"}[name]
+        assert all(0 < face.pose.x < 200 for face in found.faces)  # not of the mirror image
 
 
 def test_more_people_need_a_lower_score():

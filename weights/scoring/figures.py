@@ -3,7 +3,7 @@
 import io
 import itertools
 from collections.abc import Iterable, Sequence
-from operator import itemgetter
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from pipeline import IMAGE_SIZE
 from weights import Predict, Rule
 from weights.scoring.metrics import compute_auc, compute_logits, compute_roc
 from weights.scoring.scores import BATCH_SIZE, Result
-from weights.scoring.verdicts import find_deciding, list_people, lower_bound
+from weights.scoring.verdicts import list_people, lower_bound
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,14 +68,15 @@ def draw_timeline(result: Result, rule: Rule) -> "Figure":
     figure = make_figure(2.8)
     panel = figure.subplots()
     people = list_people(result.faces, "video", rule)
-    shown = sorted(people, key=itemgetter(1))[:MOST_PEOPLE]
-    for person, mean, _, verdict, _ in sorted(shown):
-        own = [face for face in result.faces if face.person == person]
-        label = f"{f'person {person}: ' if len(people) > 1 else ''}mean {mean:.3f}, {verdict}"
+    shown = sorted(people, key=attrgetter("score"))[:MOST_PEOPLE]
+    for person in sorted(shown):
+        own = [face for face in result.faces if face.person == person.number]
+        name = f"person {person.number}: " if len(people) > 1 else ""
+        label = f"{name}mean {person.score:.3f}, {person.verdict}"
         panel.plot([face.time for face in own], [face.score for face in own], marker="o", label=label)
     lower = upper = rule.threshold
     if rule.video:
-        lower = lower_bound(rule.video, max(1, len(find_deciding(result.faces, "video", rule))))
+        lower = lower_bound(rule.video, max(1, sum(person.counts for person in people)))
         upper = rule.video.upper
         panel.axhspan(lower, upper, color=COLORS["uncertain"], alpha=0.12)
     for bound, name in {lower: "deepfake", upper: "real"}.items():

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.metadata import distributions
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pipeline import LABELS, VERSION, Face, Watch, compute_sha256, printable, wr
 from weights import Weights, load_predictor
 from weights.scoring import figures, summary
 from weights.scoring.scores import Result, read_pictures, see_face
-from weights.scoring.verdicts import judge_face, list_counting, list_people
+from weights.scoring.verdicts import Person, judge_face, list_counting, list_people
 
 MOST_MAPS = 100  # of files: each map takes the time of 226 faces
 MOST_PEOPLE = 20  # of a file, with a picture
@@ -143,21 +143,21 @@ def mark_face(picture: np.ndarray, face: Face | None) -> np.ndarray:
     return np.asarray(image)
 
 
-def picture_people(result: Result, weights: Weights) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Yield (picture of the lowest face, row of `list_people`) of each of several people.
+def picture_people(result: Result, weights: Weights) -> Iterator[tuple[str, Person]]:
+    """Yield (picture of the lowest face, Person) of each of several people.
 
     Of many people, only the lowest have a picture; "" stands for the others.
     """
     people = list_people(result.faces, result.item.kind, weights.rule)
     if len(people) < 2:
         return
-    pictured = {row[0] for row in sorted(people, key=itemgetter(1))[:MOST_PEOPLE]}
     lowest = {face.person: face for face in sorted(result.faces, key=lambda face: -face.score)}
-    shown = [lowest[row[0]] for row in people if row[0] in pictured]
+    shown = [lowest[person.number] for person in sorted(people, key=attrgetter("score"))[:MOST_PEOPLE]]
     pictures = dict(zip((face.person for face in shown), read_pictures(result, shown), strict=True))
-    for row in people:
-        face = see_face(result, lowest[row[0]], pictures.get(row[0]), weights.view)
-        yield "" if face is None else encode_picture(face), row
+    for person in people:
+        number = person.number
+        face = see_face(result, lowest[number], pictures.get(number), weights.view)
+        yield "" if face is None else encode_picture(face), person
 
 
 def encode_picture(picture: np.ndarray, side: int = THUMBNAIL) -> str:

@@ -10,16 +10,17 @@ from typing import Any
 from pipeline import Face, Item, Pose, describe_error, write_atomically
 from weights import Rule
 from weights.scoring.scores import Result
-from weights.scoring.verdicts import VERDICTS, describe_face, judge_face
+from weights.scoring.verdicts import VERDICTS, judge_face, list_doubts
 
 FILES_TABLE, FACES_TABLE, RESULTS = "results.csv", "faces.csv", "results.json"
 PAGE, COPIES = "report.html", "annotated"
 COPIED = (".mp4", ".png")  # suffixes of annotated copies
 OURS = {FILES_TABLE, FACES_TABLE, RESULTS, PAGE, COPIES}
 BOX = ("left", "top", "right", "bottom")
+MEASURED = ("sharpness", "brightness", "saturation", "outside")  # of a Face
 FILE_COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "faces", "warning", "note",
                 "settings")  # fmt: skip
-FACE_COLUMNS = ("path", "score", "verdict", "frame", "time", "person", *BOX, *Pose._fields, "sharpness",
+FACE_COLUMNS = ("path", "score", "verdict", "frame", "time", "person", *BOX, *Pose._fields, *MEASURED,
                 "warning")  # fmt: skip
 LARGEST = 1e9  # no number in a table is larger
 
@@ -95,8 +96,8 @@ def make_face_rows(r: Result, rule: Rule) -> Iterator[dict[str, Any]]:
             "person": face.person,
             **dict(zip(BOX, face.box, strict=True)),
             **{name: round(value, 4) for name, value in face.pose._asdict().items()},
-            "sharpness": round(face.sharpness, 4),
-            "warning": describe_face(face, rule),
+            **{name: round(getattr(face, name), 4) for name in MEASURED},
+            "warning": ", ".join(list_doubts(face, rule)),
         }
 
 
@@ -148,14 +149,13 @@ def read_result(row: dict[str, Any]) -> Result:
 
 
 def read_face(row: dict[str, Any]) -> Face:
-    numbers = [read_number(row[name]) for name in ("frame", "time", "person", "sharpness")]
+    frame, time, person = (read_number(row[name]) for name in ("frame", "time", "person"))
     box = tuple(int(read_number(row[name], -LARGEST)) for name in BOX)
     pose = Pose(*(read_number(row[name], -LARGEST) for name in Pose._fields))
     if not 0 < pose.size <= 2 * max(1, *box):  # it would be cut out to be shown
         raise ValueError(f"{row['path']}: a face of {pose.size:g} pixels")
-    frame, time, person, sharpness = numbers
-    score = read_number(row["score"], 0, 1)
-    return Face(int(frame), time, box, pose, int(person), sharpness, score=score)
+    measured = {name: read_number(row[name]) for name in MEASURED}
+    return Face(int(frame), time, box, pose, int(person), score=read_number(row["score"], 0, 1), **measured)
 
 
 def read_number(value: Any, least: float = 0.0, most: float = LARGEST) -> float:

@@ -4,6 +4,7 @@ A video's score is the mean of its faces' scores, the paper's aggregation; where
 lowest person's mean decides. weights/scoring/verdicts.py says what a score means.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,16 +12,16 @@ import numpy as np
 from PIL import Image
 
 import pipeline
-from pipeline import Face, FaceOptions, Frame, Item, View, Watch
+from pipeline import Face, FaceOptions, Frame, Item, Pose, View, Watch
 from weights import Predict, Rule, Weights, load_predictor
-from weights.scoring.verdicts import classify, decide
+from weights.scoring.verdicts import classify, decide, list_doubts
 
 BATCH_SIZE = 32  # faces that the network sees at once
 LARGEST_CROP = 400  # pixels: larger square pictures may be photographs
 SEARCHED = 320  # pixels: side at which such a picture is searched for a face
 NOT_SQUARE = "not square, so hardly a face crop"
 NO_FACE = "taken for a face crop, but no face was found in it"
-SMALL = "smaller than the faces that the weights were tested on"
+UNLIKE = ", unlike the faces that the weights were tested on"
 LOST_NOTE = "does not say how wide it was cut, which shifts the score: extract it again"
 
 
@@ -104,9 +105,11 @@ def choose_kind(
     named = pipeline.EXTRACTED_NAME.fullmatch(item.path.stem)
     if named and not zoom and weights.view.zoom < pipeline.CROP_ZOOM:
         return "image", LOST_NOTE
-    if width / (zoom or weights.view.zoom) < weights.rule.min_size:
-        return "image", SMALL
-    return "image", "" if face else NO_FACE
+    if not face:
+        return "image", NO_FACE
+    pose, colors = Pose(0, 0, width / (zoom or weights.view.zoom), 0), pipeline.measure_colors(image)
+    doubts = list_doubts(Face(0, 0.0, (), pose, 0, math.inf, None, None, *colors), weights.rule)
+    return "image", f"{' and '.join(doubts)}{UNLIKE}" if doubts else ""
 
 
 def measure_largest_face(image: np.ndarray) -> float:
@@ -174,12 +177,20 @@ def score_faces(
     for frame, faces in found:
         sampled.append(frame.index)
         for face in faces:
-            waiting.append(face)
+            waiting.append(face._replace(outside=measure_outside(face, frame, view)))
             if len(waiting) == BATCH_SIZE:
                 score_waiting()
     if waiting:
         score_waiting()
     return sampled, tuple(scored)
+
+
+def measure_outside(face: Face, frame: Frame, view: View) -> float:
+    """Return which share of what the network looks at of a face lies outside its frame, 0 to 1."""
+    turn, shift = pipeline.map_square(face.pose, 32, view.zoom * face.pose.size / 32)
+    x, y = turn @ (np.mgrid[:32, :32].reshape(2, -1) + 0.5) + shift[:, None]
+    height, width = frame.image.shape[:2]
+    return float(np.mean((x < 0) | (y < 0) | (x > width) | (y > height)))
 
 
 def judge_again(result: Result, rule: Rule) -> Result:

@@ -136,9 +136,10 @@ def format_row(result: Result, weights: Weights) -> str:
     start = f"{format_score(result.score)}  {number or '-':>5}  {share:>9}"
     rows = [f"{start}  {result.verdict:<9}  {name_file(result)}"]
     people = list_people(result.faces, kind, rule)
-    for person, mean, number, verdict, counts in people if len(people) > 1 else ():
-        few = "" if counts else f", {UNCLEAR[kind]}"
-        rows.append(f"{format_score(mean)}  {number:>5}  {'':>9}  {verdict:<9}    person {person}{few}")
+    for person in people if len(people) > 1 else ():
+        few = "" if person.counts else f", {UNCLEAR[kind]}"
+        start = f"{format_score(person.score)}  {person.faces:>5}  {'':>9}"
+        rows.append(f"{start}  {person.verdict:<9}    person {person.number}{few}")
     return "\n".join(rows)
 
 
