@@ -13,10 +13,9 @@ import pipeline
 from pipeline import Item
 from training.extraction import extract_video
 from weights import Bounds, Rule, find_weights, load_predictor, read_rule
-from weights.scoring import score, scores
+from weights.scoring import score, scores, summary
 from weights.scoring.metrics import evaluate, evaluate_by_dataset, evaluate_results
 from weights.scoring.scores import LOST_NOTE, NO_FACE, NOT_SQUARE, Result
-from weights.scoring.summary import summarize
 from weights.scoring.verdicts import classify, decide, list_doubts, lower_bound
 
 BOUNDS = Bounds(0.4, 0.6, 0.5)
@@ -267,11 +266,31 @@ def test_summaries_count_verdicts():
         (None, "no face"),
         (None, "error"),
     ]
-    found = summarize([make_result("", "", value, verdict) for value, verdict in verdicts])
+    found = summary.summarize([make_result("", "", value, verdict) for value, verdict in verdicts])
     assert (found["files"], found["scored"], found["skipped"], found["no_face"]) == (6, 4, 1, 1)
     assert (found["deepfake_percent"], found["uncertain_percent"]) == (50, 25)
     assert found["average_score"] == pytest.approx(0.425)
-    assert summarize([])["average_score"] is None
+    assert summary.summarize([])["average_score"] is None
+
+
+def test_error_rates_name_the_kinds_missed_most_first():
+    level = {"lower": 0.4, "upper": 0.6, "real": 40, "forged": 28, "real_called_deepfake": 0.05}
+    level |= {"forged_called_real": 0.18, "uncertain": 0.2, "real_error_interval": [0.01, 0.13]}
+    kinds = {"real": (2, 8, 30), "deepfakes": (13, 0, 1), "faceswap": (5, 5, 4)}
+    verdicts = ("deepfake", "uncertain", "real")
+    kinds = {kind: dict(zip(verdicts, counts, strict=True)) for kind, counts in kinds.items()}
+    card = {"calibration": {"video": level | {"kinds": kinds}, "face": level}, "forgeries": ["A", "B"]}
+    real = "of 40 real, 2 were called deepfake (90 % interval: 1 to 13 %); 20 % stayed uncertain"
+    end = f"{real} (deepfake below 0.400, real above 0.600)."
+    first = "Of 14 FaceSwap videos of people it was not trained on, 4 passed as real; of 14 Deepfakes, 1; "
+    assert summary.describe_errors(card, "video") == first + end
+    first = "Of 28 forged faces of people it was not trained on, 5 passed as real; "
+    assert summary.describe_errors(card, "photo") == first + end
+    assert summary.describe_knowledge(card) == "Knows A, B; newer kinds pass as real."
+    assert summary.list_missed(card) == []
+    kinds["faceswap"]["real"] = 5
+    assert summary.list_missed(card) == ["FaceSwap"]
+    assert summary.describe_errors({}, "video") == summary.describe_knowledge({}) == ""
 
 
 def test_evaluate_known_figures():

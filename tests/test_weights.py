@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT, run_script
 
 import pipeline
+import weights as weights_module
 from classifiers import Meso4, load_classifier
 from weights import DEFAULT, Rule, find_weights, load_predictor, write_weights
 from weights.scoring import score
@@ -73,6 +74,12 @@ def test_without_card_only_keras_weights_are_used_as_published(tmp_path, fresh):
         find_weights(tmp_path / "lite")
 
 
+def test_weights_that_were_replaced_say_by_which(monkeypatch):
+    monkeypatch.setitem(weights_module.REPLACED, "Meso3", "Meso4_DF")
+    with pytest.raises(FileNotFoundError, match=r"^Meso3: Meso4_DF replaced it: --weights Meso4_DF$"):
+        find_weights("Meso3")
+
+
 def test_damage_and_mixed_up_cards_are_seen(tmp_path, fresh):
     def spoil(name, content):
         for path in fresh.iterdir():
@@ -85,7 +92,8 @@ def test_damage_and_mixed_up_cards_are_seen(tmp_path, fresh):
         spoil("net.tflite", content)
         with pytest.raises(ValueError, match=r"net\.tflite: damaged, or not the file of net\.json"):
             find_weights(tmp_path / "net")
-    for content in (b"", b"[]", b"{}", json.dumps(card | {"threshold": "x"}).encode()):
+    changes = ({"threshold": "x"}, {"forgeries": [5]}, {"calibration": {"video": {"kinds": 5}}})
+    for content in (b"", b"[]", b"{}", *(json.dumps(card | change).encode() for change in changes)):
         spoil("net.json", content)
         with pytest.raises(ValueError, match=r"net\.json: not a card of net\.tflite") as caught:
             find_weights(tmp_path / "net")

@@ -22,6 +22,7 @@ from pipeline import View
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 faces (N, 256, 256, 3) -> float32 scores (N,)
 WEIGHTS_FOLDER = Path(__file__).parent
 DEFAULT = "Meso4_DF_F2F"  # weights
+REPLACED: dict[str, str] = {}  # {name of weights of before: name of those that took their place}
 LEVELS = ("face", "video")  # what a card is calibrated for
 MEASURED = ("real", "forged", "real_called_deepfake", "forged_called_real", "uncertain")
 
@@ -55,6 +56,8 @@ def read_rule(card: dict[str, Any]) -> Rule:
         for level in LEVELS:
             for name in MEASURED:
                 float(found[level][name])
+        for kind in found["video"].get("kinds", {}).values():
+            sum(int(kind[verdict]) for verdict in ("deepfake", "uncertain", "real"))
         face, video = (Bounds(*(float(found[level][name]) for name in Bounds._fields)) for level in LEVELS)
         rule = Rule(rule.threshold, face, video, float(found["min_size"]), float(found["min_sharpness"]))
     bounds = [score for one in (rule.face, rule.video) if one for score in (one.lower, one.upper)]
@@ -86,6 +89,10 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
     tried = [Path(folder, f"{name}{end}") for folder in ("", WEIGHTS_FOLDER) for end in ends]
     path = next((Path(os.path.abspath(path)) for path in tried if os.path.isfile(path)), None)
     if path is None:
+        if str(name) in REPLACED:
+            raise FileNotFoundError(
+                f"{name}: {REPLACED[str(name)]} replaced it: --weights {REPLACED[str(name)]}"
+            )
         if os.path.isfile(name):
             raise ValueError(f"{name}: weights must be a .tflite, .weights.h5, .h5 or .hdf5 file, named so")
         ours = ", ".join(sorted(card.stem for card in WEIGHTS_FOLDER.glob("*.json")))
@@ -103,10 +110,11 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
         card = json.loads(card_path.read_bytes())
         weights = Weights(path, str(card["network"]), read_view(card), read_rule(card), card)
         digest = card["sha256"][path.name]
+        ", ".join(card.get("forgeries", ()))
         if maps := card.get("maps"):
             np.array(maps["normal"], float).reshape(15, 15)
             float(maps["limit"]), float(maps["usual"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else pipeline.describe_error(error)
         raise ValueError(f"{card_path}: not a card of {path.name} ({reason}): get both again") from error
     if pipeline.compute_sha256(path) != digest:

@@ -13,8 +13,15 @@ from weights.scoring.scores import Result
 from weights.scoring.verdicts import UNCLEAR, judge_face, list_people
 
 ROWS_SHOWN = 50  # images: up to this many get a row each
-NAMED = 5  # files that look forged, by name
+NAMED = 5  # files that look forged, and kinds of forgery
 MISSED = 0.3  # share of a kind's videos that pass as real: the kind is often missed
+KINDS = {  # of forgery, as cards and names of data call them
+    "deepfakes": "Deepfakes",
+    "face2face": "Face2Face",
+    "faceswap": "FaceSwap",
+    "neuraltextures": "NeuralTextures",
+    "unnamed": "other forged",
+}
 NOUNS = {"image": "image", "video": "video", "photo": "photograph"}  # face crops are images
 MEANING = "A score says how real a face looks to the network: 1 = natural, 0 = deepfake/f2f."
 LARGEST_ONLY = "Only the largest face in each frame was scored; --everyone scores all faces."
@@ -93,11 +100,10 @@ def print_outcome(results: Sequence[Result], summary: dict[str, Any], weights: W
     kinds = [kind for kind in NOUNS if f"{kind}s" in summary]
     for kind in kinds:
         print_summary(summary[f"{kind}s"], NOUNS[kind])
-    for kind in kinds:
-        if kind != "image" and (line := describe_errors(weights.card, kind)):
-            print(line)
-    if is_largest_only(summary):
-        print(LARGEST_ONLY)
+    notes = [describe_errors(weights.card, kind) for kind in kinds if kind != "image"]
+    notes += [describe_knowledge(weights.card), LARGEST_ONLY * is_largest_only(summary)]
+    for note in filter(None, notes):
+        print(note)
     halved = [
         NOUNS[kind].replace("image", "face crop") + "s" for kind in kinds if not weights.rule.bounds_of(kind)
     ]
@@ -174,27 +180,44 @@ def format_accuracy(found: dict[str, float]) -> str:
 
 
 def describe_errors(card: dict[str, Any], kind: str) -> str:
-    """Return a line about how often the weights err on a "video" or "photo", "" if the card does not say."""
+    """Return a line about how often the weights err on a "video" or "photo", "" if the card does not say.
+
+    Of the kinds of forgery that were tried in videos, those that pass as real most often come first.
+    """
     if "calibration" not in card:
         return ""
     found = card["calibration"]["video" if kind == "video" else "face"]
-    noun = "videos" if kind == "video" else "single faces"
-    wrong_real = round(found["real_called_deepfake"] * found["real"])
-    wrong_forged = round(found["forged_called_real"] * found["forged"])
-    missed = f" Often missed: {', '.join(list_missed(card))}." if list_missed(card) else ""
-    return (
-        f"Deepfake below {found['lower']:.3f}, real above {found['upper']:.3f}: of validation {noun}, "
-        f"{wrong_real} of {found['real']} real ones were called deepfake and {wrong_forged} of "
-        f"{found['forged']} forged ones real; {100 * found['uncertain']:.0f} % stayed uncertain.{missed} "
-        "Newer kinds of forgery pass as real."
-    )
+    kinds = list_kinds(card)[:NAMED] if kind == "video" else []
+    overall = "forged", round(found["forged_called_real"] * found["forged"]), found["forged"]
+    (name, missed, number), *others = kinds or [overall]
+    noun = "videos" if kind == "video" else "faces"
+    parts = [f"Of {number} {name} {noun} of people it was not trained on, {missed} passed as real"]
+    parts += [f"of {number} {name}, {missed}" for name, missed, number in others]
+    accused = f"of {found['real']} real, {round(found['real_called_deepfake'] * found['real'])}"
+    interval = found.get("real_error_interval", (0, 1))
+    likely = "90 % interval: {:.0f} to {:.0f} %".format(*(100 * share for share in interval))
+    parts += [f"{accused} were called deepfake ({likely})"]
+    bounds = f"deepfake below {found['lower']:.3f}, real above {found['upper']:.3f}"
+    return f"{'; '.join(parts)}; {100 * found['uncertain']:.0f} % stayed uncertain ({bounds})."
+
+
+def list_kinds(card: dict[str, Any]) -> list[tuple[str, int, int]]:
+    """Return (kind of forgery, videos that passed as real, videos tried), the most often missed first."""
+    kinds = card.get("calibration", {}).get("video", {}).get("kinds", {})
+    forged = {kind: found for kind, found in kinds.items() if not kind.endswith("real")}
+    rows = [(KINDS.get(kind, kind), found["real"], sum(found.values())) for kind, found in forged.items()]
+    return sorted(rows, key=lambda row: -row[1] / max(1, row[2]))
 
 
 def list_missed(card: dict[str, Any]) -> list[str]:
-    """Return the kinds of forgery of whose validation videos 30 % or more passed as real."""
-    kinds = card.get("calibration", {}).get("video", {}).get("kinds", {})
-    forged = {kind: found for kind, found in kinds.items() if not kind.endswith("real")}
-    return [kind for kind, found in forged.items() if found["real"] >= MISSED * sum(found.values())]
+    """Return the kinds of forgery of whose videos 30 % or more passed as real."""
+    return [kind for kind, missed, number in list_kinds(card) if missed >= MISSED * number]
+
+
+def describe_knowledge(card: dict[str, Any]) -> str:
+    """Return which forgeries the weights know, in a sentence; "" if the card does not say."""
+    known = ", ".join(card.get("forgeries", ()))
+    return f"Knows {known}; newer kinds pass as real." if known else ""
 
 
 def describe_crop_errors(weights: Weights) -> str:
