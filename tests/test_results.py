@@ -17,11 +17,12 @@ from PIL import Image
 
 import pipeline
 from weights import find_weights, load_predictor
+from weights.scoring import score
 from weights.scoring.annotate import draw_label, interpolate_faces
 from weights.scoring.figures import describe_evidence, describe_timeline, measure_evidence, measure_normal
 from weights.scoring.report import describe_verdict, hash_file
 from weights.scoring.results import read_json
-from weights.scoring.scores import Result
+from weights.scoring.scores import Result, read_pictures
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SCRIPT = "deepfakes_images.py"
@@ -196,9 +197,27 @@ def test_the_page_answers_first(folder, films):
 def test_sentences_say_what_is_so(tmp_path):
     photo = Result(pipeline.Item(tmp_path / "a.png", "a", kind="photo"), 0.5, "uncertain")
     assert describe_verdict(photo, find_weights("Meso4_DF")) == "Undecided."
+    clip = Result(pipeline.Item(tmp_path / "a.mp4", "a", kind="video"), 0.5, "uncertain", frames=9)
+    assert describe_verdict(clip, find_weights("Meso4_DF")) == "Undecided; looks forged in 0 of 9 frames."
+    clip = clip._replace(warning="too few clear faces to decide, 9 of 9 faces dark")
+    assert describe_verdict(clip, find_weights("Meso4_DF")) == f"Undecided: {clip.warning}."
     assert hash_file(tmp_path / "gone") == "unknown: the file cannot be read"
     run_script(SCRIPT, ROOT / "test_images/real/obama.png", "--output", tmp_path / "out")
     assert "Only the largest face" not in (tmp_path / "out/report.html").read_text()
+
+
+def test_a_frame_that_cannot_be_read_again_costs_only_its_own_picture(films, monkeypatch):
+    (video,) = score([films / "pair.mp4"], frames=4)
+    read, faces = pipeline.read_frames, video.faces
+    assert len(faces) == 4
+
+    def read_some(path, frames, start, *rest, **options):
+        if abs(start - faces[1].time) < 0.01:
+            raise ValueError("damaged")
+        return read(path, frames, start, *rest, **options)
+
+    monkeypatch.setattr(pipeline, "read_frames", read_some)
+    assert [picture is None for picture in read_pictures(video, faces)] == [False, True, False, False]
 
 
 def test_nothing_is_fetched_and_no_name_is_run(folder):

@@ -57,7 +57,7 @@ def draw_overview(ranked: Sequence[Result]) -> "Figure":
         if own:
             label = f"{verdict}: {len(own)}"
             panel.plot(*zip(*own, strict=True), marker, color=COLORS[verdict], markersize=5, label=label)
-    panel.set(ylim=(-0.03, 1.03), xlabel="files in order of score", ylabel="score: 0 = deepfake, 1 = real")
+    panel.set(ylim=(-0.03, 1.03), xlabel="files in order of score", ylabel="score (1 = real)")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.legend()
     return figure
@@ -65,10 +65,10 @@ def draw_overview(ranked: Sequence[Result]) -> "Figure":
 
 def draw_timeline(result: Result, rule: Rule) -> "Figure":
     """Draw a video's scores over time, a line per person (of many, the lowest), and the bounds."""
-    figure = make_figure(2.8)
-    panel = figure.subplots()
     people = list_people(result.faces, "video", rule)
     shown = sorted(people, key=attrgetter("score"))[:MOST_PEOPLE]
+    figure = make_figure(2.4 + 0.2 * len(shown))
+    panel = figure.subplots()
     for person in sorted(shown):
         own = [face for face in result.faces if face.person == person.number]
         name = f"person {person.number}: " if len(people) > 1 else ""
@@ -84,9 +84,9 @@ def draw_timeline(result: Result, rule: Rule) -> "Figure":
     panel.text(0.01, lower - 0.02, "deepfake below", color=COLORS["deepfake"], va="top",
                transform=panel.get_yaxis_transform())  # fmt: skip
     panel.text(0.01, upper + 0.02, "real above", color=COLORS["real"], transform=panel.get_yaxis_transform())
-    panel.set(ylim=(-0.03, 1.03), xlabel="seconds", ylabel="score: 0 = deepfake, 1 = real")
+    panel.set(ylim=(-0.03, 1.03), xlabel="seconds", ylabel="score (1 = real)")
     few = f"the lowest {len(shown)} of {len(people)} people" if len(shown) < len(people) else None
-    panel.legend(title=few, loc="best")
+    figure.legend(title=few, loc="outside lower center")
     return figure
 
 

@@ -18,7 +18,7 @@ from pipeline import LABELS, VERSION, Face, Watch, compute_sha256, printable, wr
 from weights import Weights, load_predictor
 from weights.scoring import figures, summary
 from weights.scoring.scores import Result, read_pictures, see_face
-from weights.scoring.verdicts import Person, judge_face, list_counting, list_people
+from weights.scoring.verdicts import UNCLEAR, Person, judge_face, list_counting, list_people
 
 MOST_MAPS = 100  # of files: each map takes the time of 226 faces
 MOST_PEOPLE = 20  # of a file, with a picture
@@ -130,6 +130,9 @@ def describe_verdict(result: Result, weights: Weights) -> str:
     if result.verdict == "deepfake":
         return f"Looks forged{where}."
     if result.verdict == "uncertain":
+        unclear = UNCLEAR.get(result.item.kind, "-")
+        if result.warning.startswith(unclear):
+            return f"Undecided: {result.warning}."
         return f"Undecided; looks forged{where}." if where else "Undecided."
     missed = " and ".join(summary.list_missed(weights.card))
     often = f" Often missed: {missed}." if missed else ""

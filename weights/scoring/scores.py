@@ -4,6 +4,7 @@ A video's score is the mean of its faces' scores, the paper's aggregation; where
 lowest person's mean decides. weights/scoring/verdicts.py says what a score means.
 """
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -208,18 +209,21 @@ def read_pictures(result: Result, faces: Sequence[Face | None]) -> list[np.ndarr
 
     None stands for what cannot be read again. `faces` are those of the Result; of a face crop it is [None].
     """
-    path, pictures = result.item.path, list[np.ndarray | None]()
+    path = result.item.path
+
+    def read(face: Face | None) -> np.ndarray | None:
+        start = face.time - 5e-4 if face else 0.0
+        with contextlib.suppress(OSError, ValueError, MemoryError, StopIteration):
+            return next(pipeline.read_frames(path, 1, start, start + 1e-3, timeline=timeline)).image
+        return None
+
     try:
         if result.item.kind != "video":
             return [pipeline.read_image(path)] * len(faces)
         timeline = pipeline.read_timeline(path)
-        for face in faces:
-            start = face.time - 5e-4 if face else 0.0
-            frames = pipeline.read_frames(path, 1, start, start + 1e-3, timeline=timeline)
-            pictures.append(next(frames).image)
     except (OSError, ValueError, MemoryError):
-        pass
-    return pictures + [None] * (len(faces) - len(pictures))
+        return [None] * len(faces)
+    return [read(face) for face in faces]
 
 
 def see_face(result: Result, face: Face | None, picture: np.ndarray | None, view: View) -> np.ndarray | None:
