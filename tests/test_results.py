@@ -346,7 +346,7 @@ def test_boxes_vanish_where_no_face_was_found():
         return pipeline.Face(frame, 0, (left, 0, left + 10, 10), pipeline.Pose(0, 0, 10, 0), 1, score=0.5)
 
     faces = {0: [face(0, 0)], 10: [face(10, 10)], 20: [], 30: [], 40: [face(40, 40)]}
-    boxes = [interpolate_faces(faces, list(faces), i) for i in range(60)]
+    boxes = [interpolate_faces(faces, i) for i in range(60)]
     expected = [*range(10), *[10] * 10, *[None] * 20, *[40] * 10, *[None] * 10]
     assert [b[0].box[0] if b else None for b in boxes] == expected
 

@@ -30,18 +30,17 @@ ROW_HEAD = " score  faces  %deepfake  verdict    file"
 
 def describe_settings(weights: Weights, options: FaceOptions, align: bool | None) -> str:
     """Return what the scores depend on, in one line; verdicts also depend on the threshold."""
-    parts = [
-        f"{weights.path.name} {compute_sha256(weights.path)[:8]}",
-        f"resizing: {weights.view.resampling}",
-    ]
-    parts += [f"zoom {weights.view.zoom}"] if weights.view.zoom != CROP_ZOOM else []
-    parts += [f"{options.frames} frames a video"]
+    digest = compute_sha256(weights.path)[:8]
+    parts = [f"{weights.path.name} {digest}", f"resizing: {weights.view.resampling}"]
+    if weights.view.zoom != CROP_ZOOM:
+        parts.append(f"zoom {weights.view.zoom}")
+    parts.append(f"{options.frames} frames a video")
     if options.start or options.end is not None:
         end = "the end" if options.end is None else f"{options.end:.15g} s"
-        parts += [f"from {options.start:.15g} s to {end}"]
-    parts += ["all faces of a frame" if options.everyone else "the largest face of a frame"]
+        parts.append(f"from {options.start:.15g} s to {end}")
+    parts.append("all faces of a frame" if options.everyone else "the largest face of a frame")
     if align is not None:
-        parts += ["faces found in all images" if align else "all images taken for face crops"]
+        parts.append("faces found in all images" if align else "all images taken for face crops")
     return ", ".join(parts)
 
 
@@ -49,7 +48,6 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
     """Return counts of the Results, and their average score and shares of verdicts over those scored."""
     scores = [r.score for r in results if r.score is not None]
     verdicts = Counter(r.verdict for r in results)
-    shares = {v: 100 * verdicts[v] / len(scores) if scores else None for v in ("deepfake", "uncertain")}
     return {
         "files": len(results),
         "scored": len(scores),
@@ -57,8 +55,8 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
         "no_face": verdicts["no face"],
         "verdicts": dict(verdicts),
         "average_score": float(np.mean(scores)) if scores else None,
-        "deepfake_percent": shares["deepfake"],
-        "uncertain_percent": shares["uncertain"],
+        "deepfake_percent": 100 * verdicts["deepfake"] / len(scores) if scores else None,
+        "uncertain_percent": 100 * verdicts["uncertain"] / len(scores) if scores else None,
     }
 
 
@@ -102,14 +100,10 @@ def print_outcome(results: Sequence[Result], summary: dict[str, Any], weights: W
         print_summary(summary[f"{kind}s"], NOUNS[kind])
     notes = [describe_errors(weights.card, kind) for kind in kinds if kind != "image"]
     notes += [describe_knowledge(weights.card), LARGEST_ONLY * is_largest_only(summary)]
-    for note in filter(None, notes):
-        print(note)
-    halved = [
-        NOUNS[kind].replace("image", "face crop") + "s" for kind in kinds if not weights.rule.bounds_of(kind)
-    ]
-    rule = f" Below {weights.rule.threshold:g}, {' and '.join(halved)} are called deepfake" * bool(halved)
-    used = f"({printable(weights.path.name)}, resizing: {weights.view.resampling})"
-    print(f"{MEANING}{rule} {used}.", flush=True)
+    halved = [NOUNS[kind].replace("image", "face crop") for kind in kinds if not weights.rule.bounds_of(kind)]
+    below = f"Below {weights.rule.threshold:g}, {'s and '.join(halved)}s are called deepfake " * bool(halved)
+    used = f"({printable(weights.path.name)}, resizing: {weights.view.resampling})."
+    print(*filter(None, [*notes, f"{MEANING} {below}{used}"]), sep="\n", flush=True)
 
 
 def is_largest_only(summary: dict[str, Any]) -> bool:
@@ -118,12 +112,13 @@ def is_largest_only(summary: dict[str, Any]) -> bool:
 
 def print_images(images: Sequence[Result], folders: dict[str, dict[str, Any]]) -> None:
     """Print a row per face crop and folder; of many crops, only those called deepfake, if they are few."""
-    shown = images if len(images) <= ROWS_SHOWN else [r for r in images if r.verdict == "deepfake"]
+    many = len(images) > ROWS_SHOWN
+    shown = [r for r in images if r.verdict == "deepfake"] if many else images
     if 0 < len(shown) <= ROWS_SHOWN:
         print(" score  verdict   image")
         for r in shown:
             print(f"{format_score(r.score)}  {r.verdict:<8}  {name_file(r)}")
-    if len(images) > ROWS_SHOWN:
+    if many:
         few = "Rows only for images called deepfake" if len(shown) <= ROWS_SHOWN else "Too many rows"
         print(f"{few}: --output lists all images.")
     print("\nimages  average  %deepfake  folder")
