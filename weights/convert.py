@@ -22,14 +22,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     # fmt: off
     add("file", type=Path, metavar="FILE", help="Keras weights, .weights.h5, .h5 or .hdf5")
     add("--name", type=Path, help="path of the files to write, without suffix (default: that of FILE)")
-    add("--resample", dest="resampling", choices=RESAMPLING, default="nearest", help=f"filter trained with {default}")
+    add("--resample", choices=RESAMPLING, default="nearest", help=f"filter trained with {default}")
     add("--zoom", type=float, default=CROP_ZOOM, metavar="X", help=f"zoom trained with {default}")
     add("--threshold", type=float, default=0.5, metavar="P", help=f"lower scores: deepfake {default}")
     # fmt: on
     arguments = parser.parse_args(argv)
     file = arguments.file
     stem = arguments.name or file.with_name(name_stem(file))
-    card = {"resampling": arguments.resampling, "zoom": arguments.zoom, "threshold": arguments.threshold}
+    card = {"resampling": arguments.resample, "zoom": arguments.zoom, "threshold": arguments.threshold}
     try:
         read_view(card), read_rule(card)
         card["converted_from"] = {file.name: pipeline.compute_sha256(file)}
