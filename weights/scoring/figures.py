@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,6 @@ COLORS = {
     "no face": "#666666",
     "error": "#666666",
 }
-MARKERS = {"deepfake": "v", "uncertain": "s", "real": "o"}  # never by colour alone
 MOST_PEOPLE = 8  # in a timeline
 
 
@@ -44,23 +43,6 @@ def save_svg(figure: "Figure") -> bytes:
     with io.BytesIO() as file, rc_context({"svg.fonttype": "none", "svg.hashsalt": "mesonet"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
         return file.getvalue()
-
-
-def draw_overview(ranked: Sequence[Result]) -> "Figure":
-    """Draw all scores in order, with a colour and a marker for each verdict."""
-    from matplotlib.ticker import MaxNLocator
-
-    figure = make_figure(2.6)
-    panel = figure.subplots()
-    for verdict, marker in MARKERS.items():
-        own = [(place, r.score) for place, r in enumerate(ranked, 1) if r.verdict == verdict]
-        if own:
-            label = f"{verdict}: {len(own)}"
-            panel.plot(*zip(*own, strict=True), marker, color=COLORS[verdict], markersize=5, label=label)
-    panel.set(ylim=(-0.03, 1.03), xlabel="files in order of score", ylabel="score (1 = real)")
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.legend()
-    return figure
 
 
 def draw_timeline(result: Result, rule: Rule) -> "Figure":
