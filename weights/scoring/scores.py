@@ -5,6 +5,7 @@ lowest person's mean decides. weights/scoring/verdicts.py says what a score mean
 """
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -22,6 +23,7 @@ LARGEST_CROP = 400  # pixels: larger square pictures may be photographs
 SEARCHED = 320  # pixels: side at which such a picture is searched for a face
 NOT_SQUARE = "not square, so hardly a face crop"
 NO_FACE = "taken for a face crop, but no face was found in it"
+UNUSABLE = "the weights are unusable: they gave the score"
 UNLIKE = ", unlike the faces that the weights were tested on"
 LOST_NOTE = "does not say how wide it was cut, which shifts the score: extract it again"
 
@@ -51,38 +53,29 @@ def score_images(items: Iterable[Item], weights: Weights, align: bool | None = N
     which it is, see `choose_kind`; True: all are photographs, False: all are crops.
     """
     predict = load_predictor(weights)
-    waiting: list[tuple[Item, str, np.ndarray | Exception]] = []
 
-    def load(item: Item) -> tuple[Item, str, np.ndarray | Exception]:
+    def load(item: Item) -> tuple[Result, np.ndarray | None]:
         try:
             image, zoom = pipeline.read_crop(item.path)
             kind, warning = choose_kind(item, image, zoom, weights, align)
             seen = pipeline.view_face(image, weights.view, zoom) if kind == "image" else image
-            return item._replace(kind=kind), warning, seen
+            return Result(item._replace(kind=kind), None, "", warning=warning), seen
         except (OSError, ValueError, MemoryError) as error:
-            return item, "", error
+            return Result(item, None, "error", pipeline.describe_error(error)), None
 
-    def score_waiting() -> Iterator[Result]:
-        crops = [
-            face for item, _, face in waiting if item.kind == "image" and not isinstance(face, Exception)
-        ]
+    loaded = pipeline.map_ahead(load, items, 2 * BATCH_SIZE)
+    while batch := list(itertools.islice(loaded, BATCH_SIZE)):
+        crops = [seen for result, seen in batch if result.item.kind == "image" and seen is not None]
         scores = iter(predict(np.stack(crops)).tolist() if crops else ())
-        for item, warning, image in waiting:
-            if isinstance(image, Exception):
-                yield Result(item, None, "error", pipeline.describe_error(image))
-            elif item.kind == "photo":
-                yield score_photo(item, image, predict, weights)
+        for result, seen in batch:
+            if seen is None:
+                yield result
+            elif result.item.kind == "photo":
+                yield score_photo(result.item, seen, predict, weights)
             elif np.isfinite(score := next(scores)):
-                yield Result(item, score, classify(score, "image", weights.rule), warning=warning)
+                yield result._replace(score=score, verdict=classify(score, "image", weights.rule))
             else:
-                yield Result(item, None, "error", f"the weights are unusable: they gave the score {score}")
-        waiting.clear()
-
-    for loaded in pipeline.map_ahead(load, items, 2 * BATCH_SIZE):
-        waiting.append(loaded)
-        if len(waiting) == BATCH_SIZE:
-            yield from score_waiting()
-    yield from score_waiting()
+                yield Result(result.item, None, "error", f"{UNUSABLE} {score}")
 
 
 def choose_kind(
@@ -115,10 +108,10 @@ def choose_kind(
 
 def measure_largest_face(image: np.ndarray) -> float:
     """Return how wide the largest face in a picture is, as a share of its longer side; 0.0 without a face."""
-    scale = SEARCHED / max(image.shape)
-    width, height = (round(side * scale) for side in image.shape[1::-1])
-    reduced = np.asarray(Image.fromarray(image).resize((width, height)))
-    boxes = pipeline.detect_faces(reduced) or pipeline.detect_faces(reduced, upsample=1)
+    reduced = Image.fromarray(image)
+    reduced = reduced.resize([round(side * SEARCHED / max(image.shape)) for side in reduced.size])
+    picture = np.asarray(reduced)
+    boxes = pipeline.detect_faces(picture) or pipeline.detect_faces(picture, upsample=1)
     return max((right - left for left, _, right, _ in boxes), default=0) / SEARCHED
 
 
@@ -165,24 +158,19 @@ def score_faces(
     """
     sampled: list[int] = []
     scored: list[Face] = []
-    waiting: list[Face] = []
 
-    def score_waiting() -> None:
-        scores = predict(np.stack([pipeline.view_face(face.crop, view) for face in waiting])).tolist()
+    def list_faces() -> Iterator[Face]:
+        for frame, faces in found:
+            sampled.append(frame.index)
+            yield from (face._replace(outside=measure_outside(face, frame, view)) for face in faces)
+
+    waiting = list_faces()
+    while batch := list(itertools.islice(waiting, BATCH_SIZE)):
+        scores = predict(np.stack([pipeline.view_face(face.crop, view) for face in batch])).tolist()
         if not np.isfinite(scores).all():
-            raise ValueError("the weights are unusable: they gave a score that is not a number")
+            raise ValueError(f"{UNUSABLE} {min(scores, key=np.isfinite)}")
         # crops would fill the memory
-        scored.extend(f._replace(crop=None, score=s) for f, s in zip(waiting, scores, strict=True))
-        waiting.clear()
-
-    for frame, faces in found:
-        sampled.append(frame.index)
-        for face in faces:
-            waiting.append(face._replace(outside=measure_outside(face, frame, view)))
-            if len(waiting) == BATCH_SIZE:
-                score_waiting()
-    if waiting:
-        score_waiting()
+        scored += (face._replace(crop=None, score=s) for face, s in zip(batch, scores, strict=True))
     return sampled, tuple(scored)
 
 
