@@ -5,6 +5,7 @@ filter and thresholds belong together: the card, a JSON file beside the weights,
 weights are run by LiteRT, so that TensorFlow is imported only for Keras weights.
 """
 
+import itertools
 import json
 import os
 import re
@@ -23,7 +24,6 @@ Predict = Callable[[np.ndarray], np.ndarray]  # uint8 faces (N, 256, 256, 3) -> 
 WEIGHTS_FOLDER = Path(__file__).parent
 DEFAULT = "Meso4_DF_F2F"  # weights
 REPLACED: dict[str, str] = {}  # {name of weights of before: name of those that took their place}
-LEVELS = ("face", "video")  # what a card is calibrated for
 MEASURED = ("real", "forged", "real_called_deepfake", "forged_called_real", "uncertain")
 
 
@@ -53,12 +53,13 @@ def read_rule(card: dict[str, Any]) -> Rule:
     """Return the Rule of a card. Raises KeyError, TypeError or ValueError if the card lacks what is used."""
     rule = Rule(float(card["threshold"]))
     if found := card.get("calibration"):
-        for level in LEVELS:
-            for name in MEASURED:
-                float(found[level][name])
+        for level, name in itertools.product(("face", "video"), MEASURED):
+            float(found[level][name])
         for kind in found["video"].get("kinds", {}).values():
             sum(int(kind[verdict]) for verdict in ("deepfake", "uncertain", "real"))
-        face, video = (Bounds(*(float(found[level][name]) for name in Bounds._fields)) for level in LEVELS)
+        face, video = (
+            Bounds(*(float(found[level][name]) for name in Bounds._fields)) for level in ("face", "video")
+        )
         rule = Rule(rule.threshold, face, video, float(found["min_size"]), float(found["min_sharpness"]))
     bounds = [score for one in (rule.face, rule.video) if one for score in (one.lower, one.upper)]
     for score in (rule.threshold, *bounds):
@@ -89,17 +90,13 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
     tried = [Path(folder, f"{name}{end}") for folder in ("", WEIGHTS_FOLDER) for end in ends]
     path = next((Path(os.path.abspath(path)) for path in tried if os.path.isfile(path)), None)
     if path is None:
-        if str(name) in REPLACED:
-            raise FileNotFoundError(
-                f"{name}: {REPLACED[str(name)]} replaced it: --weights {REPLACED[str(name)]}"
-            )
         if os.path.isfile(name):
             raise ValueError(f"{name}: weights must be a .tflite, .weights.h5, .h5 or .hdf5 file, named so")
+        if new := REPLACED.get(str(name)):
+            raise FileNotFoundError(f"{name}: {new} replaced it: --weights {new}")
         ours = ", ".join(sorted(card.stem for card in WEIGHTS_FOLDER.glob("*.json")))
-        raise FileNotFoundError(
-            f"{name}: no such weights, here or in {WEIGHTS_FOLDER}, which has {ours}: "
-            "weights/README.md says where to get others"
-        )
+        where = f"here or in {WEIGHTS_FOLDER}, which has {ours}: weights/README.md says where to get others"
+        raise FileNotFoundError(f"{name}: no such weights, {where}")
     card_path = name_card(path)
     plain = not path.name.endswith((".tflite", ".weights.h5"))
     if plain or (path.suffix == ".h5" and not card_path.is_file()):

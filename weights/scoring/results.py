@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -31,16 +32,13 @@ def open_folder(folder: Path, settings: str, force: bool) -> tuple[dict[str, Res
     With `force` it begins anew. Raises ValueError, with nothing changed, if the folder holds anything that
     is not ours, or Results by other settings; OSError if it cannot be written.
     """
-    before: dict[str, Result] = {}
-    summary: dict[str, Any] = {}
+    before, summary = dict[str, Result](), dict[str, Any]()
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output {folder}: must be a folder")
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    names = os.listdir(folder) if folder.is_dir() else []
     entries = {name for name in names if not name.startswith(".writing-")}  # what a killed run left
-    copies = (folder / COPIES).rglob("*.*")
-    others = sorted(entries - OURS) + sorted(
-        path.name for path in copies if path.is_file() and path.suffix not in COPIED
-    )
+    copies = (path for path in (folder / COPIES).rglob("*.*") if path.is_file())
+    others = sorted(entries - OURS) + sorted(path.name for path in copies if path.suffix not in COPIED)
     if others or (entries and RESULTS not in entries):
         held = ", ".join(others[:3]) or f"no {RESULTS}"
         raise ValueError(f"--output {folder}: holds {held}, so it is not ours: name another folder")
@@ -49,10 +47,9 @@ def open_folder(folder: Path, settings: str, force: bool) -> tuple[dict[str, Res
     elif RESULTS in entries:
         before, summary = read_json(folder / RESULTS)
         if summary["settings"] != settings:
-            raise ValueError(
-                f"--output {folder}: was scored with {summary['settings']}, not {settings}: "
-                "name another folder, or begin anew with --force"
-            )
+            cure = "name another folder, or begin anew with --force"
+            old = summary["settings"]
+            raise ValueError(f"--output {folder}: was scored with {old}, not {settings}: {cure}")
     folder.mkdir(parents=True, exist_ok=True)
     return before, summary
 
@@ -61,7 +58,7 @@ def write_tables(folder: Path, results: Sequence[Result], rule: Rule, summary: d
     """Write the tables, first that from which a later run continues. Raises OSError, naming the file."""
     rows = [make_row(r) | {"faces": len(r.faces), "settings": summary["settings"]} for r in results]
     faces = [row for r in results for row in make_face_rows(r, rule)]
-    items = [row for r in results for row in (make_row(r) | {"stamp": r.stamp}, *make_face_rows(r, rule))]
+    items = [row for r in results for row in (make_row(r), *make_face_rows(r, rule))]
     text = json.dumps({"summary": summary, "items": items}, indent=1, allow_nan=False) + "\n"
     write_atomically(folder / RESULTS, lambda part: part.write_text(text))
     write_atomically(folder / FILES_TABLE, lambda part: write_csv(part, rows, FILE_COLUMNS))
@@ -80,6 +77,7 @@ def make_row(r: Result) -> dict[str, Any]:
         "frames": r.frames,
         "warning": r.warning,
         "note": r.note,
+        "stamp": r.stamp,
     }
 
 
@@ -133,9 +131,8 @@ def read_json(path: Path) -> tuple[dict[str, Result], dict[str, Any]]:
         return results, content["summary"]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else describe_error(error)
-        raise ValueError(
-            f"{path}: damaged, or not written by this program ({reason}): --force begins anew"
-        ) from error
+        what = f"damaged, or not written by this program ({reason})"
+        raise ValueError(f"{path}: {what}: --force begins anew") from error
 
 
 def read_result(row: dict[str, Any]) -> Result:

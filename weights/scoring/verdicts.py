@@ -55,10 +55,10 @@ def decide(faces: Sequence[Face], kind: str, rule: Rule) -> tuple[float | None, 
     people = list_people(faces, kind, rule)
     if not people:
         return None, "no face", ""
-    counting = [person for person in people if person.counts]
-    score = min(person.score for person in counting or people)
-    verdict = classify(score, kind, rule, len(counting))
-    return score, verdict, describe_doubts(faces, len(people), len(counting), kind, rule)
+    counting = [person.score for person in people if person.counts]
+    score = min(counting or [person.score for person in people])
+    doubts = describe_doubts(faces, len(people), len(counting), kind, rule)
+    return score, classify(score, kind, rule, len(counting)), doubts
 
 
 def classify(score: float, kind: str, rule: Rule, people: int = 1) -> str:
@@ -109,7 +109,7 @@ def list_people(faces: Sequence[Face], kind: str, rule: Rule) -> list[Person]:
 def list_counting(faces: Sequence[Face], kind: str, rule: Rule) -> list[Face]:
     """Return the Faces of those people who count, the lowest score first; all where nobody counts."""
     people = {person.number for person in list_people(faces, kind, rule) if person.counts}
-    return sorted([f for f in faces if f.person in people] or faces, key=attrgetter("score"))
+    return sorted((f for f in faces if not people or f.person in people), key=attrgetter("score"))
 
 
 def list_doubts(face: Face, rule: Rule) -> list[str]:
