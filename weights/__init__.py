@@ -5,7 +5,6 @@ filter and thresholds belong together: the card, a JSON file beside the weights,
 weights are run by LiteRT, so that TensorFlow is imported only for Keras weights.
 """
 
-import itertools
 import json
 import os
 import re
@@ -53,13 +52,11 @@ def read_rule(card: dict[str, Any]) -> Rule:
     """Return the Rule of a card. Raises KeyError, TypeError or ValueError if the card lacks what is used."""
     rule = Rule(float(card["threshold"]))
     if found := card.get("calibration"):
-        for level, name in itertools.product(("face", "video"), MEASURED):
-            float(found[level][name])
         for kind in found["video"].get("kinds", {}).values():
             sum(int(kind[verdict]) for verdict in ("deepfake", "uncertain", "real"))
-        face, video = (
-            Bounds(*(float(found[level][name]) for name in Bounds._fields)) for level in ("face", "video")
-        )
+        names = (*Bounds._fields, *MEASURED)
+        levels = [[float(found[level][name]) for name in names] for level in ("face", "video")]
+        face, video = (Bounds(*numbers[:3]) for numbers in levels)
         rule = Rule(rule.threshold, face, video, float(found["min_size"]), float(found["min_sharpness"]))
     bounds = [score for one in (rule.face, rule.video) if one for score in (one.lower, one.upper)]
     for score in (rule.threshold, *bounds):
@@ -80,6 +77,8 @@ class Weights(NamedTuple):
 
 def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weights.h5", ".h5")) -> Weights:
     """Return the Weights called `name`: a file, here or in weights/, its suffix given or not.
+
+    >>> list(score(["photos"], find_weights("Meso4_DF")))
 
     Without suffix, the first of `endings` that exists. The card beside the first two says how they are
     used, and their SHA-256. A plain `.h5` or `.hdf5` (such as the authors') has no card and is used as

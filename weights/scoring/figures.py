@@ -19,13 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # dark enough for white text on them: a contrast of at least 4.5
-COLORS = {
-    "deepfake": "#c62828",
-    "uncertain": "#8a5a00",
-    "real": "#1565a8",
-    "no face": "#666666",
-    "error": "#666666",
-}
+COLORS = {"deepfake": "#c62828", "uncertain": "#8a5a00", "real": "#1565a8", "no face": "#666666",
+          "error": "#666666"}  # fmt: skip
 MOST_PEOPLE = 8  # in a timeline
 
 

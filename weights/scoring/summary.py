@@ -15,13 +15,8 @@ from weights.scoring.verdicts import UNCLEAR, judge_face, list_people
 ROWS_SHOWN = 50  # images: up to this many get a row each
 NAMED = 5  # files that look forged, and kinds of forgery
 MISSED = 0.3  # share of a kind's videos that pass as real: the kind is often missed
-KINDS = {  # of forgery, as cards and names of data call them
-    "deepfakes": "Deepfakes",
-    "face2face": "Face2Face",
-    "faceswap": "FaceSwap",
-    "neuraltextures": "NeuralTextures",
-    "unnamed": "other forged",
-}
+KINDS = {"deepfakes": "Deepfakes", "face2face": "Face2Face", "faceswap": "FaceSwap",
+         "neuraltextures": "NeuralTextures", "unnamed": "other forged"}  # fmt: skip
 NOUNS = {"image": "image", "video": "video", "photo": "photograph"}  # face crops are images
 MEANING = "A score says how real a face looks to the network: 1 = natural, 0 = deepfake/f2f."
 LARGEST_ONLY = "Only the largest face in each frame was scored; --everyone scores all faces."
@@ -217,9 +212,8 @@ def describe_knowledge(card: dict[str, Any]) -> str:
 
 def describe_crop_errors(weights: Weights) -> str:
     """Return a line about verdicts on face crops, by the threshold alone, and how often they are right."""
-    found = weights.card.get("validation", {}).get("all", {}).get("image")
     right = "How often that is wrong was not measured."
-    if found:
+    if found := weights.card.get("validation", {}).get("all", {}).get("image"):
         shares = f"{100 * found['accuracy_df']:.0f} % of the forged and {100 * found['accuracy_real']:.0f} %"
         right = f"Of {found['count']} validation faces, {shares} of the real ones were judged right."
     return f"Face crops are called deepfake below {weights.rule.threshold:g}; none is uncertain. {right}"
