@@ -31,13 +31,11 @@ def make_faces(value, number=5, person=1, size=100.0, sharpness=50.0, **more):
 # --- scores ---------------------------------------------------------------------------------------
 
 
-def test_scores_do_not_depend_on_batch_size(monkeypatch):
-    found = {}
-    for size in (1, 3, 32):
-        monkeypatch.setattr(scores, "BATCH_SIZE", size)
-        found[size] = [result.score for result in score([ROOT / "test_images"], "Meso4_DF")]
-    np.testing.assert_allclose(found[1], found[3], atol=1e-6)
-    np.testing.assert_allclose(found[1], found[32], atol=1e-6)
+@pytest.mark.parametrize("size", [1, 3])
+def test_scores_do_not_depend_on_batch_size(monkeypatch, size):
+    expected = [result.score for result in score([ROOT / "test_images"])]
+    monkeypatch.setattr(scores, "BATCH_SIZE", size)
+    assert [result.score for result in score([ROOT / "test_images"])] == pytest.approx(expected, abs=1e-6)
 
 
 def test_several_threads_share_the_network(noise):
@@ -93,29 +91,26 @@ def test_the_lowest_person_decides(films):
 def test_crops_and_photographs_are_told_apart(portrait, photo, tmp_path):
     left = film(portrait, pipeline.Pose(160, 240, 140, 20))[:, :320]
     right = film(open_portrait("obama"), pipeline.Pose(480, 240, 150, -30))[:, 320:]
-    Image.fromarray(np.concatenate((left, right), axis=1)).save(tmp_path / "pair.png")
     square = film(portrait, pipeline.Pose(250, 240, 100, 0), (500, 500))
-    Image.fromarray(square).save(tmp_path / "square.png")
-    Image.fromarray(square[175:305, 185:315]).resize((500, 500)).save(tmp_path / "large_crop.png")
-    Image.fromarray(np.full((500, 500, 3), 99, np.uint8)).save(tmp_path / "wall.png")
-    photo.resize((300, 280)).save(tmp_path / "small_crop.png")
+    for name, picture in {
+        "pair": np.concatenate((left, right), axis=1),
+        "square": square,
+        "large_crop": pipeline.resize_face(square[175:305, 185:315], "bilinear", 500),
+        "wall": np.full((500, 500, 3), 99, np.uint8),
+        "small_crop": np.asarray(photo.resize((300, 280))),
+    }.items():
+        Image.fromarray(picture).save(tmp_path / f"{name}.png")
 
     def look(align=None):
         return {r.item.path.stem: r for r in score([tmp_path], "Meso4_DF", align=align)}
 
     found = look()
-    kinds = {name: result.item.kind for name, result in found.items()}
-    assert kinds == {
-        "pair": "photo",
-        "square": "photo",
-        "large_crop": "image",
-        "wall": "image",
-        "small_crop": "image",
-    }
+    assert {name for name, result in found.items() if result.item.kind == "photo"} == {"pair", "square"}
     assert [len(found[name].faces) for name in ("pair", "square", "wall")] == [2, 1, 0]
     assert sorted(round(face.pose.angle, -1) for face in found["pair"].faces) == [-30, 20]
     assert found["pair"].score == min(face.score for face in found["pair"].faces)
-    assert (found["wall"].warning, found["large_crop"].warning) == (NO_FACE, "")
+    assert found["wall"].warning.startswith(NO_FACE)
+    assert found["large_crop"].warning == ""
     assert {r.item.kind for r in look(align=True).values()} == {"photo"}
     assert look(align=True)["wall"].verdict == "no face"
     crops = look(align=False)
@@ -125,10 +120,8 @@ def test_crops_and_photographs_are_told_apart(portrait, photo, tmp_path):
 
 def test_several_threads_share_the_detector(portrait):
     """Images are looked at in threads; dlib's detector takes one picture at a time."""
-    pictures = [
-        film(portrait, pipeline.Pose(250, 240, 100, 0), (500, 500)),
-        np.full((500, 500, 3), 99, np.uint8),
-    ]
+    wall = np.full((500, 500, 3), 99, np.uint8)
+    pictures = [film(portrait, pipeline.Pose(250, 240, 100, 0), (500, 500)), wall]
     expected = [scores.measure_largest_face(picture) for picture in pictures]
     assert list(pipeline.map_ahead(scores.measure_largest_face, pictures * 20)) == expected * 20
 
@@ -258,15 +251,9 @@ def make_result(label, video, value, verdict, dataset=""):
 
 
 def test_summaries_count_verdicts():
-    verdicts = [
-        (0.9, "real"),
-        (0.5, "uncertain"),
-        (0.1, "deepfake"),
-        (0.2, "deepfake"),
-        (None, "no face"),
-        (None, "error"),
-    ]
-    found = summary.summarize([make_result("", "", value, verdict) for value, verdict in verdicts])
+    verdicts = {0.9: "real", 0.5: "uncertain", 0.1: "deepfake", 0.2: "deepfake", None: "no face"}
+    results = [make_result("", "", value, verdict) for value, verdict in verdicts.items()]
+    found = summary.summarize([*results, make_result("", "", None, "error")])
     assert (found["files"], found["scored"], found["skipped"], found["no_face"]) == (6, 4, 1, 1)
     assert (found["deepfake_percent"], found["uncertain_percent"]) == (50, 25)
     assert found["average_score"] == pytest.approx(0.425)

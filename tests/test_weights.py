@@ -118,13 +118,6 @@ def test_convert(shared, tmp_path):
     assert converted[1:4] == ("MesoInception4", pipeline.View("nearest", 0.9), Rule(0.4))
 
 
-def test_convert_overwrites_no_card(fresh):
-    before = {path.name: path.read_bytes() for path in fresh.iterdir()}
-    done = run_script("weights/convert.py", fresh / "net.weights.h5", status=2)
-    assert "net.json already exists" in done.stderr
-    assert before == {path.name: path.read_bytes() for path in fresh.iterdir()}
-
-
 def test_average(tmp_path):
     names = ("Meso4_DF", "Meso4_F2F")
     done = run_script("weights/average.py", *names, "--share", "0.25", "--name", tmp_path / "x")
@@ -147,12 +140,17 @@ def test_average(tmp_path):
         assert reason in run_script("weights/average.py", *arguments, status=1).stderr
 
 
-def test_convert_refuses_what_is_no_weights(tmp_path):
+def test_convert_refuses_what_is_no_weights(tmp_path, fresh):
     (tmp_path / "page.h5").write_text("<!doctype html>")
-    done = run_script("weights/convert.py", tmp_path / "page.h5", status=1)
-    assert re.fullmatch(r"convert\.py: .*page\.h5: an HTML page, not the weights: .*\n", done.stderr)
-    run_script("weights/convert.py", tmp_path / "gone.h5", status=2)
-    run_script("weights/convert.py", tmp_path / "page.h5", "--threshold", "2", status=2)
+    for arguments, status, reason in (
+        (["page.h5"], 1, r"convert\.py: page\.h5: an HTML page, not the weights: .*\n"),
+        (["gone.h5"], 2, r".*No such file.*gone\.h5.*\n"),
+        (["page.h5", "--threshold", "2"], 2, r".*threshold 2, must be from 0 to 1\n"),
+        (["page.h5", "--zoom", "9"], 2, r".*zoom 9\.0, must be from 0\.5 to 1\.3\n"),
+        ([fresh / "net.weights.h5"], 2, r".*net\.json already exists: .*\n"),
+    ):
+        done = run_script("weights/convert.py", *arguments, cwd=tmp_path, status=status)
+        assert re.fullmatch(reason, done.stderr), done.stderr
 
 
 @pytest.fixture
@@ -204,10 +202,8 @@ def test_download_verifies_and_keeps_only_what_is_right(server, tmp_path):
 
 
 def test_download_without_network(tmp_path):
-    done = run_script(
-        "weights/download.py", "--address", "http://127.0.0.1:9", "--output", tmp_path, status=1
-    )
-    assert done.stderr.count("refused") == 4
+    address = ("--address", "http://127.0.0.1:9", "--output", tmp_path)
+    assert run_script("weights/download.py", *address, status=1).stderr.count("refused") == 4
 
 
 def test_readme_of_weights_tells_what_download_checks():
