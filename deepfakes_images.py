@@ -90,9 +90,9 @@ def score_files(
     """Fill `results`, by path; print a row for each video and photograph; write the tables now and then."""
     head, saved = f"{ROW_HEAD}\n", -math.inf  # so that a folder that cannot be written shows at once
     scored = score(
-        items, weights, frames=arguments.frames, start=arguments.start, end=arguments.end, known=dict(results),
+        items, weights, frames=arguments.frames, start=arguments.start, end=arguments.end,
         everyone=arguments.everyone, align=arguments.align, jobs=arguments.jobs, dask=arguments.dask,
-        progress=not arguments.quiet,
+        known=dict(results), progress=not arguments.quiet,
     )  # fmt: skip
 
     def save() -> None:

@@ -48,10 +48,8 @@ def test_authors_weights_score_their_images_as_published(shared, converted, form
 
 def test_only_what_is_needed_is_imported():
     code = (
-        "import runpy, sys\n"
-        "sys.argv = ['deepfakes_images.py']\n"
-        "try: runpy.run_path('deepfakes_images.py', run_name='__main__')\n"
-        "except SystemExit as end: assert not end.code\n"
+        "import sys, deepfakes_images\n"
+        "assert not deepfakes_images.main([])\n"
         "print({'tensorflow', 'keras', 'classifiers', 'face_recognition', 'matplotlib'} & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
@@ -241,11 +239,12 @@ def test_closed_streams_and_folders_that_are_gone(tmp_path):
     assert len(read_rows(tmp_path / "deep")) == 1
 
 
-LIMITED = """import resource, runpy, sys
+LIMITED = """import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-sys.argv = sys.argv[1:]
 sys.path.insert(0, {root!r})
-runpy.run_path(sys.argv[0], run_name="__main__")
+import deepfakes_images
+sys.argv[0] = "deepfakes_images.py"
+sys.exit(deepfakes_images.main())
 """
 
 
@@ -255,7 +254,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, photo):
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     code = LIMITED.format(root=str(ROOT))
     for folder in ("out", "new"):
-        command = [sys.executable, "-c", code, ROOT / SCRIPT, "x.png", "--output", folder]
+        command = [sys.executable, "-c", code, "x.png", "--output", folder]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert re.fullmatch(rf"deepfakes_images\.py: {folder}/results\.json: File too large\n", done.stderr)

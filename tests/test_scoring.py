@@ -126,17 +126,6 @@ def test_several_threads_share_the_detector(portrait):
     assert list(pipeline.map_ahead(scores.measure_largest_face, pictures * 20)) == expected * 20
 
 
-def test_what_is_known_is_judged_again_and_not_scored(films):
-    (before,) = score([films / "df/forged.mp4"], "Meso4_DF")
-    marked = before._replace(note="kept")
-    path = str(before.item.path)
-    lenient = WEIGHTS._replace(rule=Rule(0.0))
-    (found,) = score([path], lenient, known={path: marked})
-    assert (found.note, found.verdict, before.verdict) == ("kept", "real", "deepfake")
-    (found,) = score([path], lenient, known={path: marked._replace(stamp="another")})
-    assert found.note == ""
-
-
 def test_jobs_give_the_same(films):
     one, two = (list(score([films], jobs=jobs)) for jobs in (1, 2))
     for a, b in zip(one, two, strict=True):
