@@ -178,8 +178,8 @@ class MesoInception4(Classifier):
 class Meso4Experts(Classifier):
     build = staticmethod(build_meso4_experts)
 
-    def join(self, experts: Sequence[Meso4], faces: np.ndarray) -> None:
-        """Take over four trained Meso4, their scores brought to one scale by real faces, uint8 (N, 256, 256, 3).
+    def join(self, experts: Sequence[Classifier], faces: np.ndarray) -> None:
+        """Take over four Meso4, their scores brought to one scale by real faces, uint8 (N, 256, 256, 3).
 
         Only the last layer of each changes: the logits of real faces then have mean 2 and deviation 1, so
         that each expert accuses about as many of them.

@@ -31,6 +31,7 @@ import pipeline
 from pipeline import FaceOptions, Item, fail, printable, show_progress
 from weights import DEFAULT, Rule, Weights, find_weights
 from weights.scoring import Result, score
+from weights.scoring.report import write_report
 from weights.scoring.results import COPIES, PAGE, open_folder, write_tables
 from weights.scoring.summary import ROW_HEAD, describe_outcome, describe_settings, format_row, print_outcome
 
@@ -46,36 +47,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not any(os.path.lexists(item.path) for item in items):
         searched = ", ".join(printable(path) for path in arguments.paths)
         return fail(2, f"nothing to score: there is no image or video in {searched}")
-    options = FaceOptions(arguments.frames, arguments.start, arguments.end, everyone=arguments.everyone)
-    before: dict[str, Result] = {}
+    known: dict[str, Result] = {}  # what an earlier run found
     summary: dict[str, Any] = {}
     try:
         weights = find_weights(arguments.weights)
         if arguments.threshold is not None:  # what the card says of errors holds for its own bounds
             card = {k: v for k, v in weights.card.items() if k not in ("calibration", "validation")}
             weights = weights._replace(rule=Rule(arguments.threshold), card=card)
-        settings = describe_settings(weights, options, arguments.align)
+        settings = describe_settings(weights, arguments.options, arguments.align)
         if arguments.output:
-            before, summary = open_folder(arguments.output, settings, arguments.force)
+            known, summary = open_folder(arguments.output, settings, arguments.force)
     except (OSError, ValueError) as error:
         return fail(2, error)
-    results, status, stopped = dict(before), 0, False
-    paths = [str(item.path) for item in items]
+    results, status, stopped = dict(known), 0, False
     try:
         try:
-            score_files(arguments, items, weights, options, settings, results)
+            score_files(arguments, items, weights, settings, results)
             if arguments.annotate:
-                same = before if summary.get("rule") == str(weights.rule) else {}
-                status = annotate_files(arguments, items, results, same, weights, options)
+                current = known if summary.get("rule") == str(weights.rule) else {}
+                status = annotate_files(arguments, items, results, current, weights)
         except KeyboardInterrupt:
             stopped = True
-        done = [results[path] for path in paths if path in results]
         if arguments.output:
-            report(arguments, list(results.values()), weights, settings)
+            found = list(results.values())
+            show = functools.partial(show_progress, total=len(found), unit="file", desc="report")
+            outcome, watch = describe_outcome(found, weights, settings), iter if arguments.quiet else show
+            write_report(arguments.output / PAGE, found, weights, outcome, arguments.explain, watch)
     except BrokenPipeError:
         raise
     except (OSError, ValueError, ImportError, MemoryError) as error:
         return fail(1, error)
+    done = [results[str(item.path)] for item in items if str(item.path) in results]
     if stopped:
         further = "; the same command continues" if arguments.output else ""
         return fail(130, f"stopped after {len(done)} of {len(items)} files{further}")
@@ -83,71 +85,56 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def score_files(
-    arguments: Namespace,
-    items: Iterable[Item],
-    weights: Weights,
-    options: FaceOptions,
-    settings: str,
-    results: dict[str, Result],
+    arguments: Namespace, items: Iterable[Item], weights: Weights, settings: str, results: dict[str, Result]
 ) -> None:
     """Fill `results`, by path; print a row for each video and photograph; write the tables now and then."""
     head, saved = f"{ROW_HEAD}\n", -math.inf  # so that a folder that cannot be written shows at once
     scored = score(
-        items, weights, frames=options.frames, start=options.start, end=options.end, known=dict(results),
-        everyone=options.everyone, align=arguments.align, jobs=arguments.jobs, dask=arguments.dask,
-        progress=not arguments.quiet,
+        items, weights, frames=arguments.frames, start=arguments.start, end=arguments.end,
+        everyone=arguments.everyone, align=arguments.align, jobs=arguments.jobs, dask=arguments.dask,
+        known=dict(results), progress=not arguments.quiet,
     )  # fmt: skip
+
+    def save() -> None:
+        if arguments.output:
+            found = list(results.values())
+            write_tables(arguments.output, found, weights.rule, describe_outcome(found, weights, settings))
+
     try:
         for result in scored:
             results[str(result.item.path)] = result
             if result.item.kind != "image" and not arguments.quiet:
                 tqdm.write(f"{head}{format_row(result, weights)}")
                 head = ""
-            if arguments.output and time.monotonic() - saved >= SAVE_EVERY:
-                save(arguments.output, results, weights, settings)
+            if time.monotonic() - saved >= SAVE_EVERY:
+                save()
                 saved = time.monotonic()
     finally:
-        if arguments.output:
-            save(arguments.output, results, weights, settings)
-
-
-def save(folder: Path, results: dict[str, Result], weights: Weights, settings: str) -> None:
-    summary = describe_outcome(list(results.values()), weights, settings)
-    write_tables(folder, list(results.values()), weights.rule, summary)
+        save()
 
 
 def annotate_files(
     arguments: Namespace,
     items: Sequence[Item],
     results: dict[str, Result],
-    before: dict[str, Result],
+    current: dict[str, Result],
     weights: Weights,
-    options: FaceOptions,
 ) -> int:
-    """Write the annotated copies that are not there of a Result `before`; return 1 if one fails, else 0."""
+    """Write the annotated copies that are not there of a `current` Result; return 1 if one fails, else 0."""
     from weights.scoring.annotate import annotate
 
     status = 0
     for item in items if arguments.quiet else show_progress(items, len(items), "copy"):
         path, result = str(item.path), results[str(item.path)]
         copy = arguments.output / COPIES / f"{item.name}{'.mp4' if item.kind == 'video' else '.png'}"
-        current = copy.exists() and path in before and before[path].stamp == result.stamp
-        if result.verdict == "error" or current:
+        there = copy.exists() and path in current and current[path].stamp == result.stamp
+        if result.verdict == "error" or there:
             continue
-        made, note = annotate(result, copy, weights.rule, options)
+        made, note = annotate(result, copy, weights.rule, arguments.options)
         if note:
             fail(1, f"{printable(path)}: {note}")
         status |= not made
     return status
-
-
-def report(arguments: Namespace, results: list[Result], weights: Weights, settings: str) -> None:
-    """Write the page."""
-    from weights.scoring.report import write_report
-
-    show = functools.partial(show_progress, total=len(results), unit="file", desc="report")
-    summary, watch = describe_outcome(results, weights, settings), iter if arguments.quiet else show
-    write_report(arguments.output / PAGE, results, weights, summary, arguments.explain, watch)
 
 
 def print_results(arguments: Namespace, done: list[Result], weights: Weights, settings: str) -> int:
@@ -156,11 +143,10 @@ def print_results(arguments: Namespace, done: list[Result], weights: Weights, se
     unread = [r for r in done if r.verdict == "error"]
     for r in unread:
         print(f"skipped {printable(r.item.path)}: {r.error}", file=sys.stderr)
-    if arguments.quiet:
-        for r in alarms:
-            print(f"{r.score:.4f}  {r.verdict:<9}  {printable(r.item.path)}")
-    else:
+    if not arguments.quiet:
         print_outcome(done, describe_outcome(done, weights, settings), weights)
+    for r in alarms if arguments.quiet else ():
+        print(f"{r.score:.4f}  {r.verdict:<9}  {printable(r.item.path)}")
     return 3 if arguments.fail_on and alarms else int(bool(unread))
 
 
@@ -197,6 +183,8 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
             parser.error(f"--{name} must come with --output: it says where")
     if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
         parser.error(f"--threshold must be from 0 to 1, not {arguments.threshold:g}")
+    sampling = arguments.frames, arguments.start, arguments.end
+    arguments.options = FaceOptions(*sampling, everyone=arguments.everyone)
     return arguments
 
 

@@ -627,6 +627,9 @@ class Face(NamedTuple):
     # `Any`: `crop` is None once the face is scored (crops would fill the memory), `score` is None before
     crop: Any = None  # uint8 (side, side, 3) RGB, upright
     score: Any = None  # float: 1 = real, 0 = forged
+    brightness: float = 255.0  # see measure_colors
+    saturation: float = 1.0  # likewise
+    outside: float = 0.0  # share of what the network saw of it that lies outside the frame
 
 
 class FaceOptions(NamedTuple):
@@ -706,7 +709,8 @@ def _make_faces(frame: Frame, located: Iterable[Located]) -> list[Face]:
     faces = []
     for box, pose in located:
         crop = align_face(frame.image, pose)
-        faces.append(Face(frame.index, frame.time, box, pose, 0, measure_sharpness(crop), crop))
+        measured = measure_sharpness(crop), crop, None, *measure_colors(crop)
+        faces.append(Face(frame.index, frame.time, box, pose, 0, *measured))
     return faces
 
 
@@ -736,15 +740,16 @@ def locate_near(image: np.ndarray, pose: Pose) -> Located | None:
     for _ in range(4):
         scale = pose.size / ZONE_FACE
         zone = cut_square(image, pose, ZONE, scale)
-        boxes = detect_faces(zone)
-        if not boxes:
+        turn, shift = map_square(pose, ZONE, scale)
+        found_at = {b: turn @ ((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) + shift for b in detect_faces(zone)}
+        boxes = [b for b, (x, y) in found_at.items() if 0 <= x < image.shape[1] and 0 <= y < image.shape[0]]
+        if not boxes:  # those beyond the edge are mirror images
             break
         box = min(boxes, key=lambda b: np.hypot(b[0] + b[2] - ZONE, b[1] + b[3] - ZONE))
-        turn, shift = map_square(pose, ZONE, scale)
         landmarks = find_landmarks(zone, box).items()
         placed = {name: (np.array(points) + 0.5) @ turn.T + shift - 0.5 for name, points in landmarks}
         before, pose = pose, measure_pose(placed)
-        x, y = turn @ ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) + shift
+        x, y = found_at[box]
         half = (box[2] - box[0]) / 2 * scale
         found = tuple(round(float(edge)) for edge in (x - half, y - half, x + half, y + half)), pose
         turned = abs((pose.angle - before.angle + 180) % 360 - 180)
@@ -880,6 +885,13 @@ def measure_sharpness(crop: np.ndarray) -> float:
     grey = _reduce_grey(crop, 128)
     laplacian = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]
     return float(laplacian.var())
+
+
+def measure_colors(crop: np.ndarray) -> tuple[float, float]:
+    """Return (brightness, 0 to 255; saturation, 0 to 1: grey is 0) of a crop, means over its pixels."""
+    small = resize_face(crop, "bilinear", 64).astype(np.float64)
+    brightness = small.max(axis=2).mean()
+    return float(brightness), float(1 - small.min(axis=2).mean() / max(1, brightness))
 
 
 def _reduce_grey(crop: np.ndarray, side: int) -> np.ndarray:

@@ -2,14 +2,14 @@
 
 import contextlib
 import csv
-import functools
-import importlib.util
+import importlib
 import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -138,38 +138,26 @@ def list_files():
     return [name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
 
 
-def run_script(script, *arguments, cwd=ROOT, status=0, process=False, root=ROOT):
+def run_script(script, *arguments, cwd=ROOT, status=0, root=ROOT):
     """Run a script of the repository as a user would, check its exit status, and return what it printed.
 
-    In this process, by its main(argv), which is 20 times as fast; with `process`, or of another copy of
-    the project (`root`), in one of its own.
+    In this process, by its main(argv), which is 20 times as fast; of another copy of the project (`root`), in
+    one of its own.
     """
-    if process or root != ROOT:
-        command = [sys.executable, root / script, *arguments]
-        done = subprocess.run(list(map(os.fspath, command)), cwd=cwd, capture_output=True, check=False)
-        done.stdout, done.stderr = (
-            text.decode(errors="surrogateescape") for text in (done.stdout, done.stderr)
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        assert done.returncode == status, f"status {done.returncode}: {done.stdout}{done.stderr}"
-        return done
-    before = os.getcwd(), sys.argv
-    os.chdir(cwd)
-    sys.argv = [script, *map(os.fspath, arguments)]
-    try:
-        return run_main(load_script(script), *arguments, status=status)
-    finally:
-        os.chdir(before[0])
-        sys.argv = before[1]
+    words = list(map(os.fspath, arguments))
+    if root == ROOT:
+        with contextlib.chdir(cwd), mock.patch.object(sys, "argv", [script, *words]):
+            return run_main(load_script(script), *words, status=status)
+    command = [sys.executable, root / script, *words]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, check=False, text=True)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == status, f"status {done.returncode}: {done.stdout}{done.stderr}"
+    return done
 
 
-@functools.cache
 def load_script(script):
     """Return the main function of a script."""
-    specification = importlib.util.spec_from_file_location(Path(script).stem, ROOT / script)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module.main
+    return importlib.import_module(script.removesuffix(".py").replace("/", ".")).main
 
 
 def run_main(main, *arguments, status=0):

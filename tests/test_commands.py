@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, load_script, make_bad_images, read_items, read_rows, run_script
 from PIL import Image
+from test_layout import OPTIONS
 
 import pipeline
 from weights.scoring import score
@@ -47,10 +48,8 @@ def test_authors_weights_score_their_images_as_published(shared, converted, form
 
 def test_only_what_is_needed_is_imported():
     code = (
-        "import runpy, sys\n"
-        "sys.argv = ['deepfakes_images.py']\n"
-        "try: runpy.run_path('deepfakes_images.py', run_name='__main__')\n"
-        "except SystemExit as end: assert not end.code\n"
+        "import sys, deepfakes_images\n"
+        "assert not deepfakes_images.main([])\n"
         "print({'tensorflow', 'keras', 'classifiers', 'face_recognition', 'matplotlib'} & set(sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
@@ -97,10 +96,10 @@ def test_many_images_get_no_row_each(tmp_path):
 def test_crops_that_are_odd_say_so(tmp_path, portrait):
     face = pipeline.read_image(ROOT / "test_images/real/obama.png")
     pipeline.write_crop(pipeline.resize_face(face, "bilinear", 60), tmp_path / "a.png")
-    assert (
-        "a.png (smaller than the faces that the weights were tested on)"
-        in run_script(SCRIPT, tmp_path).stdout
-    )
+    said = "a.png (small, unlike the faces that the weights were tested on)"
+    assert said in run_script(SCRIPT, tmp_path).stdout
+    Image.fromarray(face // 8).convert("L").save(tmp_path / "a.png")
+    assert "a.png (dark and black and white, unlike the" in run_script(SCRIPT, tmp_path).stdout
     Image.fromarray(portrait[:, :300]).save(tmp_path / "a.png")
     assert "a.png (not square, so hardly" in run_script(SCRIPT, tmp_path / "a.png", "--crops").stdout
 
@@ -170,34 +169,25 @@ def test_wrong_usage(arguments, reason):
 # --- interrupted, closed, full --------------------------------------------------------------------
 
 
-def read_text(path):
-    return path.read_text() if path.exists() else ""
-
-
 def test_a_killed_run_continues(films, tmp_path):
     for i in range(4):
         shutil.copy(films / "pair.mp4", tmp_path / f"{i}.mp4")
-    command = [ROOT / SCRIPT, *(f"{i}.mp4" for i in range(4)), "--output", "out", "--everyone"]
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import deepfakes_images as d; d.SAVE_EVERY = 0; "
-    code += "d.main(sys.argv[3:])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, ROOT, *command], cwd=tmp_path, stdout=subprocess.PIPE
-    )
-    deadline = time.monotonic() + 120
-    while '"kind": "video"' not in read_text(tmp_path / "out/results.json") and time.monotonic() < deadline:
+    command = [*(f"{i}.mp4" for i in range(4)), "--output", "out", "--everyone"]
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import deepfakes_images as d; d.SAVE_EVERY = 0; "
+    code += "d.main(sys.argv[1:])"
+    process = subprocess.Popen([sys.executable, "-c", code, *command], cwd=tmp_path, stdout=subprocess.PIPE)
+    path, deadline = tmp_path / "out/results.json", time.monotonic() + 120
+    while not (path.exists() and '"video"' in path.read_text()) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before = [item["path"] for item in read_items(tmp_path / "out") if item["kind"] == "video"]
+    before = {item["path"] for item in read_items(tmp_path / "out")}
     assert 1 <= len(before) < 4
-    path = tmp_path / "out/results.json"
     path.write_text(
         path.read_text().replace('"frame": 0,', '"frame": 77,')
     )  # what is known is not scored again
-    done = run_script(SCRIPT, *command[1:], cwd=tmp_path)
-    assert "(4 of 4 videos)" in done.stdout
-    marked = {item["path"] for item in read_items(tmp_path / "out") if item.get("frame") == 77}
-    assert marked == set(before)
+    assert "(4 of 4 videos)" in run_script(SCRIPT, *command, cwd=tmp_path).stdout
+    assert {item["path"] for item in read_items(tmp_path / "out") if item.get("frame") == 77} == before
 
 
 def test_a_stopped_run_says_how_far_it_came(monkeypatch, tmp_path):
@@ -249,11 +239,12 @@ def test_closed_streams_and_folders_that_are_gone(tmp_path):
     assert len(read_rows(tmp_path / "deep")) == 1
 
 
-LIMITED = """import resource, runpy, sys
+LIMITED = """import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-sys.argv = sys.argv[1:]
 sys.path.insert(0, {root!r})
-runpy.run_path(sys.argv[0], run_name="__main__")
+import deepfakes_images
+sys.argv[0] = "deepfakes_images.py"
+sys.exit(deepfakes_images.main())
 """
 
 
@@ -261,16 +252,9 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, photo):
     photo.save(tmp_path / "x.png")
     run_script(SCRIPT, "x.png", "--output", "out", cwd=tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    code = LIMITED.format(root=str(ROOT))
     for folder in ("out", "new"):
-        command = [
-            sys.executable,
-            "-c",
-            LIMITED.format(root=str(ROOT)),
-            ROOT / SCRIPT,
-            "x.png",
-            "--output",
-            folder,
-        ]
+        command = [sys.executable, "-c", code, "x.png", "--output", folder]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert re.fullmatch(rf"deepfakes_images\.py: {folder}/results\.json: File too large\n", done.stderr)
@@ -278,21 +262,16 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, photo):
     assert not list((tmp_path / "new").iterdir())
 
 
-def test_scores_do_not_depend_on_order_or_run(tmp_path):
+def test_scores_do_not_depend_on_order_or_run():
     """To a millionth: sums in another order round otherwise."""
-    found = {}
-    for name, paths in {
-        "one": ["test_images/real/obama.png"], "three": ["test_images/real", "test_images/df"],
-        "again": ["test_images/real", "test_images/df"],
-        "all": [*map(str, sorted(ROOT.glob("test_images/*/*.png"), reverse=True))],
-    }.items():  # fmt: skip
-        run_script(SCRIPT, *paths, "--output", tmp_path / name)
-        rows = read_rows(tmp_path / name)
-        found[name] = {Path(ROOT, path): float(row["score"]) for path, row in rows.items()}
-    assert found["three"] == found["again"]
-    for name in ("one", "all"):
-        same = {path: found["three"][path] for path in found[name]}
-        assert found[name] == pytest.approx(same, abs=1.1e-6)
+    paths = sorted(ROOT.glob("test_images/*/*.png"))
+    first, again, *others = (
+        {result.item.path: result.score for result in score(chosen)}
+        for chosen in (paths, paths, paths[::-1], paths[:3])
+    )
+    assert first == again
+    for found in others:
+        assert found == pytest.approx({path: first[path] for path in found}, abs=1.1e-6)
 
 
 # --- processes ------------------------------------------------------------------------------------
@@ -325,13 +304,7 @@ def test_no_file_stays_open(tmp_path, photo):
     assert len(os.listdir("/proc/self/fd")) <= len(before)
 
 
-SCRIPTS = [
-    SCRIPT, "extract_faces.py", "training/df_CNN.py", "training/calibrate.py", "training/visualize.py",
-    "weights/average.py", "weights/convert.py", "weights/download.py",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", OPTIONS)
 def test_help_shows_an_example_and_the_version_is_told(script):
     assert run_script(script, "--version").stdout.endswith(f" {pipeline.VERSION}\n")
     assert f"python3 {script}" in run_script(script, "--help").stdout

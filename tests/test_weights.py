@@ -6,13 +6,15 @@ import re
 import shutil
 import threading
 
+import keras
 import numpy as np
 import pytest
 from conftest import ROOT, run_script
 
 import pipeline
+import weights as weights_module
 from classifiers import Meso4, load_classifier
-from weights import DEFAULT, Rule, find_weights, load_predictor, write_weights
+from weights import DEFAULT, Rule, Weights, find_weights, load_predictor, write_weights
 from weights.scoring import score
 
 SHIPPED = sorted(path.stem for path in (ROOT / "weights").glob("*.json"))
@@ -50,6 +52,15 @@ def test_shipped_weights_are_whole_and_both_forms_equal(name, noise, gradient):
     assert {"trained_on", "validation", "threshold", "resampling", "commit"} <= set(card)
 
 
+def test_the_lowest_of_several_columns_is_the_score(tmp_path, noise):
+    faces = keras.Input((256, 256, 3), dtype="uint8")
+    means = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(faces))
+    keras.Model(faces, means).export(tmp_path / "x.tflite", format="litert", verbose=False)
+    predict = load_predictor(Weights(tmp_path / "x.tflite", "", pipeline.View()))
+    expected = (noise / 255).mean(axis=(1, 2)).min(axis=1)
+    np.testing.assert_allclose(predict(noise), expected, rtol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fresh")
@@ -73,6 +84,12 @@ def test_without_card_only_keras_weights_are_used_as_published(tmp_path, fresh):
         find_weights(tmp_path / "lite")
 
 
+def test_weights_that_were_replaced_say_by_which(monkeypatch):
+    monkeypatch.setitem(weights_module.REPLACED, "Meso3", "Meso4_DF")
+    with pytest.raises(FileNotFoundError, match=r"^Meso3: Meso4_DF replaced it: --weights Meso4_DF$"):
+        find_weights("Meso3")
+
+
 def test_damage_and_mixed_up_cards_are_seen(tmp_path, fresh):
     def spoil(name, content):
         for path in fresh.iterdir():
@@ -85,7 +102,8 @@ def test_damage_and_mixed_up_cards_are_seen(tmp_path, fresh):
         spoil("net.tflite", content)
         with pytest.raises(ValueError, match=r"net\.tflite: damaged, or not the file of net\.json"):
             find_weights(tmp_path / "net")
-    for content in (b"", b"[]", b"{}", json.dumps(card | {"threshold": "x"}).encode()):
+    changes = ({"threshold": "x"}, {"forgeries": [5]}, {"calibration": {"video": {"kinds": 5}}})
+    for content in (b"", b"[]", b"{}", *(json.dumps(card | change).encode() for change in changes)):
         spoil("net.json", content)
         with pytest.raises(ValueError, match=r"net\.json: not a card of net\.tflite") as caught:
             find_weights(tmp_path / "net")
@@ -110,13 +128,6 @@ def test_convert(shared, tmp_path):
     assert converted[1:4] == ("MesoInception4", pipeline.View("nearest", 0.9), Rule(0.4))
 
 
-def test_convert_overwrites_no_card(fresh):
-    before = {path.name: path.read_bytes() for path in fresh.iterdir()}
-    done = run_script("weights/convert.py", fresh / "net.weights.h5", status=2)
-    assert "net.json already exists" in done.stderr
-    assert before == {path.name: path.read_bytes() for path in fresh.iterdir()}
-
-
 def test_average(tmp_path):
     names = ("Meso4_DF", "Meso4_F2F")
     done = run_script("weights/average.py", *names, "--share", "0.25", "--name", tmp_path / "x")
@@ -139,12 +150,17 @@ def test_average(tmp_path):
         assert reason in run_script("weights/average.py", *arguments, status=1).stderr
 
 
-def test_convert_refuses_what_is_no_weights(tmp_path):
+def test_convert_refuses_what_is_no_weights(tmp_path, fresh):
     (tmp_path / "page.h5").write_text("<!doctype html>")
-    done = run_script("weights/convert.py", tmp_path / "page.h5", status=1)
-    assert re.fullmatch(r"convert\.py: .*page\.h5: damaged, or not an HDF5 file: .*\n", done.stderr)
-    run_script("weights/convert.py", tmp_path / "gone.h5", status=2)
-    run_script("weights/convert.py", tmp_path / "page.h5", "--threshold", "2", status=2)
+    for arguments, status, reason in (
+        (["page.h5"], 1, r"convert\.py: .*page\.h5: damaged, or not an HDF5 file: .*\n"),
+        (["gone.h5"], 2, r".*gone\.h5.*\n"),
+        (["page.h5", "--threshold", "2"], 2, r".*threshold 2, must be from 0 to 1\n"),
+        (["page.h5", "--zoom", "9"], 2, r".*zoom 9\.0, must be from 0\.5 to 1\.3\n"),
+        ([fresh / "net.weights.h5"], 2, r".*net\.json already exists: .*\n"),
+    ):
+        done = run_script("weights/convert.py", *arguments, cwd=tmp_path, status=status)
+        assert re.fullmatch(reason, done.stderr), done.stderr
 
 
 @pytest.fixture
@@ -196,10 +212,8 @@ def test_download_verifies_and_keeps_only_what_is_right(server, tmp_path):
 
 
 def test_download_without_network(tmp_path):
-    done = run_script(
-        "weights/download.py", "--address", "http://127.0.0.1:9", "--output", tmp_path, status=1
-    )
-    assert done.stderr.count("refused") == 4
+    address = ("--address", "http://127.0.0.1:9", "--output", tmp_path)
+    assert run_script("weights/download.py", *address, status=1).stderr.count("refused") == 4
 
 
 def test_readme_of_weights_tells_what_download_checks():

@@ -89,7 +89,7 @@ def complete_recipe(recipe: Recipe, arguments: Namespace, items: Sequence[Item])
     Raises ValueError if the training to resume had others.
     """
     names = "\n".join(item.name for item in items)
-    found = {"faces": hashlib.sha256(os.fsencode(names)).hexdigest()[:16]}
+    found: dict[str, Any] = {"faces": hashlib.sha256(os.fsencode(names)).hexdigest()[:16]}
     if arguments.resume:
         check_agreement(recipe, found, arguments.output)
         return recipe

@@ -22,7 +22,7 @@ from pipeline import View
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 faces (N, 256, 256, 3) -> float32 scores (N,)
 WEIGHTS_FOLDER = Path(__file__).parent
 DEFAULT = "Meso4_DF_F2F"  # weights
-LEVELS = ("face", "video")  # what a card is calibrated for
+REPLACED: dict[str, str] = {}  # {name of weights of before: name of those that took their place}
 MEASURED = ("real", "forged", "real_called_deepfake", "forged_called_real", "uncertain")
 
 
@@ -52,10 +52,11 @@ def read_rule(card: dict[str, Any]) -> Rule:
     """Return the Rule of a card. Raises KeyError, TypeError or ValueError if the card lacks what is used."""
     rule = Rule(float(card["threshold"]))
     if found := card.get("calibration"):
-        for level in LEVELS:
-            for name in MEASURED:
-                float(found[level][name])
-        face, video = (Bounds(*(float(found[level][name]) for name in Bounds._fields)) for level in LEVELS)
+        for kind in found["video"].get("kinds", {}).values():
+            sum(int(kind[verdict]) for verdict in ("deepfake", "uncertain", "real"))
+        names = (*Bounds._fields, *MEASURED)
+        levels = [[float(found[level][name]) for name in names] for level in ("face", "video")]
+        face, video = (Bounds(*numbers[:3]) for numbers in levels)
         rule = Rule(rule.threshold, face, video, float(found["min_size"]), float(found["min_sharpness"]))
     bounds = [score for one in (rule.face, rule.video) if one for score in (one.lower, one.upper)]
     for score in (rule.threshold, *bounds):
@@ -77,6 +78,8 @@ class Weights(NamedTuple):
 def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weights.h5", ".h5")) -> Weights:
     """Return the Weights called `name`: a file, here or in weights/, its suffix given or not.
 
+    >>> list(score(["photos"], find_weights("Meso4_DF")))
+
     Without suffix, the first of `endings` that exists. The card beside the first two says how they are
     used, and their SHA-256. A plain `.h5` or `.hdf5` (such as the authors') has no card and is used as
     published: nearest-neighbour resizing, threshold 0.5. Raises FileNotFoundError, or ValueError if file
@@ -88,11 +91,11 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
     if path is None:
         if os.path.isfile(name):
             raise ValueError(f"{name}: weights must be a .tflite, .weights.h5, .h5 or .hdf5 file, named so")
+        if new := REPLACED.get(str(name)):
+            raise FileNotFoundError(f"{name}: {new} replaced it: --weights {new}")
         ours = ", ".join(sorted(card.stem for card in WEIGHTS_FOLDER.glob("*.json")))
-        raise FileNotFoundError(
-            f"{name}: no such weights, here or in {WEIGHTS_FOLDER}, which has {ours}: "
-            "weights/README.md says where to get others"
-        )
+        where = f"here or in {WEIGHTS_FOLDER}, which has {ours}: weights/README.md says where to get others"
+        raise FileNotFoundError(f"{name}: no such weights, {where}")
     card_path = name_card(path)
     plain = not path.name.endswith((".tflite", ".weights.h5"))
     if plain or (path.suffix == ".h5" and not card_path.is_file()):
@@ -103,10 +106,11 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
         card = json.loads(card_path.read_bytes())
         weights = Weights(path, str(card["network"]), read_view(card), read_rule(card), card)
         digest = card["sha256"][path.name]
+        ", ".join(card.get("forgeries", ()))
         if maps := card.get("maps"):
             np.array(maps["normal"], float).reshape(15, 15)
             float(maps["limit"]), float(maps["usual"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else pipeline.describe_error(error)
         raise ValueError(f"{card_path}: not a card of {path.name} ({reason}): get both again") from error
     if pipeline.compute_sha256(path) != digest:
@@ -166,7 +170,7 @@ def _load_keras(path: Path, threads: int) -> Predict:  # noqa: ARG001
     with pipeline.silence_native_stderr():
         from classifiers import load_classifier
     classifier = load_classifier(path)
-    return lambda faces: classifier.predict(faces, max(1, len(faces)))[:, 0]
+    return lambda faces: classifier.predict(faces, max(1, len(faces))).min(axis=1)
 
 
 def _load_litert(path: Path, threads: int) -> Predict:
@@ -199,7 +203,7 @@ def _load_litert(path: Path, threads: int) -> Predict:
             except RuntimeError as error:
                 reason = pipeline.describe_error(error)
                 raise ValueError(f"{path}: LiteRT cannot run it ({reason})") from error
-            return interpreter.get_tensor(scores_out["index"])[:, 0]
+            return interpreter.get_tensor(scores_out["index"]).min(axis=1)
 
     return predict
 

@@ -39,11 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         average, other = (load_classifier(weights.path) for weights in (first, second))
         pairs = zip(average.model.get_weights(), other.model.get_weights(), strict=True)
         average.model.set_weights([(1 - share) * a + share * b for a, b in pairs])
-        parts = [
-            {"share": part}
-            | {key: weights.card.get(key) for key in ("command", "commit", "recipe", "sha256")}
-            for part, weights in ((1 - share, first), (share, second))
-        ]
+        kept = ("command", "commit", "recipe", "sha256")
+        parts = [{key: weights.card.get(key) for key in kept} for weights in (first, second)]
+        parts = [{"share": 1 - share} | parts[0], {"share": share} | parts[1]]
         card = {"threshold": 0.5, "trained_on": second.card.get("trained_on"), "average_of": parts}
         write_weights(average, arguments.name, first.view._asdict() | card)
     except (OSError, ValueError) as error:

@@ -12,8 +12,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 import pipeline
-from pipeline import CROP_ZOOM, RESAMPLING, SMALLEST_ZOOM, fail
-from weights import check_free, name_stem, write_weights
+from pipeline import CROP_ZOOM, RESAMPLING, fail
+from weights import check_free, name_stem, read_rule, read_view, write_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,20 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--threshold", type=float, default=0.5, metavar="P", help=f"lower scores: deepfake {default}")
     # fmt: on
     arguments = parser.parse_args(argv)
-    file, zoom, threshold = arguments.file, arguments.zoom, arguments.threshold
+    file = arguments.file
     stem = arguments.name or file.with_name(name_stem(file))
+    card = {"resampling": arguments.resample, "zoom": arguments.zoom, "threshold": arguments.threshold}
     try:
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"--threshold must be from 0 to 1, not {threshold:g}")
-        if not SMALLEST_ZOOM <= zoom <= CROP_ZOOM:
-            raise ValueError(f"--zoom must be from {SMALLEST_ZOOM} to {CROP_ZOOM}, not {zoom:g}")
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: no such file")
+        read_view(card), read_rule(card)
+        card["converted_from"] = {file.name: pipeline.compute_sha256(file)}
         check_free(stem)
     except (OSError, ValueError) as error:
         return fail(2, error)
-    card = {"resampling": arguments.resample, "zoom": zoom, "threshold": threshold}
-    card["converted_from"] = {file.name: pipeline.compute_sha256(file)}
     try:
         with pipeline.silence_native_stderr():
             from classifiers import load_classifier

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import http.client
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,26 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{target}: already there")
             continue
         try:
-            content = fetch(f"{arguments.address}/{name}", digest)
+            with urllib.request.urlopen(f"{arguments.address}/{name}", timeout=PATIENCE) as response:
+                content = response.read(LARGEST)
+            if (found := hashlib.sha256(content).hexdigest()) != digest:
+                raise ValueError(f"SHA-256 {found} must be {digest}: not kept")
             pipeline.write_atomically(target, functools.partial(Path.write_bytes, data=content))
             print(f"{target}: downloaded, SHA-256 as expected")
         except (OSError, ValueError, http.client.HTTPException) as error:
-            print(f"download.py: {name}: {error}", file=sys.stderr)
+            print(f"download.py: {name}: {error} ({arguments.address})", file=sys.stderr)
             failures += 1
     return 1 if failures else 0
-
-
-def fetch(url: str, digest: str) -> bytes:
-    """Return the bytes at `url`. Raises OSError, HTTPException or, for a wrong SHA-256, ValueError."""
-    try:
-        with urllib.request.urlopen(url, timeout=PATIENCE) as response:
-            content = response.read(LARGEST)
-    except urllib.error.URLError as error:  # an HTTPError too
-        raise OSError(f"{url}: {error.reason}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != digest:
-        raise ValueError(f"{url}: SHA-256 {found} must be {digest}: not kept")
-    return content
 
 
 if __name__ == "__main__":

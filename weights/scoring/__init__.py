@@ -45,9 +45,10 @@ def score(
     weights = weights if isinstance(weights, Weights) else find_weights(weights)
     options = FaceOptions(frames, start, end, everyone=everyone)
     stamps = {item: stamp_file(item.path) for item in items}
-    todo = {item: None for item in items if not is_known(known.get(str(item.path)), stamps[item])}
-    images = [item for item in todo if item.kind == "image"]
-    videos = [item for item in todo if item.kind == "video"]
+    earlier = {item: known[str(item.path)] for item in items if str(item.path) in known}
+    same = {item: old for item, old in earlier.items() if not old.error and old.stamp == stamps[item]}
+    todo = dict.fromkeys(item for item in items if item not in same)
+    images, videos = ([item for item in todo if item.kind == kind] for kind in ("image", "video"))
     calls = [(item._replace(path=Path(os.path.abspath(item.path))),) for item in videos]
     given: dict[str, Any] = {"weights": weights, "options": options}
     if progress and len(videos) == 1 and not dask and jobs == 1:
@@ -58,10 +59,10 @@ def score(
     }
     ordered = sorted(items, key=lambda item: item.kind == "video")
     for item in show_progress(ordered, len(items), "file") if progress else ordered:
-        if item in todo:
-            result = next(found[item.kind]) or Result(item, None, "error", PROCESS_DIED)
+        if item in same:
+            result = judge_again(same[item], weights.rule)
         else:
-            result = judge_again(known[str(item.path)], weights.rule)
+            result = next(found[item.kind]) or Result(item, None, "error", PROCESS_DIED)
         yield result._replace(item=item._replace(kind=result.item.kind), stamp=stamps[item])
 
 
@@ -72,8 +73,3 @@ def stamp_file(path: Path) -> str:
         return f"{status.st_size} {status.st_mtime_ns}"
     except OSError:
         return ""
-
-
-def is_known(result: Result | None, stamp: str) -> bool:
-    """Return whether the Result of an earlier run holds for a file that has this stamp now."""
-    return result is not None and not result.error and result.stamp == stamp

@@ -2,7 +2,7 @@
 
 import bisect
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,19 +32,18 @@ def annotate(result: Result, path: Path, rule: Rule, options: FaceOptions) -> tu
     """
     import av
 
-    draw = _annotate_video if result.item.kind == "video" else _annotate_picture
+    def draw(part: Path) -> str:
+        if result.item.kind == "video":
+            return _annotate_video(result, part, rule, options)
+        image = Image.fromarray(pipeline.read_image(result.item.path))
+        draw_verdicts(image, result, result.faces, rule)
+        image.save(part, "PNG")
+        return ""
+
     try:
-        return True, pipeline.write_atomically(path, lambda part: draw(result, part, rule, options))
+        return True, pipeline.write_atomically(path, draw)
     except (OSError, ValueError, MemoryError, av.error.FFmpegError) as error:
         return False, f"no annotated copy: {pipeline.describe_error(error)}"
-
-
-def _annotate_picture(result: Result, path: Path, rule: Rule, options: FaceOptions) -> str:
-    del options
-    image = Image.fromarray(pipeline.read_image(result.item.path))
-    draw_verdicts(image, result, result.faces, rule)
-    image.save(path, "PNG")
-    return ""
 
 
 def _annotate_video(result: Result, path: Path, rule: Rule, options: FaceOptions) -> str:
@@ -52,8 +51,9 @@ def _annotate_video(result: Result, path: Path, rule: Rule, options: FaceOptions
 
     original, copy = result.item.path, os.path.abspath(path)
     timeline = pipeline.read_timeline(original)
-    sampled = pipeline.choose_frames(timeline, *options.sampling)
-    faces: dict[int, list[Face]] = {index: [] for index in sampled}
+    faces: dict[int, list[Face]] = {
+        index: [] for index in pipeline.choose_frames(timeline, *options.sampling)
+    }
     for face in result.faces:
         faces.setdefault(face.frame, []).append(face)
     with pipeline.open_video(original) as source, av.open(copy, "w", format="mp4") as target:
@@ -61,15 +61,15 @@ def _annotate_video(result: Result, path: Path, rule: Rule, options: FaceOptions
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, TICKS)
         sound = target.add_stream("aac", rate=48_000) if source.streams.audio else None
-        for number, frame in enumerate(pipeline.read_frames(original, None, timeline=timeline)):
+        for frame in pipeline.read_frames(original, None, timeline=timeline):
             height, width = (side // 2 * 2 for side in frame.image.shape[:2])  # H.264 needs even sides
             if not height or not width:
                 raise ValueError("frames must be at least 2x2 pixels")
             image = Image.fromarray(frame.image[:height, :width])
-            draw_verdicts(image, result, interpolate_faces(faces, sampled, frame.index), rule)
+            draw_verdicts(image, result, interpolate_faces(faces, frame.index), rule)
             picture = av.VideoFrame.from_image(image)
             picture.pts, picture.time_base = round(frame.time * TICKS), Fraction(1, TICKS)
-            if not number:
+            if not video.codec_context.is_open:
                 video.width, video.height = width, height
             target.mux(video.encode(picture))
         target.mux(video.encode())
@@ -99,39 +99,37 @@ def _encode_sound(
     return note
 
 
-def interpolate_faces(faces: dict[int, list[Face]], sampled: Sequence[int], index: int) -> list[Face]:
-    """Return the scored Faces to draw on the frame `index`.
+def interpolate_faces(faces: dict[int, list[Face]], index: int) -> list[Face]:
+    """Return the scored Faces to draw on the frame `index`, of the `faces` in each sampled frame, in order.
 
-    `faces` maps the indices `sampled`, ascending, to the Faces found there. Scores are those of the last
-    sampled frame; boxes move linearly towards the same person's box in the next one. After the last sampled
-    frame they stay for as long as two sampled frames usually lie apart.
+    Scores are those of the last sampled frame; boxes move linearly towards the same person's box in the next
+    one. After the last sampled frame they stay for as long as two sampled frames usually lie apart.
     """
+    sampled = list(faces)
     at = bisect.bisect_right(sampled, index) - 1
-    if at < 0:
-        return []
     late = index - sampled[-1]
-    if late > 0 and len(sampled) > 1 and late >= np.median(np.diff(sampled)):
+    if at < 0 or (late > 0 and len(sampled) > 1 and late >= np.median(np.diff(sampled))):
         return []
     before, after = sampled[at], sampled[min(at + 1, len(sampled) - 1)]
     coming = {face.person: face for face in faces[after]}
+    share = (index - before) / max(1, after - before)
     drawn = []
     for face in faces[before]:
-        share = (index - before) / (after - before) if after > before and face.person in coming else 0
         ends = zip(face.box, coming.get(face.person, face).box, strict=True)
         drawn.append(face._replace(box=tuple(round(a + share * (b - a)) for a, b in ends)))
     return drawn
 
 
-def draw_verdicts(image: Image.Image, result: Result, faces: Iterable[Face], rule: Rule) -> None:
+def draw_verdicts(image: Image.Image, result: Result, faces: Sequence[Face], rule: Rule) -> None:
     """Draw the boxes, scores and verdicts of scored Faces on an image, and the Result's in the corner."""
-    faces = list(faces)
+    boxes = [face.box for face in faces]
     several = len({face.person for face in result.faces}) > 1
-    draw = ImageDraw.Draw(image)
     for face in faces:
         verdict = judge_face(face, result.item.kind, rule)
-        draw.rectangle(face.box, outline=COLORS[verdict], width=max(2, image.height // 200))
+        line = max(2, image.height // 200)
+        ImageDraw.Draw(image).rectangle(face.box, outline=COLORS[verdict], width=line)
         who = f"person {face.person}: " if several else ""
-        others = [other.box for other in faces if other is not face]
+        others = [box for box in boxes if box != face.box]
         draw_label(image, face.box, f"{who}{face.score:.3f} {verdict}", verdict, others)
     label = result.verdict if result.score is None else f"{result.score:.3f} {result.verdict}"
     draw_label(image, (0, 0, 0, 0), label, result.verdict, [])
@@ -143,11 +141,11 @@ def draw_label(image: Image.Image, box: Box, text: str, verdict: str, others: Se
     font = ImageFont.load_default(max(11, image.height // 28))
     _, _, width, height = (round(edge) + 6 for edge in draw.textbbox((0, 0), text, font))
     x = max(0, min(box[0], image.width - width))
-    places = [max(0, min(y, image.height - height)) for y in (box[3], box[1] - height)]
+    below, above = (max(0, min(y, image.height - height)) for y in (box[3], box[1] - height))
 
     def covers(y: int) -> bool:
         return any(x < r and left < x + width and y < b and top < y + height for left, top, r, b in others)
 
-    y = next((y for y in places if not covers(y)), places[0])
+    y = above if covers(below) and not covers(above) else below
     draw.rectangle((x, y, x + width - 1, y + height - 1), COLORS[verdict])
     draw.text((x + 3, y + 3), text, "white", font)

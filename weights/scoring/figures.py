@@ -2,8 +2,8 @@
 
 import io
 import itertools
-from collections.abc import Iterable, Sequence
-from operator import itemgetter
+from collections.abc import Iterable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,21 +12,15 @@ from pipeline import IMAGE_SIZE, show_progress
 from weights import Predict, Rule
 from weights.scoring.metrics import compute_auc, compute_logits, compute_roc
 from weights.scoring.scores import BATCH_SIZE, Result
-from weights.scoring.verdicts import find_deciding, list_people, lower_bound
+from weights.scoring.verdicts import list_people, lower_bound
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # dark enough for white text on them: a contrast of at least 4.5
-COLORS = {
-    "deepfake": "#c62828",
-    "uncertain": "#8a5a00",
-    "real": "#1565a8",
-    "no face": "#666666",
-    "error": "#666666",
-}
-MARKERS = {"deepfake": "v", "uncertain": "s", "real": "o"}  # never by colour alone
+COLORS = {"deepfake": "#c62828", "uncertain": "#8a5a00", "real": "#1565a8", "no face": "#666666",
+          "error": "#666666"}  # fmt: skip
 MOST_PEOPLE = 8  # in a timeline
 
 
@@ -46,36 +40,20 @@ def save_svg(figure: "Figure") -> bytes:
         return file.getvalue()
 
 
-def draw_overview(ranked: Sequence[Result]) -> "Figure":
-    """Draw all scores in order, with a colour and a marker for each verdict."""
-    from matplotlib.ticker import MaxNLocator
-
-    figure = make_figure(2.6)
-    panel = figure.subplots()
-    for verdict, marker in MARKERS.items():
-        own = [(place, r.score) for place, r in enumerate(ranked, 1) if r.verdict == verdict]
-        if own:
-            label = f"{verdict}: {len(own)}"
-            panel.plot(*zip(*own, strict=True), marker, color=COLORS[verdict], markersize=5, label=label)
-    panel.set(ylim=(-0.03, 1.03), xlabel="files in order of score", ylabel="score: 0 = deepfake, 1 = real")
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.legend()
-    return figure
-
-
 def draw_timeline(result: Result, rule: Rule) -> "Figure":
     """Draw a video's scores over time, a line per person (of many, the lowest), and the bounds."""
-    figure = make_figure(2.8)
-    panel = figure.subplots()
     people = list_people(result.faces, "video", rule)
-    shown = sorted(people, key=itemgetter(1))[:MOST_PEOPLE]
-    for person, mean, _, verdict, _ in sorted(shown):
-        own = [face for face in result.faces if face.person == person]
-        label = f"{f'person {person}: ' if len(people) > 1 else ''}mean {mean:.3f}, {verdict}"
+    shown = sorted(people, key=attrgetter("score"))[:MOST_PEOPLE]
+    figure = make_figure(2.4 + 0.2 * len(shown))
+    panel = figure.subplots()
+    for person in sorted(shown):
+        own = [face for face in result.faces if face.person == person.number]
+        name = f"person {person.number}: " if len(people) > 1 else ""
+        label = f"{name}mean {person.score:.3f}, {person.verdict}"
         panel.plot([face.time for face in own], [face.score for face in own], marker="o", label=label)
     lower = upper = rule.threshold
     if rule.video:
-        lower = lower_bound(rule.video, max(1, len(find_deciding(result.faces, "video", rule))))
+        lower = lower_bound(rule.video, max(1, sum(person.counts for person in people)))
         upper = rule.video.upper
         panel.axhspan(lower, upper, color=COLORS["uncertain"], alpha=0.12)
     for bound, name in {lower: "deepfake", upper: "real"}.items():
@@ -83,9 +61,9 @@ def draw_timeline(result: Result, rule: Rule) -> "Figure":
     panel.text(0.01, lower - 0.02, "deepfake below", color=COLORS["deepfake"], va="top",
                transform=panel.get_yaxis_transform())  # fmt: skip
     panel.text(0.01, upper + 0.02, "real above", color=COLORS["real"], transform=panel.get_yaxis_transform())
-    panel.set(ylim=(-0.03, 1.03), xlabel="seconds", ylabel="score: 0 = deepfake, 1 = real")
+    panel.set(ylim=(-0.03, 1.03), xlabel="seconds", ylabel="score (1 = real)")
     few = f"the lowest {len(shown)} of {len(people)} people" if len(shown) < len(people) else None
-    panel.legend(title=few, loc="best")
+    figure.legend(title=few, loc="outside lower center")
     return figure
 
 

@@ -30,7 +30,7 @@ def compute_roc(labels: Sequence[str], scores: Scores) -> tuple[np.ndarray, np.n
 def compute_auc(labels: Sequence[str], scores: Scores) -> float:
     """Return the area under the ROC curve: the chance that a real face scores above a forged one."""
     false_real, true_real = compute_roc(labels, scores)
-    return float(np.sum(np.diff(false_real) * (true_real[1:] + true_real[:-1])) / 2)
+    return float(np.trapezoid(true_real, false_real))
 
 
 def compute_eer(labels: Sequence[str], scores: Scores) -> float:
@@ -52,18 +52,17 @@ def evaluate(labels: Sequence[str], scores: Scores, verdicts: Sequence[str]) -> 
     also "balanced_accuracy", "auc" and "eer". An uncertain verdict is neither right nor wrong: it lowers the
     accuracies.
     """
-    real = np.array(labels) == "real"
-    right = np.array(verdicts) == np.where(real, "real", "deepfake")
+    real, given = np.array(labels) == "real", np.array(verdicts)
+    right = given == np.where(real, "real", "deepfake")
     found = {"count": len(right), "accuracy": float(right.mean())}
     for label, chosen in (("df", ~real), ("real", real)):
         if chosen.any():
             found[f"accuracy_{label}"] = float(right[chosen].mean())
     if real.any() and not real.all():
         found["balanced_accuracy"] = (found["accuracy_df"] + found["accuracy_real"]) / 2
-        found["auc"] = compute_auc(labels, scores)
-        found["eer"] = compute_eer(labels, scores)
+        found["auc"], found["eer"] = compute_auc(labels, scores), compute_eer(labels, scores)
     if "uncertain" in verdicts:
-        found["uncertain"] = float(np.mean(np.array(verdicts) == "uncertain"))
+        found["uncertain"] = float(np.mean(given == "uncertain"))
     return found
 
 
@@ -94,14 +93,16 @@ def evaluate_by_dataset(results: Sequence[Result], rule: Rule) -> dict[str, dict
     follows it as "<data set> <kind>": its forged faces against all of the data set's real ones. Those whose
     names tell no kind are "other".
     """
-    by_dataset = defaultdict(list)
-    for result in results:
-        by_dataset[result.item.dataset].append(result)
     found, kinds = {}, {}
-    for dataset, own in by_dataset.items():
+    for dataset in dict.fromkeys(result.item.dataset for result in results):
+        own = [result for result in results if result.item.dataset == dataset]
         found[dataset] = evaluate_results(own, rule)
-        for kind, members in split_kinds(own).items():
-            kinds[f"{dataset} {kind or 'other'}".strip()] = evaluate_results(members, rule)
+        by_kind = defaultdict(list)
+        for result in own:
+            by_kind[parse_forgery(result.item)[0] if result.item.label == "df" else "real"].append(result)
+        real = by_kind.pop("real", [])
+        for kind, forged in sorted(by_kind.items()) if len(by_kind) > 1 else ():
+            kinds[f"{dataset} {kind or 'other'}".strip()] = evaluate_results(forged + real, rule)
     everything = evaluate_results(results, rule)
     both = [levels for levels in found.values() if "auc" in levels.get("image", {})] or [everything]
     mean = {
@@ -112,22 +113,11 @@ def evaluate_by_dataset(results: Sequence[Result], rule: Rule) -> dict[str, dict
     return rows | {"all": everything, "mean": mean}
 
 
-def split_kinds(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Return {kind of forgery: Results of that kind and all real ones}, {} if there is only one kind."""
-    kinds: dict[str, list[Result]] = defaultdict(list)
-    for result in results:
-        if result.item.label == "df":
-            kinds[parse_forgery(result.item)[0]].append(result)
-    real = [result for result in results if result.item.label == "real"]
-    return {kind: own + real for kind, own in sorted(kinds.items())} if len(kinds) > 1 else {}
-
-
 def label_scores(items: Iterable[Item], scores: Iterable[float], threshold: float) -> list[Result]:
     """Return the Results of face crops and their scores."""
-    return [
-        Result(item, float(score), classify(score, "image", Rule(threshold)))
-        for item, score in zip(items, scores, strict=True)
-    ]
+    rule = Rule(threshold)
+    pairs = zip(items, scores, strict=True)
+    return [Result(item, float(score), classify(score, "image", rule)) for item, score in pairs]
 
 
 def choose_threshold(items: Sequence[Item], scores: Scores) -> float:

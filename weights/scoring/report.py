@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.metadata import distributions
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pipeline import LABELS, VERSION, Face, Watch, compute_sha256, printable, wr
 from weights import Weights, load_predictor
 from weights.scoring import figures, summary
 from weights.scoring.scores import Result, read_pictures, see_face
-from weights.scoring.verdicts import judge_face, list_counting, list_people
+from weights.scoring.verdicts import UNCLEAR, Person, judge_face, list_counting, list_people
 
 MOST_MAPS = 100  # of files: each map takes the time of 226 faces
 MOST_PEOPLE = 20  # of a file, with a picture
@@ -36,23 +36,18 @@ def write_report(
 ) -> None:
     """Write the report on Results. `watch` wraps the iterator over them: a progress bar.
 
-    With `explain`, maps of evidence are measured for the 100 lowest files. The page names each file's
-    SHA-256. Files that have vanished since are reported without pictures. Raises OSError when `path` cannot
-    be written.
+    With `explain`, maps of evidence are measured for the 100 lowest files. Files that have vanished since are
+    reported without pictures. Raises OSError when `path` cannot be written.
     """
     from jinja2 import Environment, FileSystemLoader
 
     ranked = sorted(results, key=lambda r: (r.score is None, r.score))
     scored = [r for r in ranked if r.score is not None]
     mapped = {id(r) for r in scored[:MOST_MAPS]} if explain and "maps" in weights.card else set()
-    labelled = {r.item.label for r in scored} >= set(LABELS)
-    kinds = [kind for kind in ("video", "photo") if f"{kind}s" in outcome]
-    confusion = {label: Counter(r.verdict for r in scored if r.item.label == label) for label in LABELS}
-    accuracies = {
-        kind: summary.format_accuracy(found["image"])
-        for kind in ("images", "videos", "photos")
-        if (found := outcome.get(kind, {}).get("accuracy"))
-    }
+    kinds = {kind: f"{noun}s" for kind, noun in summary.NOUNS.items() if f"{kind}s" in outcome}
+    notes = [summary.describe_errors(weights.card, kind) for kind in kinds if kind != "image"]
+    notes += [summary.describe_crop_errors(weights)] * ("image" in kinds)
+    accuracies = {noun: outcome[f"{kind}s"]["accuracy"].get("image") for kind, noun in kinds.items()}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -61,13 +56,12 @@ def write_report(
         colors=figures.COLORS,
         counts=Counter(r.verdict for r in ranked),
         entries=[describe(r, weights, id(r) in mapped) for r in watch(ranked)],
-        overview=draw(figures.draw_overview(scored)) if len(scored) > 1 else "",
-        roc=draw(figures.draw_roc(scored)) if labelled else "",
-        confusion=confusion,
-        accuracies=accuracies,
-        errors=[summary.describe_errors(weights.card, kind) for kind in kinds],
-        kinds=weights.card.get("calibration", {}).get("video", {}).get("kinds", {}),
-        crop_errors=summary.describe_crop_errors(weights) if "images" in outcome else "",
+        roc=draw(figures.draw_roc(scored)) if {r.item.label for r in scored} >= set(LABELS) else "",
+        confusion={x: Counter(r.verdict for r in scored if r.item.label == x) for x in LABELS},
+        accuracies={noun: summary.format_accuracy(found) for noun, found in accuracies.items() if found},
+        notes=[note for note in notes if note],
+        knowledge=summary.describe_knowledge(weights.card),
+        kinds=summary.list_kinds(weights.card),
         largest=summary.LARGEST_ONLY if summary.is_largest_only(outcome) else "",
         explained=bool(mapped),
         weights=weights,
@@ -80,35 +74,30 @@ def write_report(
 
 
 def describe(result: Result, weights: Weights, mapped: bool) -> dict[str, Any]:
-    """Return what the template says of a file."""
-    entry: dict[str, Any] = {
-        "result": result,
-        "path": printable(result.item.path),
-        "sentence": describe_verdict(result, weights),
-        "digest": hash_file(result.item.path),
-        "frame": "",
-        "pictures": [],
-        "people": [],
-        "timeline": "",
-    }
+    """Return what the template says of a file; what is missing is not shown."""
+    path, pictures = result.item.path, list[tuple[str, str]]()
+    entry: dict[str, Any] = {"result": result, "path": printable(path), "pictures": pictures}
+    entry |= {"sentence": describe_verdict(result, weights), "digest": hash_file(path)}
     if result.score is None:
         return entry
     counting = list_counting(result.faces, result.item.kind, weights.rule)
     chosen: list[Face | None] = [*dict.fromkeys((counting[0], counting[-1]))] if counting else [None]
-    pictures = read_pictures(result, chosen)
-    for name, face, picture in zip(("lowest", "highest"), chosen, pictures, strict=False):
+    for name, face, picture in zip(
+        ("lowest", "highest"), chosen, read_pictures(result, chosen), strict=False
+    ):
         seen = see_face(result, face, picture, weights.view)
-        if seen is not None:
-            when = f", at {face.time:.2f} s" if face and result.item.kind == "video" else ""
-            caption = f"{name if len(chosen) > 1 else 'face'}: {(face or result).score:.3f}{when}"
-            entry["pictures"].append((caption, encode_picture(seen)))
-        if name == "lowest" and seen is not None and picture is not None:
+        if seen is None or picture is None:
+            continue
+        when = f", at {face.time:.2f} s" if face and result.item.kind == "video" else ""
+        caption = f"{name if len(chosen) > 1 else 'face'}: {(face or result).score:.3f}{when}"
+        pictures.append((caption, encode_picture(seen)))
+        if name == "lowest":
             entry["frame"] = encode_picture(mark_face(picture, face), OVERVIEW)
-            if mapped:
-                patches, maps = figures.measure_evidence(seen, load_predictor(weights)), weights.card["maps"]
-                if text := figures.describe_evidence(patches, maps):
-                    painted = figures.paint_evidence(seen, patches, maps["limit"])
-                    entry["pictures"].append((text, encode_picture(painted)))
+        if name == "lowest" and mapped:
+            patches, maps = figures.measure_evidence(seen, load_predictor(weights)), weights.card["maps"]
+            if text := figures.describe_evidence(patches, maps):
+                painted = figures.paint_evidence(seen, patches, maps["limit"])
+                pictures.append((text, encode_picture(painted)))
     entry["people"] = list(picture_people(result, weights))
     if result.item.kind == "video":
         entry["timeline"] = draw(figures.draw_timeline(result, weights.rule))
@@ -129,6 +118,9 @@ def describe_verdict(result: Result, weights: Weights) -> str:
     if result.verdict == "deepfake":
         return f"Looks forged{where}."
     if result.verdict == "uncertain":
+        unclear = UNCLEAR.get(result.item.kind, "-")
+        if result.warning.startswith(unclear):
+            return f"Undecided: {result.warning}."
         return f"Undecided; looks forged{where}." if where else "Undecided."
     missed = " and ".join(summary.list_missed(weights.card))
     often = f" Often missed: {missed}." if missed else ""
@@ -143,21 +135,21 @@ def mark_face(picture: np.ndarray, face: Face | None) -> np.ndarray:
     return np.asarray(image)
 
 
-def picture_people(result: Result, weights: Weights) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Yield (picture of the lowest face, row of `list_people`) of each of several people.
+def picture_people(result: Result, weights: Weights) -> Iterator[tuple[str, Person]]:
+    """Yield (picture of the lowest face, Person) of each of several people.
 
     Of many people, only the lowest have a picture; "" stands for the others.
     """
     people = list_people(result.faces, result.item.kind, weights.rule)
     if len(people) < 2:
         return
-    pictured = {row[0] for row in sorted(people, key=itemgetter(1))[:MOST_PEOPLE]}
     lowest = {face.person: face for face in sorted(result.faces, key=lambda face: -face.score)}
-    shown = [lowest[row[0]] for row in people if row[0] in pictured]
+    shown = [lowest[person.number] for person in sorted(people, key=attrgetter("score"))[:MOST_PEOPLE]]
     pictures = dict(zip((face.person for face in shown), read_pictures(result, shown), strict=True))
-    for row in people:
-        face = see_face(result, lowest[row[0]], pictures.get(row[0]), weights.view)
-        yield "" if face is None else encode_picture(face), row
+    for person in people:
+        number = person.number
+        face = see_face(result, lowest[number], pictures.get(number), weights.view)
+        yield "" if face is None else encode_picture(face), person
 
 
 def encode_picture(picture: np.ndarray, side: int = THUMBNAIL) -> str:

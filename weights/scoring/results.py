@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,16 +11,17 @@ from typing import Any
 from pipeline import Face, Item, Pose, describe_error, write_atomically
 from weights import Rule
 from weights.scoring.scores import Result
-from weights.scoring.verdicts import VERDICTS, describe_face, judge_face
+from weights.scoring.verdicts import VERDICTS, judge_face, list_doubts
 
 FILES_TABLE, FACES_TABLE, RESULTS = "results.csv", "faces.csv", "results.json"
 PAGE, COPIES = "report.html", "annotated"
 COPIED = (".mp4", ".png")  # suffixes of annotated copies
 OURS = {FILES_TABLE, FACES_TABLE, RESULTS, PAGE, COPIES}
 BOX = ("left", "top", "right", "bottom")
+MEASURED = ("sharpness", "brightness", "saturation", "outside")  # of a Face
 FILE_COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "faces", "warning", "note",
                 "settings")  # fmt: skip
-FACE_COLUMNS = ("path", "score", "verdict", "frame", "time", "person", *BOX, *Pose._fields, "sharpness",
+FACE_COLUMNS = ("path", "score", "verdict", "frame", "time", "person", *BOX, *Pose._fields, *MEASURED,
                 "warning")  # fmt: skip
 LARGEST = 1e9  # no number in a table is larger
 
@@ -30,16 +32,13 @@ def open_folder(folder: Path, settings: str, force: bool) -> tuple[dict[str, Res
     With `force` it begins anew. Raises ValueError, with nothing changed, if the folder holds anything that
     is not ours, or Results by other settings; OSError if it cannot be written.
     """
-    before: dict[str, Result] = {}
-    summary: dict[str, Any] = {}
+    before, summary = dict[str, Result](), dict[str, Any]()
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output {folder}: must be a folder")
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    names = os.listdir(folder) if folder.is_dir() else []
     entries = {name for name in names if not name.startswith(".writing-")}  # what a killed run left
-    copies = (folder / COPIES).rglob("*.*")
-    others = sorted(entries - OURS) + sorted(
-        path.name for path in copies if path.is_file() and path.suffix not in COPIED
-    )
+    copies = (path for path in (folder / COPIES).rglob("*.*") if path.is_file())
+    others = sorted(entries - OURS) + sorted(path.name for path in copies if path.suffix not in COPIED)
     if others or (entries and RESULTS not in entries):
         held = ", ".join(others[:3]) or f"no {RESULTS}"
         raise ValueError(f"--output {folder}: holds {held}, so it is not ours: name another folder")
@@ -48,10 +47,9 @@ def open_folder(folder: Path, settings: str, force: bool) -> tuple[dict[str, Res
     elif RESULTS in entries:
         before, summary = read_json(folder / RESULTS)
         if summary["settings"] != settings:
-            raise ValueError(
-                f"--output {folder}: was scored with {summary['settings']}, not {settings}: "
-                "name another folder, or begin anew with --force"
-            )
+            cure = "name another folder, or begin anew with --force"
+            old = summary["settings"]
+            raise ValueError(f"--output {folder}: was scored with {old}, not {settings}: {cure}")
     folder.mkdir(parents=True, exist_ok=True)
     return before, summary
 
@@ -60,7 +58,7 @@ def write_tables(folder: Path, results: Sequence[Result], rule: Rule, summary: d
     """Write the tables, first that from which a later run continues. Raises OSError, naming the file."""
     rows = [make_row(r) | {"faces": len(r.faces), "settings": summary["settings"]} for r in results]
     faces = [row for r in results for row in make_face_rows(r, rule)]
-    items = [row for r in results for row in (make_row(r) | {"stamp": r.stamp}, *make_face_rows(r, rule))]
+    items = [row for r in results for row in (make_row(r), *make_face_rows(r, rule))]
     text = json.dumps({"summary": summary, "items": items}, indent=1, allow_nan=False) + "\n"
     write_atomically(folder / RESULTS, lambda part: part.write_text(text))
     write_atomically(folder / FILES_TABLE, lambda part: write_csv(part, rows, FILE_COLUMNS))
@@ -79,6 +77,7 @@ def make_row(r: Result) -> dict[str, Any]:
         "frames": r.frames,
         "warning": r.warning,
         "note": r.note,
+        "stamp": r.stamp,
     }
 
 
@@ -95,8 +94,8 @@ def make_face_rows(r: Result, rule: Rule) -> Iterator[dict[str, Any]]:
             "person": face.person,
             **dict(zip(BOX, face.box, strict=True)),
             **{name: round(value, 4) for name, value in face.pose._asdict().items()},
-            "sharpness": round(face.sharpness, 4),
-            "warning": describe_face(face, rule),
+            **{name: round(getattr(face, name), 4) for name in MEASURED},
+            "warning": ", ".join(list_doubts(face, rule)),
         }
 
 
@@ -132,9 +131,8 @@ def read_json(path: Path) -> tuple[dict[str, Result], dict[str, Any]]:
         return results, content["summary"]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else describe_error(error)
-        raise ValueError(
-            f"{path}: damaged, or not written by this program ({reason}): --force begins anew"
-        ) from error
+        what = f"damaged, or not written by this program ({reason})"
+        raise ValueError(f"{path}: {what}: --force begins anew") from error
 
 
 def read_result(row: dict[str, Any]) -> Result:
@@ -148,14 +146,13 @@ def read_result(row: dict[str, Any]) -> Result:
 
 
 def read_face(row: dict[str, Any]) -> Face:
-    numbers = [read_number(row[name]) for name in ("frame", "time", "person", "sharpness")]
+    frame, time, person = (read_number(row[name]) for name in ("frame", "time", "person"))
     box = tuple(int(read_number(row[name], -LARGEST)) for name in BOX)
     pose = Pose(*(read_number(row[name], -LARGEST) for name in Pose._fields))
     if not 0 < pose.size <= 2 * max(1, *box):  # it would be cut out to be shown
         raise ValueError(f"{row['path']}: a face of {pose.size:g} pixels")
-    frame, time, person, sharpness = numbers
-    score = read_number(row["score"], 0, 1)
-    return Face(int(frame), time, box, pose, int(person), sharpness, score=score)
+    measured = {name: read_number(row[name]) for name in MEASURED}
+    return Face(int(frame), time, box, pose, int(person), score=read_number(row["score"], 0, 1), **measured)
 
 
 def read_number(value: Any, least: float = 0.0, most: float = LARGEST) -> float:

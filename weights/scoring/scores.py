@@ -4,6 +4,9 @@ A video's score is the mean of its faces' scores, the paper's aggregation; where
 lowest person's mean decides. weights/scoring/verdicts.py says what a score means.
 """
 
+import contextlib
+import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,16 +14,17 @@ import numpy as np
 from PIL import Image
 
 import pipeline
-from pipeline import Face, FaceOptions, Frame, Item, View, Watch
+from pipeline import Face, FaceOptions, Frame, Item, Pose, View, Watch
 from weights import Predict, Rule, Weights, load_predictor
-from weights.scoring.verdicts import classify, decide
+from weights.scoring.verdicts import classify, decide, list_doubts
 
 BATCH_SIZE = 32  # faces that the network sees at once
 LARGEST_CROP = 400  # pixels: larger square pictures may be photographs
 SEARCHED = 320  # pixels: side at which such a picture is searched for a face
 NOT_SQUARE = "not square, so hardly a face crop"
 NO_FACE = "taken for a face crop, but no face was found in it"
-SMALL = "smaller than the faces that the weights were tested on"
+UNUSABLE = "the weights are unusable: they gave the score"
+UNLIKE = ", unlike the faces that the weights were tested on"
 LOST_NOTE = "does not say how wide it was cut, which shifts the score: extract it again"
 
 
@@ -49,38 +53,29 @@ def score_images(items: Iterable[Item], weights: Weights, align: bool | None = N
     which it is, see `choose_kind`; True: all are photographs, False: all are crops.
     """
     predict = load_predictor(weights)
-    waiting: list[tuple[Item, str, np.ndarray | Exception]] = []
 
-    def load(item: Item) -> tuple[Item, str, np.ndarray | Exception]:
+    def load(item: Item) -> tuple[Result, np.ndarray | None]:
         try:
             image, zoom = pipeline.read_crop(item.path)
             kind, warning = choose_kind(item, image, zoom, weights, align)
             seen = pipeline.view_face(image, weights.view, zoom) if kind == "image" else image
-            return item._replace(kind=kind), warning, seen
+            return Result(item._replace(kind=kind), None, "", warning=warning), seen
         except (OSError, ValueError, MemoryError) as error:
-            return item, "", error
+            return Result(item, None, "error", pipeline.describe_error(error)), None
 
-    def score_waiting() -> Iterator[Result]:
-        crops = [
-            face for item, _, face in waiting if item.kind == "image" and not isinstance(face, Exception)
-        ]
+    loaded = pipeline.map_ahead(load, items, 2 * BATCH_SIZE)
+    while batch := list(itertools.islice(loaded, BATCH_SIZE)):
+        crops = [seen for result, seen in batch if result.item.kind == "image" and seen is not None]
         scores = iter(predict(np.stack(crops)).tolist() if crops else ())
-        for item, warning, image in waiting:
-            if isinstance(image, Exception):
-                yield Result(item, None, "error", pipeline.describe_error(image))
-            elif item.kind == "photo":
-                yield score_photo(item, image, predict, weights)
+        for result, seen in batch:
+            if seen is None:
+                yield result
+            elif result.item.kind == "photo":
+                yield score_photo(result.item, seen, predict, weights)
             elif np.isfinite(score := next(scores)):
-                yield Result(item, score, classify(score, "image", weights.rule), warning=warning)
+                yield result._replace(score=score, verdict=classify(score, "image", weights.rule))
             else:
-                yield Result(item, None, "error", f"the weights are unusable: they gave the score {score}")
-        waiting.clear()
-
-    for loaded in pipeline.map_ahead(load, items, 2 * BATCH_SIZE):
-        waiting.append(loaded)
-        if len(waiting) == BATCH_SIZE:
-            yield from score_waiting()
-    yield from score_waiting()
+                yield Result(result.item, None, "error", f"{UNUSABLE} {score}")
 
 
 def choose_kind(
@@ -104,17 +99,19 @@ def choose_kind(
     named = pipeline.EXTRACTED_NAME.fullmatch(item.path.stem)
     if named and not zoom and weights.view.zoom < pipeline.CROP_ZOOM:
         return "image", LOST_NOTE
-    if width / (zoom or weights.view.zoom) < weights.rule.min_size:
-        return "image", SMALL
-    return "image", "" if face else NO_FACE
+    if not face:
+        return "image", NO_FACE
+    pose, colors = Pose(0, 0, width / (zoom or weights.view.zoom), 0), pipeline.measure_colors(image)
+    doubts = list_doubts(Face(0, 0.0, (), pose, 0, math.inf, None, None, *colors), weights.rule)
+    return "image", f"{' and '.join(doubts)}{UNLIKE}" if doubts else ""
 
 
 def measure_largest_face(image: np.ndarray) -> float:
     """Return how wide the largest face in a picture is, as a share of its longer side; 0.0 without a face."""
-    scale = SEARCHED / max(image.shape)
-    width, height = (round(side * scale) for side in image.shape[1::-1])
-    reduced = np.asarray(Image.fromarray(image).resize((width, height)))
-    boxes = pipeline.detect_faces(reduced) or pipeline.detect_faces(reduced, upsample=1)
+    reduced = Image.fromarray(image)
+    reduced = reduced.resize([round(side * SEARCHED / max(image.shape)) for side in reduced.size])
+    picture = np.asarray(reduced)
+    boxes = pipeline.detect_faces(picture) or pipeline.detect_faces(picture, upsample=1)
     return max((right - left for left, _, right, _ in boxes), default=0) / SEARCHED
 
 
@@ -162,25 +159,28 @@ def score_faces(
     """
     sampled: list[int] = []
     scored: list[Face] = []
-    waiting: list[Face] = []
 
-    def score_waiting() -> None:
-        scores = predict(np.stack([pipeline.view_face(face.crop, view) for face in waiting])).tolist()
+    def list_faces() -> Iterator[Face]:
+        for frame, faces in found:
+            sampled.append(frame.index)
+            yield from (face._replace(outside=measure_outside(face, frame, view)) for face in faces)
+
+    waiting = list_faces()
+    while batch := list(itertools.islice(waiting, BATCH_SIZE)):
+        scores = predict(np.stack([pipeline.view_face(face.crop, view) for face in batch])).tolist()
         if not np.isfinite(scores).all():
-            raise ValueError("the weights are unusable: they gave a score that is not a number")
+            raise ValueError(f"{UNUSABLE} {min(scores, key=np.isfinite)}")
         # crops would fill the memory
-        scored.extend(f._replace(crop=None, score=s) for f, s in zip(waiting, scores, strict=True))
-        waiting.clear()
-
-    for frame, faces in found:
-        sampled.append(frame.index)
-        for face in faces:
-            waiting.append(face)
-            if len(waiting) == BATCH_SIZE:
-                score_waiting()
-    if waiting:
-        score_waiting()
+        scored += (face._replace(crop=None, score=s) for face, s in zip(batch, scores, strict=True))
     return sampled, tuple(scored)
+
+
+def measure_outside(face: Face, frame: Frame, view: View) -> float:
+    """Return which share of what the network looks at of a face lies outside its frame, 0 to 1."""
+    turn, shift = pipeline.map_square(face.pose, 32, view.zoom * face.pose.size / 32)
+    x, y = turn @ (np.mgrid[:32, :32].reshape(2, -1) + 0.5) + shift[:, None]
+    height, width = frame.image.shape[:2]
+    return float(np.mean((x < 0) | (y < 0) | (x > width) | (y > height)))
 
 
 def judge_again(result: Result, rule: Rule) -> Result:
@@ -198,18 +198,21 @@ def read_pictures(result: Result, faces: Sequence[Face | None]) -> list[np.ndarr
 
     None stands for what cannot be read again. `faces` are those of the Result; of a face crop it is [None].
     """
-    path, pictures = result.item.path, list[np.ndarray | None]()
+    path = result.item.path
+
+    def read(face: Face | None) -> np.ndarray | None:
+        start = face.time - 5e-4 if face else 0.0
+        with contextlib.suppress(OSError, ValueError, MemoryError, StopIteration):
+            return next(pipeline.read_frames(path, 1, start, start + 1e-3, timeline=timeline)).image
+        return None
+
     try:
         if result.item.kind != "video":
             return [pipeline.read_image(path)] * len(faces)
         timeline = pipeline.read_timeline(path)
-        for face in faces:
-            start = face.time - 5e-4 if face else 0.0
-            frames = pipeline.read_frames(path, 1, start, start + 1e-3, timeline=timeline)
-            pictures.append(next(frames).image)
     except (OSError, ValueError, MemoryError):
-        pass
-    return pictures + [None] * (len(faces) - len(pictures))
+        return [None] * len(faces)
+    return [read(face) for face in faces]
 
 
 def see_face(result: Result, face: Face | None, picture: np.ndarray | None, view: View) -> np.ndarray | None:

@@ -13,8 +13,10 @@ from weights.scoring.scores import Result
 from weights.scoring.verdicts import UNCLEAR, judge_face, list_people
 
 ROWS_SHOWN = 50  # images: up to this many get a row each
-NAMED = 5  # files that look forged, by name
+NAMED = 5  # files that look forged, and kinds of forgery
 MISSED = 0.3  # share of a kind's videos that pass as real: the kind is often missed
+KINDS = {"deepfakes": "Deepfakes", "face2face": "Face2Face", "faceswap": "FaceSwap",
+         "neuraltextures": "NeuralTextures", "unnamed": "other forged"}  # fmt: skip
 NOUNS = {"image": "image", "video": "video", "photo": "photograph"}  # face crops are images
 MEANING = "A score says how real a face looks to the network: 1 = natural, 0 = deepfake/f2f."
 LARGEST_ONLY = "Only the largest face in each frame was scored; --everyone scores all faces."
@@ -23,18 +25,17 @@ ROW_HEAD = " score  faces  %deepfake  verdict    file"
 
 def describe_settings(weights: Weights, options: FaceOptions, align: bool | None) -> str:
     """Return what the scores depend on, in one line; verdicts also depend on the threshold."""
-    parts = [
-        f"{weights.path.name} {compute_sha256(weights.path)[:8]}",
-        f"resizing: {weights.view.resampling}",
-    ]
-    parts += [f"zoom {weights.view.zoom}"] if weights.view.zoom != CROP_ZOOM else []
-    parts += [f"{options.frames} frames a video"]
+    digest = compute_sha256(weights.path)[:8]
+    parts = [f"{weights.path.name} {digest}", f"resizing: {weights.view.resampling}"]
+    if weights.view.zoom != CROP_ZOOM:
+        parts.append(f"zoom {weights.view.zoom}")
+    parts.append(f"{options.frames} frames a video")
     if options.start or options.end is not None:
         end = "the end" if options.end is None else f"{options.end:.15g} s"
-        parts += [f"from {options.start:.15g} s to {end}"]
-    parts += ["all faces of a frame" if options.everyone else "the largest face of a frame"]
+        parts.append(f"from {options.start:.15g} s to {end}")
+    parts.append("all faces of a frame" if options.everyone else "the largest face of a frame")
     if align is not None:
-        parts += ["faces found in all images" if align else "all images taken for face crops"]
+        parts.append("faces found in all images" if align else "all images taken for face crops")
     return ", ".join(parts)
 
 
@@ -42,7 +43,6 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
     """Return counts of the Results, and their average score and shares of verdicts over those scored."""
     scores = [r.score for r in results if r.score is not None]
     verdicts = Counter(r.verdict for r in results)
-    shares = {v: 100 * verdicts[v] / len(scores) if scores else None for v in ("deepfake", "uncertain")}
     return {
         "files": len(results),
         "scored": len(scores),
@@ -50,8 +50,8 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
         "no_face": verdicts["no face"],
         "verdicts": dict(verdicts),
         "average_score": float(np.mean(scores)) if scores else None,
-        "deepfake_percent": shares["deepfake"],
-        "uncertain_percent": shares["uncertain"],
+        "deepfake_percent": 100 * verdicts["deepfake"] / len(scores) if scores else None,
+        "uncertain_percent": 100 * verdicts["uncertain"] / len(scores) if scores else None,
     }
 
 
@@ -93,17 +93,12 @@ def print_outcome(results: Sequence[Result], summary: dict[str, Any], weights: W
     kinds = [kind for kind in NOUNS if f"{kind}s" in summary]
     for kind in kinds:
         print_summary(summary[f"{kind}s"], NOUNS[kind])
-    for kind in kinds:
-        if kind != "image" and (line := describe_errors(weights.card, kind)):
-            print(line)
-    if is_largest_only(summary):
-        print(LARGEST_ONLY)
-    halved = [
-        NOUNS[kind].replace("image", "face crop") + "s" for kind in kinds if not weights.rule.bounds_of(kind)
-    ]
-    rule = f" Below {weights.rule.threshold:g}, {' and '.join(halved)} are called deepfake" * bool(halved)
-    used = f"({printable(weights.path.name)}, resizing: {weights.view.resampling})"
-    print(f"{MEANING}{rule} {used}.", flush=True)
+    notes = [describe_errors(weights.card, kind) for kind in kinds if kind != "image"]
+    notes += [describe_knowledge(weights.card), LARGEST_ONLY * is_largest_only(summary)]
+    halved = [NOUNS[kind].replace("image", "face crop") for kind in kinds if not weights.rule.bounds_of(kind)]
+    below = f"Below {weights.rule.threshold:g}, {'s and '.join(halved)}s are called deepfake " * bool(halved)
+    used = f"({printable(weights.path.name)}, resizing: {weights.view.resampling})."
+    print(*filter(None, [*notes, f"{MEANING} {below}{used}"]), sep="\n", flush=True)
 
 
 def is_largest_only(summary: dict[str, Any]) -> bool:
@@ -112,12 +107,13 @@ def is_largest_only(summary: dict[str, Any]) -> bool:
 
 def print_images(images: Sequence[Result], folders: dict[str, dict[str, Any]]) -> None:
     """Print a row per face crop and folder; of many crops, only those called deepfake, if they are few."""
-    shown = images if len(images) <= ROWS_SHOWN else [r for r in images if r.verdict == "deepfake"]
+    many = len(images) > ROWS_SHOWN
+    shown = [r for r in images if r.verdict == "deepfake"] if many else images
     if 0 < len(shown) <= ROWS_SHOWN:
         print(" score  verdict   image")
         for r in shown:
             print(f"{format_score(r.score)}  {r.verdict:<8}  {name_file(r)}")
-    if len(images) > ROWS_SHOWN:
+    if many:
         few = "Rows only for images called deepfake" if len(shown) <= ROWS_SHOWN else "Too many rows"
         print(f"{few}: --output lists all images.")
     print("\nimages  average  %deepfake  folder")
@@ -136,9 +132,10 @@ def format_row(result: Result, weights: Weights) -> str:
     start = f"{format_score(result.score)}  {number or '-':>5}  {share:>9}"
     rows = [f"{start}  {result.verdict:<9}  {name_file(result)}"]
     people = list_people(result.faces, kind, rule)
-    for person, mean, number, verdict, counts in people if len(people) > 1 else ():
-        few = "" if counts else f", {UNCLEAR[kind]}"
-        rows.append(f"{format_score(mean)}  {number:>5}  {'':>9}  {verdict:<9}    person {person}{few}")
+    for person in people if len(people) > 1 else ():
+        few = "" if person.counts else f", {UNCLEAR[kind]}"
+        start = f"{format_score(person.score)}  {person.faces:>5}  {'':>9}"
+        rows.append(f"{start}  {person.verdict:<9}    person {person.number}{few}")
     return "\n".join(rows)
 
 
@@ -173,34 +170,50 @@ def format_accuracy(found: dict[str, float]) -> str:
 
 
 def describe_errors(card: dict[str, Any], kind: str) -> str:
-    """Return a line about how often the weights err on a "video" or "photo", "" if the card does not say."""
+    """Return a line about how often the weights err on a "video" or "photo", "" if the card does not say.
+
+    Of the kinds of forgery that were tried in videos, those that pass as real most often come first.
+    """
     if "calibration" not in card:
         return ""
     found = card["calibration"]["video" if kind == "video" else "face"]
-    noun = "videos" if kind == "video" else "single faces"
-    wrong_real = round(found["real_called_deepfake"] * found["real"])
-    wrong_forged = round(found["forged_called_real"] * found["forged"])
-    missed = f" Often missed: {', '.join(list_missed(card))}." if list_missed(card) else ""
-    return (
-        f"Deepfake below {found['lower']:.3f}, real above {found['upper']:.3f}: of validation {noun}, "
-        f"{wrong_real} of {found['real']} real ones were called deepfake and {wrong_forged} of "
-        f"{found['forged']} forged ones real; {100 * found['uncertain']:.0f} % stayed uncertain.{missed} "
-        "Newer kinds of forgery pass as real."
-    )
+    kinds = list_kinds(card)[:NAMED] if kind == "video" else []
+    overall = "forged", round(found["forged_called_real"] * found["forged"]), found["forged"]
+    (name, missed, number), *others = kinds or [overall]
+    noun = "videos" if kind == "video" else "faces"
+    parts = [f"Of {number} {name} {noun} of people it was not trained on, {missed} passed as real"]
+    parts += [f"of {number} {name}, {missed}" for name, missed, number in others]
+    accused = f"of {found['real']} real, {round(found['real_called_deepfake'] * found['real'])}"
+    interval = found.get("real_error_interval", (0, 1))
+    likely = "90 % interval: {:.0f} to {:.0f} %".format(*(100 * share for share in interval))
+    parts += [f"{accused} were called deepfake ({likely})"]
+    bounds = f"deepfake below {found['lower']:.3f}, real above {found['upper']:.3f}"
+    return f"{'; '.join(parts)}; {100 * found['uncertain']:.0f} % stayed uncertain ({bounds})."
+
+
+def list_kinds(card: dict[str, Any]) -> list[tuple[str, int, int]]:
+    """Return (kind of forgery, videos that passed as real, videos tried), the most often missed first."""
+    kinds = card.get("calibration", {}).get("video", {}).get("kinds", {})
+    forged = {kind: found for kind, found in kinds.items() if not kind.endswith("real")}
+    rows = [(KINDS.get(kind, kind), found["real"], sum(found.values())) for kind, found in forged.items()]
+    return sorted(rows, key=lambda row: -row[1] / max(1, row[2]))
 
 
 def list_missed(card: dict[str, Any]) -> list[str]:
-    """Return the kinds of forgery of whose validation videos 30 % or more passed as real."""
-    kinds = card.get("calibration", {}).get("video", {}).get("kinds", {})
-    forged = {kind: found for kind, found in kinds.items() if not kind.endswith("real")}
-    return [kind for kind, found in forged.items() if found["real"] >= MISSED * sum(found.values())]
+    """Return the kinds of forgery of whose videos 30 % or more passed as real."""
+    return [kind for kind, missed, number in list_kinds(card) if missed >= MISSED * number]
+
+
+def describe_knowledge(card: dict[str, Any]) -> str:
+    """Return which forgeries the weights know, in a sentence; "" if the card does not say."""
+    known = ", ".join(card.get("forgeries", ()))
+    return f"Knows {known}; newer kinds pass as real." if known else ""
 
 
 def describe_crop_errors(weights: Weights) -> str:
     """Return a line about verdicts on face crops, by the threshold alone, and how often they are right."""
-    found = weights.card.get("validation", {}).get("all", {}).get("image")
     right = "How often that is wrong was not measured."
-    if found:
+    if found := weights.card.get("validation", {}).get("all", {}).get("image"):
         shares = f"{100 * found['accuracy_df']:.0f} % of the forged and {100 * found['accuracy_real']:.0f} %"
         right = f"Of {found['count']} validation faces, {shares} of the real ones were judged right."
     return f"Face crops are called deepfake below {weights.rule.threshold:g}; none is uncertain. {right}"
