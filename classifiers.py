@@ -184,12 +184,14 @@ class Meso4Experts(Classifier):
         """Take over four Meso4, their scores brought to one scale by real faces, uint8 (N, 256, 256, 3).
 
         Only the last layer of each changes: the logits of real faces then have mean 2 and deviation 1.5, so
-        that each expert doubts about as many of them.
+        that each expert doubts about as many of them. Raises ValueError unless there are several faces.
         """
         own = [layer for layer in self.model.layers if layer.weights]  # by depth: four alike in a row
         for number, expert in enumerate(experts):
             scores = expert.predict(faces).astype(np.float64).clip(1e-7, 1 - 1e-7)
             logits = np.log(scores / (1 - scores))
+            if not logits.std() > 0:
+                raise ValueError(f"experts are joined by several real faces, not {len(faces)}")
             scale = 1.5 / logits.std()
             learned = [layer.get_weights() for layer in expert.model.layers if layer.weights]
             kernel, bias = learned[-1]

@@ -168,6 +168,8 @@ def test_two_images_take_no_bounds_away(tmp_path, monkeypatch):
         (("none", *command[1:4], tmp_path / "other"), "none: no such weights"),
         ((*command[:2], tmp_path / "none", "--name", tmp_path / "other"), "none: no such folder"),
         ((ROOT / "weights/Meso4_DF.tflite", *command[1:4], tmp_path / "other"), "must be Keras weights"),
+        (("Meso4_DF", *command[:4], tmp_path / "other"), "must be one WEIGHTS, or four of Meso4"),
+        ((*["Meso4_DF"] * 4, *command[1:4], tmp_path / "other"), "by several real faces, not 1"),
     ):
         done = run_main(calibrate.main, *wrong, status=2)
         assert reason in done.stderr

@@ -120,7 +120,7 @@ def count_faces(items: Iterable[Item]) -> dict[str, dict[str, int]]:
     return {name: {"images": len(v), "videos": len(set(v))} for name, v in sorted(videos.items())}
 
 
-def make_card(recipe: Recipe, training: Iterable[Item], validation: Iterable[Item]) -> dict[str, Any]:
+def make_card(recipe: Recipe, training: Sequence[Item], validation: Sequence[Item]) -> dict[str, Any]:
     """Return what a card says of a training. It names no folder of this machine."""
     shown = {
         name: shorten(value) if isinstance(value, str) else value for name, value in recipe._asdict().items()
@@ -134,6 +134,7 @@ def make_card(recipe: Recipe, training: Iterable[Item], validation: Iterable[Ite
         **start_card(recipe.model),
         **recipe.view._asdict(),
         "threshold": 0.5,
+        "forgeries": sorted({pipeline.parse_forgery(item)[0] for item in training} - {""}),
         "trained_on": count_faces(training),
         "validated_on": count_faces(validation),
         "command": shown.pop("command"),

@@ -206,7 +206,7 @@ def list_missed(card: dict[str, Any]) -> list[str]:
 
 def describe_knowledge(card: dict[str, Any]) -> str:
     """Return which forgeries the weights know, in a sentence; "" if the card does not say."""
-    known = ", ".join(card.get("forgeries", ()))
+    known = ", ".join(KINDS.get(kind, kind) for kind in card.get("forgeries", ()))
     return f"Knows {known}; newer kinds pass as real." if known else ""
 
 
