@@ -54,10 +54,10 @@ def _pool(x: KerasTensor, size: int) -> KerasTensor:
 
 def _classify(x: KerasTensor) -> KerasTensor:
     x = layers.Flatten()(x)  # 8 x 8 x 16 = 1024
-    x = layers.Dropout(0.5)(x)
+    x = layers.Dropout(0.1)(x)
     x = layers.Dense(16)(x)
     x = layers.LeakyReLU(negative_slope=0.1)(x)
-    x = layers.Dropout(0.5)(x)
+    x = layers.Dropout(0.1)(x)
     return layers.Dense(1, activation="sigmoid")(x)
 
 
