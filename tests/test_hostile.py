@@ -19,7 +19,6 @@ from PIL import ImageFile as PillowFile
 import classifiers
 import pipeline
 from training.recipe import Recipe
-from weights import find_weights
 
 MUTANTS = 40  # of each format
 BOUND = 10  # seconds for any of the files here, on a busy machine
@@ -207,24 +206,6 @@ def test_damaged_litert_weights_crash_nothing(tmp_path):
     assert {outcome.split()[0] for outcome in outcomes} == {"loaded", "refused"}
 
 
-CARDS = [
-    ({"threshold": float("nan")}, "threshold nan, must be from 0 to 1"), ({"threshold": [1]}, "not a card"),
-    ({"threshold": 7}, "threshold 7, must be from 0 to 1"), ({"resampling": "../x"}, "resampling"),
-    ({"sha256": "x"}, "not a card"), ("[" * 100_000, "not a card"), ("null", "not a card"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("change", "reason"), CARDS)
-def test_cards_are_not_trusted(tmp_path, change, reason):
-    (tmp_path / "x.tflite").write_bytes((ROOT / "weights/Meso4_DF.tflite").read_bytes())
-    card = json.loads((ROOT / "weights/Meso4_DF.json").read_text())
-    card["sha256"] = {"x.tflite": card["sha256"]["Meso4_DF.tflite"]}
-    text = change if isinstance(change, str) else json.dumps(card | change)
-    (tmp_path / "x.json").write_text(text)
-    with pytest.raises(ValueError, match=reason):
-        find_weights(tmp_path / "x.tflite")
-
-
 def test_checkpoints_are_taken_up_whole_or_not_at_all(tmp_path):
     """They are NumPy's archives, whose objects would be pickles: code."""
     from training import trainer
@@ -303,9 +284,3 @@ def test_the_processes_of_a_killed_run_end():
     assert len(workers | {process.pid}) == 3
     process.kill()
     process.communicate(timeout=BOUND)  # their output ends with the last of them
-
-
-def test_progress_without_a_terminal_is_a_line_a_minute(monkeypatch, capsys):
-    monkeypatch.setattr(time, "monotonic", iter(range(0, 10_000, 25)).__next__)
-    assert list(pipeline.show_progress(iter("abcdef"), 6, "file")) == list("abcdef")
-    assert capsys.readouterr().err == "3 of 6 files, 1 min left\n6 of 6 files, 0 min left\n"
