@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -153,6 +154,23 @@ def run_script(script, *arguments, cwd=ROOT, status=0, root=ROOT):
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == status, f"status {done.returncode}: {done.stdout}{done.stderr}"
     return done
+
+
+def start(*command, full_at=None, **options):
+    """Start a script or code in a Python of its own; no file may grow beyond `full_at` bytes."""
+    words = ["prlimit", f"--fsize={full_at}"] if full_at else []
+    words += [sys.executable, *map(os.fspath, command)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(words, **{"cwd": ROOT, **pipes, **options})
+
+
+def wait_for(process, folder, pattern):
+    """Wait until a running process has written a file."""
+    deadline = time.monotonic() + 240
+    while not list(folder.glob(pattern)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def load_script(script):

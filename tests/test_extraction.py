@@ -5,14 +5,11 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 from clips import film, open_portrait, write_clip
-from conftest import ROOT, run_script
+from conftest import ROOT, run_script, start, wait_for
 from PIL import Image, ImageFilter
 
 import pipeline
@@ -47,18 +44,6 @@ def read_rows(folder):
     with open(folder / "faces.csv", encoding="utf-8", newline="") as file:
         assert file.read(1) == "\ufeff"  # spreadsheets need it
         return list(csv.DictReader(file))
-
-
-def start(*command, **options):
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *map(str, command)], **pipes, **options)
-
-
-def wait_for(folder, pattern, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not list(folder.glob(pattern)):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_faces_of_a_clip(clip, tmp_path):
@@ -222,9 +207,9 @@ def test_a_stopped_run_continues(clip, tmp_path, number, jobs):
     """Stopped in the middle of the second video of three."""
     for i in range(3):
         shutil.copy(clip, tmp_path / f"{i}.mp4")
-    command = [*(f"{i}.mp4" for i in range(3)), "--output", "o", "--jobs", jobs]
+    command = [*(f"{i}.mp4" for i in range(3)), "--output", "o", "--jobs", str(jobs)]
     process = start(ROOT / SCRIPT, *command, cwd=tmp_path, start_new_session=True)
-    wait_for(tmp_path / "o", ".writing-*/1/*.png")
+    wait_for(process, tmp_path / "o", ".writing-*/1/*.png")
     os.killpg(process.pid, signal.Signals[number])  # its processes too, as a terminal does
     _, error = process.communicate()
     assert not (tmp_path / "o/1").exists()
@@ -233,7 +218,7 @@ def test_a_stopped_run_continues(clip, tmp_path, number, jobs):
         assert not list((tmp_path / "o").glob(".*"))
     before = [name for name in "012" if (tmp_path / "o" / name / "extraction.json").is_file()]
     assert before == ["0"] or jobs > 1
-    lines = run_script(SCRIPT, *map(str, command), cwd=tmp_path).stdout.splitlines()
+    lines = run_script(SCRIPT, *command, cwd=tmp_path).stdout.splitlines()
     assert [line[:1] for line in lines if line.endswith("2 doubtful (done before)")] == before
     assert sum(line.endswith("2 doubtful") for line in lines) == 3 - len(before)
 
@@ -253,16 +238,8 @@ def test_hostile_names(tmp_path, clip):
     assert len(list((tmp_path / "out").rglob("*-000000.png"))) == len(names)
 
 
-LIMITED = """import resource, runpy, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-sys.argv = sys.argv[1:]
-sys.path.insert(0, sys.argv[0].rpartition("/")[0])
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
 def test_a_full_disk_is_one_line(clip, tmp_path):
-    process = start("-c", LIMITED, ROOT / SCRIPT, clip, "--frames", "2", cwd=tmp_path)
+    process = start(ROOT / SCRIPT, clip, "--frames", "2", cwd=tmp_path, full_at=1000)
     _, error = process.communicate()
     assert (process.returncode, error) == (1, f"{clip}: File too large\n")
     assert os.listdir(tmp_path) == []

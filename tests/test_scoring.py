@@ -31,11 +31,15 @@ def make_faces(value, number=5, person=1, size=100.0, sharpness=50.0, **more):
 # --- scores ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1, 3])
-def test_scores_do_not_depend_on_batch_size(monkeypatch, size):
-    expected = [result.score for result in score([ROOT / "test_images"])]
-    monkeypatch.setattr(scores, "BATCH_SIZE", size)
-    assert [result.score for result in score([ROOT / "test_images"])] == pytest.approx(expected, abs=1e-6)
+def test_scores_do_not_depend_on_order_run_or_batch_size(monkeypatch):
+    """To a millionth: sums in another order round otherwise."""
+    paths = sorted(ROOT.glob("test_images/*/*.png"))
+    first = {result.item.path: result.score for result in score(paths)}
+    assert first == {result.item.path: result.score for result in score(paths)}
+    for chosen, size in ((paths[::-1], 32), (paths[:3], 32), (paths, 1), (paths, 3)):
+        monkeypatch.setattr(scores, "BATCH_SIZE", size)
+        found = {result.item.path: result.score for result in score(chosen)}
+        assert found == pytest.approx({path: first[path] for path in chosen}, abs=1.1e-6)
 
 
 def test_several_threads_share_the_network(noise):
