@@ -3,19 +3,18 @@
 import json
 import os
 import re
-import subprocess
-import sys
 
 import h5py
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, SHARED
+from conftest import start
 from PIL import Image
 
 from classifiers import MODELS, Meso4, MesoInception4, load_classifier, scale_pixels
 from training.trainer import BatchNormalization, quicken
+from weights import find_weights, load_predictor
 
 AUTHORS = ["Meso4_DF", "Meso4_F2F", "MesoInception_DF", "MesoInception_F2F"]
 # copied from shared/golden/scores.json: they need no image of others
@@ -147,11 +146,10 @@ def test_load_names_file_cause_and_cure(tmp_path):
     path, other = tmp_path / "whole.weights.h5", tmp_path / "other.weights.h5"
     Meso4().save(path)
     whole = path.read_bytes()
-    for content in (whole[: len(whole) // 2], whole[:100], b"", b"\n<!DOCTYPE html><html>", b"hello"):
+    damaged = r"other\.weights\.h5: damaged, or not an HDF5 file: get it again$"
+    for content in (whole[: len(whole) // 2], b"", b"\n<!DOCTYPE html><html>"):
         other.write_bytes(content)
-        with pytest.raises(
-            ValueError, match=r"other\.weights\.h5: damaged, or not an HDF5 file: get it again$"
-        ):
+        with pytest.raises(ValueError, match=damaged):
             Meso4().load(other)
     with pytest.raises(FileNotFoundError, match=r"nothing\.h5: no such file: .*README"):
         Meso4().load(tmp_path / "nothing.h5")
@@ -170,10 +168,7 @@ def test_load_names_file_cause_and_cure(tmp_path):
         Meso4().load(other)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the authors' weights in ../shared")
 def test_litert_equals_keras(converted, noise, gradient):
-    from weights import find_weights, load_predictor
-
     faces = np.concatenate([noise, gradient, np.zeros_like(gradient), np.full_like(gradient, 255)])
     for name in AUTHORS:
         litert = load_predictor(find_weights(converted / f"{name}.tflite"))
@@ -197,7 +192,4 @@ def test_onednn_is_on_before_tensorflow_is_imported(module):
         f"import {module}\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.stderr == "1\n"
+    assert start("-c", code, env=environment).communicate()[1] == "1\n"
