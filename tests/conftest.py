@@ -94,9 +94,8 @@ def converted(shared, tmp_path_factory):
 
 def make_bad_images(folder, photo):
     """Write images that cannot be scored; return {name: what the reason must say}."""
-    photo.save(folder / "whole.jpg")
-    whole = (folder / "whole.jpg").read_bytes()
-    (folder / "whole.jpg").unlink()
+    photo.save(folder / "truncated.jpg")
+    whole = (folder / "truncated.jpg").read_bytes()
     (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "header-only.jpg").write_bytes(whole[:30])
     (folder / "text.jpg").write_text("not an image at all")
@@ -105,8 +104,7 @@ def make_bad_images(folder, photo):
     os.mkfifo(folder / "pipe.jpg")
     Image.new("RGB", (1, 1)).save(folder / "pixel.png")
     Image.new("F", (64, 64)).save(folder / "float.tif")
-    bomb = Image.new("L", (20_000, 20_000))
-    bomb.save(folder / "bomb.png")
+    Image.new("L", (20_000, 20_000)).save(folder / "bomb.png")
     return {
         "truncated.jpg": "truncated",
         "header-only.jpg": "image|Truncated",
@@ -118,6 +116,12 @@ def make_bad_images(folder, photo):
         "float.tif": "float pixels",
         "bomb.png": "20000x20000 pixels",
     }
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
 
 
 def read_rows(folder):

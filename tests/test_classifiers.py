@@ -14,12 +14,8 @@ from PIL import Image
 
 from classifiers import MODELS, Meso4, MesoInception4, load_classifier, scale_pixels
 from training.trainer import BatchNormalization, quicken
-from weights import find_weights, load_predictor
 
 AUTHORS = ["Meso4_DF", "Meso4_F2F", "MesoInception_DF", "MesoInception_F2F"]
-# copied from shared/golden/scores.json: they need no image of others
-NOISE = {"Meso4_DF": [0.968277, 0.806603, 0.936669, 0.976776], "MesoInception_DF": [1, 1, 1, 1]}
-GRADIENT = {"Meso4_DF": 0.336767, "MesoInception_DF": 0.697715}
 
 
 @pytest.mark.parametrize(("name", "trainable"), [("Meso4", 27_977), ("MesoInception4", 28_615)])
@@ -35,8 +31,6 @@ def test_networks_are_the_published_ones(name, trainable):
 @pytest.mark.parametrize("name", AUTHORS)
 def test_authors_weights_give_golden_scores(shared, noise, gradient, name):
     golden = json.loads((shared / "golden/scores.json").read_text())["scores"][name]
-    assert golden["noise"] == NOISE.get(name, golden["noise"])
-    assert golden["gradient"] == [GRADIENT.get(name, *golden["gradient"])]
     classifier = load_classifier(shared / f"published_weights/{name}.h5")
     np.testing.assert_allclose(classifier.predict(noise)[:, 0], golden["noise"], atol=2e-6)
     np.testing.assert_allclose(classifier.predict(gradient)[:, 0], golden["gradient"], atol=2e-6)
@@ -166,19 +160,6 @@ def test_load_names_file_cause_and_cure(tmp_path):
         file["layers/dense/vars/0"] = np.zeros((3, 4))
     with pytest.raises(ValueError, match="fit none of Meso4, MesoInception4"):
         Meso4().load(other)
-
-
-def test_litert_equals_keras(converted, noise, gradient):
-    faces = np.concatenate([noise, gradient, np.zeros_like(gradient), np.full_like(gradient, 255)])
-    for name in AUTHORS:
-        litert = load_predictor(find_weights(converted / f"{name}.tflite"))
-        keras_scores = load_predictor(find_weights(converted / f"{name}.weights.h5"))
-        np.testing.assert_allclose(litert(faces), keras_scores(faces), atol=1e-6)
-        np.testing.assert_allclose(litert(noise)[:1], litert(noise[:1]), atol=1e-6)
-        assert litert(faces[:0]).shape == (0,)
-        if name in NOISE:
-            np.testing.assert_allclose(litert(noise), NOISE[name], atol=2e-6)
-            np.testing.assert_allclose(litert(gradient), GRADIENT[name], atol=2e-6)
 
 
 @pytest.mark.parametrize("module", ["classifiers", "training.trainer"])

@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 from clips import film, open_portrait, write_clip
-from conftest import ROOT, run_script, start, wait_for
+from conftest import ROOT, run_script, start, touch, wait_for
 from PIL import Image, ImageFilter
 
 import pipeline
@@ -107,8 +107,7 @@ def test_other_files_are_not_touched(clip, tmp_path):
 
 def test_force_replaces_an_extraction_and_nothing_else(tmp_path):
     (tmp_path / "person2").mkdir()
-    for name in ("extraction.json", "faces.csv", "contact_sheet.png", "clip-000012.png"):
-        (tmp_path / name).touch()
+    touch(tmp_path, "extraction.json", "faces.csv", "contact_sheet.png", "clip-000012.png")
     check_replaceable(tmp_path)
     for name in ("notes.xlsx", "holiday.png", "person2/extraction.json", "person2/thesis.docx"):
         (tmp_path / name).touch()

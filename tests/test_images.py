@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pillow_heif
 import pytest
+from conftest import touch
 from PIL import Image, ImageCms, ImageOps
 
 import pipeline
@@ -13,10 +14,16 @@ import pipeline
 
 def test_files_are_found_sorted_each_once_hidden_and_foreign_passed_over(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("b/2.JPG", "b/1.png", "a.jpeg", "b/c/x.WebP", "b/notes.txt", ".git/z.png", "b/._1.png"):
-        file = tmp_path / "top" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
+    touch(
+        tmp_path / "top",
+        "b/2.JPG",
+        "b/1.png",
+        "a.jpeg",
+        "b/c/x.WebP",
+        "b/notes.txt",
+        ".git/z.png",
+        "b/._1.png",
+    )
     links = {"b/loop": tmp_path / "top", "again.png": "b/1.png", "self.png": "self.png", "there": "back"}
     for link, target in (links | {"back": "there"}).items():
         (tmp_path / "top" / link).symlink_to(target)
@@ -53,8 +60,7 @@ def test_label_data_set_and_video_are_parts_of_the_path(folders, name, expected)
 
 
 def test_a_forgerys_name_says_what_it_was_made_from(tmp_path):
-    (tmp_path / "df/ffpp/face2face_055_147").mkdir(parents=True)
-    (tmp_path / "df/ffpp/face2face_055_147/1.png").touch()
+    touch(tmp_path, "df/ffpp/face2face_055_147/1.png")
     ((item,), _) = pipeline.find_files([tmp_path])
     assert pipeline.parse_forgery(item) == ("face2face", "055")
     assert pipeline.parse_forgery(item._replace(label="real")) == ("", "")
@@ -194,11 +200,8 @@ def test_images_are_turned_as_exif_says(tmp_path, photo, orientation):
 
 
 def test_folders_of_results_and_contact_sheets_are_no_input(tmp_path):
-    for name in ("clip/contact_sheet.png", "clip/clip-000001.png", "r/annotated/a.png", "contact_sheet.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    for name in ("clip/extraction.json", "r/results.csv", "r/results.json", "notes", "n.pdf"):
-        (tmp_path / name).touch()
+    touch(tmp_path, "clip/contact_sheet.png", "clip/clip-000001.png", "clip/extraction.json", "notes",
+          "n.pdf", "r/results.csv", "r/results.json", "r/annotated/a.png", "contact_sheet.png")  # fmt: skip
     items, passed_over = pipeline.find_files([tmp_path])
     assert [item.name for item in items] == ["contact_sheet", "clip/clip-000001"]
     reason = "passed over, since they are not videos: no suffix: 1, .pdf: 1"
@@ -206,10 +209,7 @@ def test_folders_of_results_and_contact_sheets_are_no_input(tmp_path):
 
 
 def test_outputs_of_videos_are_never_mixed(tmp_path):
-    names = ["a.mp4", "a.avi", "b.MOV", "sub/a.mp4", "c.mkv", "c/d.webm", ".hidden.mp4", "notes.txt"]
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
+    touch(tmp_path, "a.mp4", "a.avi", "b.MOV", "sub/a.mp4", "c.mkv", "c/d.webm", ".hidden.mp4", "notes.txt")
     found = {str(item.path.relative_to(tmp_path)): item.name for item in pipeline.find_files([tmp_path])[0]}
     assert found == {"a.avi": "a.avi", "a.mp4": "a.mp4", "b.MOV": "b", "c.mkv": "c.mkv", "c/d.webm": "c/d",
                      "sub/a.mp4": "sub/a"}  # fmt: skip

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, run_main, start, wait_for
+from conftest import ROOT, run_main, start, touch, wait_for
 from PIL import Image
 
 import classifiers
@@ -86,12 +86,6 @@ def refuse(reason, *arguments, status=2):
     error = train(*arguments, status=status).stderr
     assert re.search(reason, error)
     assert error.count("\n") == 1
-
-
-def touch(folder, *names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
 
 
 # --- data -----------------------------------------------------------------------------------------
