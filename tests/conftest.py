@@ -80,18 +80,6 @@ def films(portrait, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def converted(shared, tmp_path_factory):
-    """Folder of the authors' four weights, as weights/convert.py writes them."""
-    from classifiers import load_classifier
-    from weights import write_weights
-
-    folder = tmp_path_factory.mktemp("converted")
-    for path in sorted((shared / "published_weights").glob("*.h5")):
-        write_weights(load_classifier(path), folder / path.stem, {"resampling": "nearest", "threshold": 0.5})
-    return folder
-
-
 def make_bad_images(folder, photo):
     """Write images that cannot be scored; return {name: what the reason must say}."""
     photo.save(folder / "truncated.jpg")
