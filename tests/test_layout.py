@@ -2,11 +2,9 @@
 
 import ast
 import re
-import subprocess
-import sys
 
 import pytest
-from conftest import ROOT, list_files, run_script
+from conftest import ROOT, list_files, run_script, start
 
 import pipeline
 
@@ -94,6 +92,6 @@ for name in sys.argv[2:]:
 def test_nothing_of_ours_needs_a_module_that_windows_lacks():
     modules = [re.sub(r"(/__init__)?\.py$", "", name).replace("/", ".") for name in list_code()]
     assert "pipeline" in modules
-    command = [sys.executable, "-c", IMPORT_ALL, str(ROOT), *modules]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    process = start("-c", IMPORT_ALL, ROOT, *modules)
+    _, error = process.communicate()
+    assert process.returncode == 0, error[-2000:]
