@@ -1,6 +1,5 @@
 """Pictures of results: scores over time, all scores in order, ROC curve, and maps of evidence in a face."""
 
-import io
 import itertools
 from collections.abc import Iterable
 from operator import attrgetter
@@ -31,15 +30,6 @@ def make_figure(height: float) -> "Figure":
     return Figure(figsize=(5, height), layout="constrained")
 
 
-def save_svg(figure: "Figure") -> bytes:
-    """Return a figure as SVG, which stays sharp at any size; the same figure always gives the same bytes."""
-    from matplotlib import rc_context
-
-    with io.BytesIO() as file, rc_context({"svg.fonttype": "none", "svg.hashsalt": "mesonet"}):
-        figure.savefig(file, format="svg", metadata={"Date": None})
-        return file.getvalue()
-
-
 def draw_timeline(result: Result, rule: Rule) -> "Figure":
     """Draw a video's scores over time, a line per person (of many, the lowest), and the bounds."""
     people = list_people(result.faces, "video", rule)
@@ -47,10 +37,10 @@ def draw_timeline(result: Result, rule: Rule) -> "Figure":
     figure = make_figure(2.4 + 0.2 * len(shown))
     panel = figure.subplots()
     for person in sorted(shown):
-        own = [face for face in result.faces if face.person == person.number]
         name = f"person {person.number}: " if len(people) > 1 else ""
         label = f"{name}mean {person.score:.3f}, {person.verdict}"
-        panel.plot([face.time for face in own], [face.score for face in own], marker="o", label=label)
+        points = [(face.time, face.score) for face in person.faces]
+        panel.plot(*zip(*points, strict=True), marker="o", label=label)
     lower = upper = rule.threshold
     if rule.video:
         lower = lower_bound(rule.video, max(1, sum(person.counts for person in people)))

@@ -215,10 +215,8 @@ def read_pictures(result: Result, faces: Sequence[Face | None]) -> list[np.ndarr
     return [read(face) for face in faces]
 
 
-def see_face(result: Result, face: Face | None, picture: np.ndarray | None, view: View) -> np.ndarray | None:
-    """Return what the network saw of a face in its picture: uint8 (256, 256, 3); None without a picture."""
-    if picture is None:
-        return None
+def see_face(result: Result, face: Face | None, picture: np.ndarray, view: View) -> np.ndarray:
+    """Return what the network saw of a face (None: a face crop) in its picture, uint8 (256, 256, 3)."""
     if face is None:
         return pipeline.load_face(result.item.path, view)
     return pipeline.view_face(pipeline.align_face(picture, face.pose), view)

@@ -134,7 +134,7 @@ def format_row(result: Result, weights: Weights) -> str:
     people = list_people(result.faces, kind, rule)
     for person in people if len(people) > 1 else ():
         few = "" if person.counts else f", {UNCLEAR[kind]}"
-        start = f"{format_score(person.score)}  {person.faces:>5}  {'':>9}"
+        start = f"{format_score(person.score)}  {len(person.faces):>5}  {'':>9}"
         rows.append(f"{start}  {person.verdict:<9}    person {person.number}{few}")
     return "\n".join(rows)
 
