@@ -15,7 +15,6 @@ import signal
 if __name__ == "__main__":  # Ctrl-C while modules are imported is no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import functools
 import math
 import os
 import sys
@@ -31,7 +30,6 @@ import pipeline
 from pipeline import FaceOptions, Item, fail, printable, show_progress
 from weights import DEFAULT, Rule, Weights, find_weights
 from weights.scoring import Result, score
-from weights.scoring.report import write_report
 from weights.scoring.results import COPIES, PAGE, open_folder, write_tables
 from weights.scoring.summary import ROW_HEAD, describe_outcome, describe_settings, format_row, print_outcome
 
@@ -69,10 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             stopped = True
         if arguments.output:
-            found = list(results.values())
-            show = functools.partial(show_progress, total=len(found), unit="file", desc="report")
-            outcome, watch = describe_outcome(found, weights, settings), iter if arguments.quiet else show
-            write_report(arguments.output / PAGE, found, weights, outcome, arguments.explain, watch)
+            from weights.scoring.report import write_report
+
+            found, page = list(results.values()), arguments.output / PAGE
+            outcome = describe_outcome(found, weights, settings)
+            write_report(page, found, weights, outcome, arguments.explain, not arguments.quiet)
     except BrokenPipeError:
         raise
     except (OSError, ValueError, ImportError, MemoryError) as error:

@@ -3,9 +3,11 @@
 import itertools
 from collections.abc import Iterable
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 
 from pipeline import IMAGE_SIZE, show_progress
 from weights import Predict, Rule
@@ -13,28 +15,18 @@ from weights.scoring.metrics import compute_auc, compute_logits, compute_roc
 from weights.scoring.scores import BATCH_SIZE, Result
 from weights.scoring.verdicts import list_people, lower_bound
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 # dark enough for white text on them: a contrast of at least 4.5
 COLORS = {"deepfake": "#c62828", "uncertain": "#8a5a00", "real": "#1565a8", "no face": "#666666",
           "error": "#666666"}  # fmt: skip
 MOST_PEOPLE = 8  # in a timeline
+WIDTH = 5  # inches, as wide as a phone's screen, so that text stays legible there
 
 
-def make_figure(height: float) -> "Figure":
-    """Return a figure as wide as a phone's screen, so that its text stays legible there."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(5, height), layout="constrained")
-
-
-def draw_timeline(result: Result, rule: Rule) -> "Figure":
+def draw_timeline(result: Result, rule: Rule) -> Figure:
     """Draw a video's scores over time, a line per person (of many, the lowest), and the bounds."""
     people = list_people(result.faces, "video", rule)
     shown = sorted(people, key=attrgetter("score"))[:MOST_PEOPLE]
-    figure = make_figure(2.4 + 0.2 * len(shown))
+    figure = Figure((WIDTH, 2.4 + 0.2 * len(shown)), layout="constrained")
     panel = figure.subplots()
     for person in sorted(shown):
         name = f"person {person.number}: " if len(people) > 1 else ""
@@ -66,12 +58,12 @@ def describe_timeline(result: Result, rule: Rule) -> str:
     return f"Score over time: below the bound {', '.join(spans) or 'never'}"
 
 
-def draw_roc(results: Iterable[Result]) -> "Figure":
+def draw_roc(results: Iterable[Result]) -> Figure:
     """Draw the ROC curve of labelled Results of both labels."""
     known = [(r.item.label, float(r.score)) for r in results if r.item.label and r.score is not None]
     labels, scores = zip(*known, strict=True)
-    figure = make_figure(3.6)
-    panel: Axes = figure.subplots()
+    figure = Figure((WIDTH, 3.6), layout="constrained")
+    panel = figure.subplots()
     panel.plot(*compute_roc(labels, scores), label=f"AUC {compute_auc(labels, scores):.3f}")
     panel.plot((0, 1), (0, 1), color="grey", linestyle=":", label="chance")
     panel.set(xlabel="share of forged called real", ylabel="share of real called real", aspect="equal")
@@ -143,8 +135,6 @@ def paint_evidence(face: np.ndarray, patches: np.ndarray, limit: float) -> np.nd
     A pixel shows the mean of the patches that cover it. The colours end at `limit`, so that they mean the
     same for all faces.
     """
-    from matplotlib import colormaps
-
     total, covers = np.zeros((2, IMAGE_SIZE, IMAGE_SIZE), np.float32)
     for rise, patch in zip(patches.ravel(), PATCHES, strict=True):
         total[patch] += rise

@@ -10,19 +10,19 @@ from datetime import datetime
 from importlib.metadata import distributions
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from pipeline import LABELS, VERSION, Box, Face, Watch, compute_sha256, printable, write_atomically
+from pipeline import LABELS, VERSION, Box, Face, compute_sha256, printable, show_progress, write_atomically
 from weights import Weights, load_predictor
 from weights.scoring import figures, summary
 from weights.scoring.scores import Result, read_pictures, see_face
 from weights.scoring.verdicts import UNCLEAR, judge_face, list_people
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MOST_MAPS = 100  # of files: each map takes the time of 226 faces
 MOST_PEOPLE = 20  # of a file, with a picture
@@ -35,23 +35,21 @@ def write_report(
     results: Sequence[Result],
     weights: Weights,
     outcome: dict[str, Any],
-    explain: bool = False,
-    watch: Watch[Result] = iter,
+    explain: bool,
+    progress: bool,
 ) -> None:
-    """Write the report on Results. `watch` wraps the iterator over them: a progress bar.
+    """Write the report on Results, `outcome` being what summary.describe_outcome says of them.
 
     With `explain`, maps of evidence are measured for the 100 lowest files. Files that have vanished since are
     reported without pictures. Raises OSError when `path` cannot be written.
     """
-    from jinja2 import Environment, FileSystemLoader
-
     ranked = sorted(results, key=lambda r: (r.score is None, r.score))
     scored = [r for r in ranked if r.score is not None]
     mapped = {id(r) for r in scored[:MOST_MAPS]} if explain and "maps" in weights.card else set()
     kinds = {kind: f"{noun}s" for kind, noun in summary.NOUNS.items() if f"{kind}s" in outcome}
-    notes = [summary.describe_errors(weights.card, kind) for kind in kinds if kind != "image"]
-    notes += [summary.describe_crop_errors(weights)] * ("image" in kinds)
+    notes = [summary.describe_errors(weights.card, kind) for kind in kinds]
     accuracies = {noun: outcome[f"{kind}s"]["accuracy"].get("image") for kind, noun in kinds.items()}
+    watched = show_progress(ranked, len(ranked), "file", desc="report") if progress else ranked
     packages = {package.name: package.version for package in distributions() if package.name in PACKAGES}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -60,14 +58,14 @@ def write_report(
         meaning=summary.MEANING,
         colors=figures.COLORS,
         counts=Counter(r.verdict for r in ranked),
-        entries=[describe(r, weights, id(r) in mapped) for r in watch(ranked)],
+        entries=[describe(r, weights, id(r) in mapped) for r in watched],
         roc=encode_figure(figures.draw_roc(scored)) if {r.item.label for r in scored} >= set(LABELS) else "",
         confusion={x: Counter(r.verdict for r in scored if r.item.label == x) for x in LABELS},
         accuracies={noun: summary.format_accuracy(found) for noun, found in accuracies.items() if found},
         notes=[note for note in notes if note],
         knowledge=summary.describe_knowledge(weights.card),
         kinds=summary.list_kinds(weights.card),
-        largest=summary.LARGEST_ONLY if summary.is_largest_only(outcome) else "",
+        scope=summary.describe_scope(outcome),
         explained=bool(mapped),
         weights=weights,
         digest=compute_sha256(weights.path),
@@ -147,10 +145,8 @@ def encode_picture(picture: np.ndarray, side: int = THUMBNAIL, box: Box | None =
         return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def encode_figure(figure: "Figure") -> str:
+def encode_figure(figure: Figure) -> str:
     """Return a figure as a data URI: SVG, which stays sharp; the same figure always gives the same bytes."""
-    from matplotlib import rc_context
-
     with io.BytesIO() as file, rc_context({"svg.fonttype": "none", "svg.hashsalt": "mesonet"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
         return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"

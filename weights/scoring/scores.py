@@ -73,7 +73,7 @@ def score_images(items: Iterable[Item], weights: Weights, align: bool | None = N
             elif result.item.kind == "photo":
                 yield score_photo(result.item, seen, predict, weights)
             elif np.isfinite(score := next(scores)):
-                yield result._replace(score=score, verdict=classify(score, "image", weights.rule))
+                yield judge(result._replace(score=score), weights.rule)
             else:
                 yield Result(result.item, None, "error", f"{UNUSABLE} {score}")
 
@@ -120,8 +120,7 @@ def score_photo(item: Item, image: np.ndarray, predict: Predict, weights: Weight
     try:
         found = [(Frame(0, 0.0, image), pipeline.find_faces_in_photo(image))]
         _, faces = score_faces(found, predict, weights.view)
-        score, verdict, warning = decide(faces, "photo", weights.rule)
-        return Result(item, score, verdict, "", 1, faces, warning)
+        return judge(Result(item, None, "", frames=1, faces=faces), weights.rule)
     except (OSError, ValueError, MemoryError) as error:
         return Result(item, None, "error", pipeline.describe_error(error))
 
@@ -142,9 +141,9 @@ def score_video(
         frames = pipeline.read_frames(item.path, *options.sampling, threads, timeline)
         found = pipeline.find_faces(frames, options)
         sampled, faces = score_faces(watch(found), load_predictor(weights, threads), weights.view)
-        score, verdict, warning = decide(faces, "video", weights.rule)
         note = pipeline.describe_reading(timeline, options, sampled)
-        return Result(item, score, verdict, "", len(sampled), faces, warning, note)
+        result = Result(item, None, "", frames=len(sampled), faces=faces, note=note)
+        return judge(result, weights.rule)
     except (OSError, ValueError, MemoryError) as error:
         return Result(item, None, "error", pipeline.describe_error(error))
 
@@ -183,11 +182,9 @@ def measure_outside(face: Face, frame: Frame, view: View) -> float:
     return float(np.mean((x < 0) | (y < 0) | (x > width) | (y > height)))
 
 
-def judge_again(result: Result, rule: Rule) -> Result:
-    """Return a Result of an earlier run with the verdict that the rule gives now."""
-    if result.score is None:
-        return result
-    if result.item.kind == "image":
+def judge(result: Result, rule: Rule) -> Result:
+    """Return a Result with the verdict that the rule gives, by its faces or, of a crop, by its score."""
+    if result.item.kind == "image" and result.score is not None:
         return result._replace(verdict=classify(result.score, "image", rule))
     score, verdict, warning = decide(result.faces, result.item.kind, rule)
     return result._replace(score=score, verdict=verdict, warning=warning)
