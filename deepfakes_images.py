@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             score_files(arguments, items, weights, settings, results)
             if arguments.annotate:
                 current = known if summary.get("rule") == str(weights.rule) else {}
-                status = annotate_files(arguments, items, results, current, weights)
+                found = [results[str(item.path)] for item in items]
+                status = annotate_files(arguments, found, current, weights.rule)
         except KeyboardInterrupt:
             stopped = True
         if arguments.output:
@@ -113,25 +114,20 @@ def score_files(
 
 
 def annotate_files(
-    arguments: Namespace,
-    items: Sequence[Item],
-    results: dict[str, Result],
-    current: dict[str, Result],
-    weights: Weights,
+    arguments: Namespace, results: Sequence[Result], current: dict[str, Result], rule: Rule
 ) -> int:
     """Write the annotated copies that are not there of a `current` Result; return 1 if one fails, else 0."""
     from weights.scoring.annotate import annotate
 
     status = 0
-    for item in items if arguments.quiet else show_progress(items, len(items), "copy"):
-        path, result = str(item.path), results[str(item.path)]
+    for result in results if arguments.quiet else show_progress(results, len(results), "copy"):
+        item, old = result.item, current.get(str(result.item.path))
         copy = arguments.output / COPIES / f"{item.name}{'.mp4' if item.kind == 'video' else '.png'}"
-        there = copy.exists() and path in current and current[path].stamp == result.stamp
-        if result.verdict == "error" or there:
+        if result.verdict == "error" or (copy.exists() and old and old.stamp == result.stamp):
             continue
-        made, note = annotate(result, copy, weights.rule, arguments.options)
+        made, note = annotate(result, copy, rule, arguments.options)
         if note:
-            fail(1, f"{printable(path)}: {note}")
+            fail(1, f"{printable(item.path)}: {note}")
         status |= not made
     return status
 
