@@ -79,6 +79,8 @@ class Weights(NamedTuple):
 def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weights.h5", ".h5")) -> Weights:
     """Return the Weights called `name`: a file, here or in weights/, its suffix given or not.
 
+    >>> list(score(["photos"], find_weights("Meso4_DF")))
+
     Without suffix, the first of `endings` that exists. The card beside the first two says how they are
     used, and their SHA-256. A plain `.h5` or `.hdf5` (such as the authors') has no card and is used as
     published: nearest-neighbour resizing, threshold 0.5. Raises FileNotFoundError, or ValueError if file

@@ -60,6 +60,7 @@ def write_report(
         counts=Counter(r.verdict for r in ranked),
         entries=[describe(r, weights, id(r) in mapped) for r in watched],
         roc=encode_figure(figures.draw_roc(scored)) if {r.item.label for r in scored} >= set(LABELS) else "",
+        confusion={x: Counter(r.verdict for r in scored if r.item.label == x) for x in LABELS},
         accuracies={noun: summary.format_accuracy(found) for noun, found in accuracies.items() if found},
         notes=[note for note in notes if note],
         knowledge=summary.describe_knowledge(weights.card),
