@@ -89,11 +89,9 @@ def score_files(
 ) -> None:
     """Fill `results`, by path; print a row for each video and photograph; write the tables now and then."""
     head, saved = f"{ROW_HEAD}\n", -math.inf  # so that a folder that cannot be written shows at once
-    scored = score(
-        items, weights, frames=arguments.frames, start=arguments.start, end=arguments.end,
-        everyone=arguments.everyone, align=arguments.align, jobs=arguments.jobs, dask=arguments.dask,
-        known=dict(results), progress=not arguments.quiet,
-    )  # fmt: skip
+    names = ("frames", "start", "end", "everyone", "align", "jobs", "dask")
+    options: dict[str, Any] = {name: getattr(arguments, name) for name in names}
+    scored = score(items, weights, **options, known=dict(results), progress=not arguments.quiet)
 
     def save() -> None:
         if arguments.output:

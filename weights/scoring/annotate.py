@@ -75,15 +75,13 @@ def _encode_sound(
     """Encode the sound of `source` anew, up to where it is damaged or changes its kind; return a note."""
     video = source.streams[timeline.stream]
     start = float((video.start_time or 0) * (video.time_base or 1))  # times count from the first frame
-    resampler, end, note = av.AudioResampler("fltp", "stereo", sound.rate), 0.0, ""
+    end, note = 0.0, ""
     try:
         for frame in source.decode(source.streams.audio[0]):
-            for samples in resampler.resample(frame):
-                if samples.time is not None:
-                    end = samples.time - start
-                    samples.pts = round(end * sound.rate)
-                    samples.time_base = Fraction(1, sound.rate)
-                target.mux(sound.encode(samples))
+            if frame.time is not None:
+                end = frame.time - start
+                frame.pts, frame.time_base = round(end * TICKS), Fraction(1, TICKS)
+            target.mux(sound.encode(frame))
     except (av.error.FFmpegError, ValueError) as error:
         note = f"its copy has no sound after {end:.1f} s ({pipeline.describe_error(error)})"
     target.mux(sound.encode())

@@ -83,8 +83,7 @@ def measure_evidence(face: np.ndarray, predict: Predict) -> np.ndarray:
     """Return how much each patch of a face speaks for "forged": float64 (15, 15), in logits.
 
     Occlusion: each patch in turn is replaced by the face's own shuffled pixels. The value is the rise of the
-    logit: positive where the face speaks for forged, negative where it speaks for real. The logit is used
-    since the score itself saturates. `face` is uint8 (256, 256, 3).
+    logit (the score itself saturates), negative where the face speaks for real. `face`: uint8 (256, 256, 3).
     """
     shuffled = np.random.default_rng(0).permutation(face.reshape(-1, 3)).reshape(face.shape)
     scores = [predict(face[None])]
@@ -116,10 +115,7 @@ def measure_normal(faces: np.ndarray, predict: Predict) -> dict[str, Any]:
 
 
 def describe_evidence(patches: np.ndarray, maps: dict[str, Any]) -> str:
-    """Return where a map shows more than those of 95 % of real faces do, in words; "" if nowhere.
-
-    `maps` is what `measure_normal` gave.
-    """
+    """Return where a map shows more than 95 % of `measure_normal`'s faces do, in words; "" if nowhere."""
     rises = patches - np.array(maps["normal"])
     if rises.max() <= maps["usual"]:
         return ""
@@ -132,8 +128,7 @@ def describe_evidence(patches: np.ndarray, maps: dict[str, Any]) -> str:
 def paint_evidence(face: np.ndarray, patches: np.ndarray, limit: float) -> np.ndarray:
     """Return a face overlaid with its map of evidence, uint8 (256, 256, 3): red for forged, blue for real.
 
-    A pixel shows the mean of the patches that cover it. The colours end at `limit`, so that they mean the
-    same for all faces.
+    A pixel shows the mean of the patches that cover it. The colours end at `limit`, the same for all faces.
     """
     total, covers = np.zeros((2, IMAGE_SIZE, IMAGE_SIZE), np.float32)
     for rise, patch in zip(patches.ravel(), PATCHES, strict=True):

@@ -55,21 +55,17 @@ def write_report(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.get_template("report.html").render(
-        meaning=summary.MEANING,
+        summary=summary,
+        outcome=outcome,
         colors=figures.COLORS,
-        counts=Counter(r.verdict for r in ranked),
         entries=[describe(r, weights, id(r) in mapped) for r in watched],
         roc=encode_figure(figures.draw_roc(scored)) if {r.item.label for r in scored} >= set(LABELS) else "",
         confusion={x: Counter(r.verdict for r in scored if r.item.label == x) for x in LABELS},
         accuracies={noun: summary.format_accuracy(found) for noun, found in accuracies.items() if found},
-        notes=[note for note in notes if note],
-        knowledge=summary.describe_knowledge(weights.card),
-        kinds=summary.list_kinds(weights.card),
-        scope=summary.describe_scope(outcome),
+        notes=list(filter(None, notes)),
         explained=bool(mapped),
         weights=weights,
         digest=compute_sha256(weights.path),
-        settings=outcome["settings"],
         versions={"this program": VERSION, "Python": platform.python_version()} | packages,
         date=datetime.now().astimezone().isoformat(" ", "minutes"),
     )
@@ -102,10 +98,8 @@ def describe(result: Result, weights: Weights, mapped: bool) -> dict[str, Any]:
     if (face := ends[0]) in frames:
         entry["frame"] = encode_picture(frames[face], OVERVIEW, face.box if face else None)
         if mapped:
-            patches, maps = (
-                figures.measure_evidence(seen[face], load_predictor(weights)),
-                weights.card["maps"],
-            )
+            patches = figures.measure_evidence(seen[face], load_predictor(weights))
+            maps = weights.card["maps"]
             if text := figures.describe_evidence(patches, maps):
                 painted = figures.paint_evidence(seen[face], patches, maps["limit"])
                 entry["pictures"].append((text, encode_picture(painted)))

@@ -118,10 +118,10 @@ def read_json(path: Path) -> tuple[dict[str, Result], dict[str, Any]]:
             else:
                 results[name] = read_result(row)
         for name, result in results.items():
-            if (result.score is None) != (result.verdict in ("no face", "error")):
-                raise ValueError(f"{name}: score {result.score}, verdict {result.verdict}")
-            if result.item.kind != "image" and (result.score is None) != (not result.faces):
-                raise ValueError(f"{name}: a score must come with faces, and faces with a score")
+            scored, number = result.score is not None, len(result.faces)
+            lacks = result.item.kind != "image" and scored != (number > 0)
+            if lacks or scored == (result.verdict in ("no face", "error")):
+                raise ValueError(f"{name}: score {result.score}, verdict {result.verdict}, {number} faces")
         str(content["summary"]["settings"])
         return results, content["summary"]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:

@@ -1,8 +1,4 @@
-"""Faces to scores: how real each looks to the network, 1 = real, 0 = forged.
-
-A video's score is the mean of its faces' scores, the paper's aggregation; where several people appear, the
-lowest person's mean decides. weights/scoring/verdicts.py says what a score means.
-"""
+"""Faces to scores: how real each looks to the network, 1 = real, 0 = forged."""
 
 import contextlib
 import itertools
@@ -46,11 +42,10 @@ class Result(NamedTuple):
         return ", ".join(filter(None, (self.warning, self.note)))
 
 
-def score_images(items: Iterable[Item], weights: Weights, align: bool | None = None) -> Iterator[Result]:
+def score_images(items: Iterable[Item], weights: Weights, align: bool | None) -> Iterator[Result]:
     """Yield the Result of each image, in order. Files are decoded in threads meanwhile.
 
-    A face crop is scored as it is; of a photograph, the faces found. With `align` None, each image shows
-    which it is, see `choose_kind`; True: all are photographs, False: all are crops.
+    A face crop is scored as it is; of a photograph, the faces found. See `choose_kind`.
     """
     predict = load_predictor(weights)
 
@@ -195,21 +190,18 @@ def read_pictures(result: Result, faces: Sequence[Face | None]) -> list[np.ndarr
 
     None stands for what cannot be read again. `faces` are those of the Result; of a face crop it is [None].
     """
-    path = result.item.path
-
-    def read(face: Face | None) -> np.ndarray | None:
-        start = face.time - 5e-4 if face else 0.0
-        with contextlib.suppress(OSError, ValueError, MemoryError, StopIteration):
-            return next(pipeline.read_frames(path, 1, start, start + 1e-3, timeline=timeline)).image
-        return None
-
-    try:
+    path, pictures = result.item.path, list[np.ndarray | None]([None] * len(faces))
+    unreadable = contextlib.suppress(OSError, ValueError, MemoryError, StopIteration)
+    with unreadable:
         if result.item.kind != "video":
             return [pipeline.read_image(path)] * len(faces)
         timeline = pipeline.read_timeline(path)
-    except (OSError, ValueError, MemoryError):
-        return [None] * len(faces)
-    return [read(face) for face in faces]
+        for place, face in enumerate(faces):
+            start = face.time - 5e-4 if face else 0.0
+            with unreadable:
+                found = pipeline.read_frames(path, 1, start, start + 1e-3, timeline=timeline)
+                pictures[place] = next(found).image
+    return pictures
 
 
 def see_face(result: Result, face: Face | None, picture: np.ndarray, view: View) -> np.ndarray:

@@ -1,9 +1,7 @@
 """Scores to verdicts: deepfake, uncertain or real.
 
-A face crop is judged by one threshold, as published. Where the card is calibrated, a video or photograph
-gets one of three verdicts: the bounds were chosen on videos held back from training, so that few real ones
-fall below the lower and few forged ones above the upper (split conformal prediction; see
-training/calibrate.py).
+A face crop is judged by one threshold, as published. Where the card is calibrated, a video or photograph is
+judged by two bounds, between which it is uncertain (split conformal prediction; see training/calibrate.py).
 """
 
 import math
@@ -92,9 +90,8 @@ def judge_face(face: Face, kind: str, rule: Rule) -> str:
 def lower_bound(bounds: Bounds, people: int) -> float:
     """Return below which score the lowest of several people is called a deepfake.
 
-    The lowest of several real people scores lower than one alone. So each person gets an equal part of
-    REAL_ERROR (Bonferroni). There are too few videos to count that far out: the logits of real scores are
-    taken to be normally distributed.
+    Each person gets an equal part of REAL_ERROR (Bonferroni). There are too few videos to count that far
+    out: the logits of real scores are taken to be normally distributed.
     """
     normal = NormalDist()
     shift = bounds.spread * (normal.inv_cdf(REAL_ERROR / people) - normal.inv_cdf(REAL_ERROR))
