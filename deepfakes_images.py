@@ -70,9 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.output:
             from weights.scoring.report import write_report
 
-            found, page = list(results.values()), arguments.output / PAGE
-            outcome = describe_outcome(found, weights, settings)
-            write_report(page, found, weights, outcome, arguments.explain, not arguments.quiet)
+            page, found, loud = arguments.output / PAGE, list(results.values()), not arguments.quiet
+            write_report(page, found, weights, settings, arguments.explain, loud)
     except BrokenPipeError:
         raise
     except (OSError, ValueError, ImportError, MemoryError) as error:

@@ -1,11 +1,9 @@
 """From files to verdicts: `score` is what deepfakes_images.py itself calls."""
 
-import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from pipeline import PROCESS_DIED, FaceOptions, Item, find_files, run_jobs, show_progress
 from weights import DEFAULT, Weights, find_weights
@@ -49,9 +47,8 @@ def score(
     todo = dict.fromkeys(item for item in items if item not in same)
     images, videos = ([item for item in todo if item.kind == kind] for kind in ("image", "video"))
     calls = [(item._replace(path=Path(os.path.abspath(item.path))),) for item in videos]
-    given: dict[str, Any] = {"weights": weights, "options": options}
-    if progress and len(videos) == 1 and not dask and jobs == 1:
-        given["watch"] = functools.partial(show_progress, total=frames, unit="frame")
+    alone = len(videos) == 1 and not dask and jobs == 1
+    given = {"weights": weights, "options": options, "progress": progress and alone}
     found = {
         "image": score_images(images, weights, align),
         "video": run_jobs(score_video, calls, given, jobs, dask),

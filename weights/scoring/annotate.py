@@ -44,10 +44,9 @@ def annotate(result: Result, path: Path, rule: Rule, options: FaceOptions) -> tu
 
 def _annotate_video(result: Result, path: Path, rule: Rule, options: FaceOptions) -> str:
     timeline = pipeline.read_timeline(result.item.path)
-    sampled = pipeline.choose_frames(timeline, *options.sampling)
-    faces: dict[int, list[Face]] = {index: [] for index in sampled}
+    faces: dict[int, list[Face]] = {i: [] for i in pipeline.choose_frames(timeline, *options.sampling)}
     for face in result.faces:
-        faces[face.frame].append(face)
+        faces.setdefault(face.frame, []).append(face)
     copy = av.open(os.path.abspath(path), "w", format="mp4")
     with pipeline.open_video(result.item.path) as source, copy as target:
         video = target.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})

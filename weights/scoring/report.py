@@ -31,18 +31,14 @@ PACKAGES = ("ai-edge-litert", "numpy", "pillow", "av", "face_recognition", "dlib
 
 
 def write_report(
-    path: Path,
-    results: Sequence[Result],
-    weights: Weights,
-    outcome: dict[str, Any],
-    explain: bool,
-    progress: bool,
+    path: Path, results: Sequence[Result], weights: Weights, settings: str, explain: bool, progress: bool
 ) -> None:
-    """Write the report on Results, `outcome` being what summary.describe_outcome says of them.
+    """Write the report on Results.
 
     With `explain`, maps of evidence are measured for the 100 lowest files. Files that have vanished since are
     reported without pictures. Raises OSError when `path` cannot be written.
     """
+    outcome = summary.describe_outcome(results, weights, settings)
     ranked = sorted(results, key=lambda r: (r.score is None, r.score))
     scored = [r for r in ranked if r.score is not None]
     mapped = {id(r) for r in scored[:MOST_MAPS]} if explain and "maps" in weights.card else set()

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 import pipeline
-from pipeline import Face, FaceOptions, Frame, Item, Pose, View, Watch
+from pipeline import Face, FaceOptions, Frame, Item, Pose, View
 from weights import Predict, Rule, Weights, load_predictor
 from weights.scoring.verdicts import classify, decide, list_doubts
 
@@ -121,21 +121,15 @@ def score_photo(item: Item, image: np.ndarray, predict: Predict, weights: Weight
 
 
 def score_video(
-    item: Item,
-    weights: Weights,
-    options: FaceOptions,
-    threads: int = 0,
-    watch: Watch[tuple[Frame, list[Face]]] = iter,
+    item: Item, weights: Weights, options: FaceOptions, threads: int = 0, progress: bool = False
 ) -> Result:
-    """Return the Result of a video, from the faces that extract_faces.py would write, errors included.
-
-    `watch` wraps the iterator over frames: a progress bar.
-    """
+    """Return the Result of a video, from the faces that extract_faces.py would write, errors included."""
     try:
         timeline = pipeline.read_timeline(item.path)
         frames = pipeline.read_frames(item.path, *options.sampling, threads, timeline)
         found = pipeline.find_faces(frames, options)
-        sampled, faces = score_faces(watch(found), load_predictor(weights, threads), weights.view)
+        found = pipeline.show_progress(found, options.frames, "frame") if progress else found
+        sampled, faces = score_faces(found, load_predictor(weights, threads), weights.view)
         note = pipeline.describe_reading(timeline, options, sampled)
         result = Result(item, None, "", frames=len(sampled), faces=faces, note=note)
         return judge(result, weights.rule)
