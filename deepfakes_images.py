@@ -45,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not any(os.path.lexists(item.path) for item in items):
         searched = ", ".join(printable(path) for path in arguments.paths)
         return fail(2, f"nothing to score: there is no image or video in {searched}")
-    known: dict[str, Result] = {}  # what an earlier run found
-    summary: dict[str, Any] = {}
+    known, summary = dict[str, Result](), dict[str, Any]()  # what an earlier run found
     try:
         weights = find_weights(arguments.weights)
         if arguments.threshold is not None:  # what the card says of errors holds for its own bounds
