@@ -121,25 +121,6 @@ def test_convert(shared, tmp_path):
     assert converted[1:4] == ("MesoInception4", pipeline.View("nearest", 0.9), Rule(0.4))
 
 
-def test_average(tmp_path):
-    names = ("Meso4_DF", "Meso4_F2F")
-    done = run_script("weights/average.py", *names, "--share", "0.25", "--name", tmp_path / "x")
-    assert "x.weights.h5, .tflite and .json" in done.stdout
-    one, two, average = (load_classifier(f"{name}.weights.h5").model.get_weights() for name in (
-        ROOT / "weights/Meso4_DF", ROOT / "weights/Meso4_F2F", tmp_path / "x"))  # fmt: skip
-    for a, b, c in zip(one, two, average, strict=True):
-        np.testing.assert_allclose(c, 0.75 * a + 0.25 * b, atol=1e-6)
-    card = json.loads((tmp_path / "x.json").read_text())
-    assert [part["share"] for part in card["average_of"]] == [0.75, 0.25]
-    assert card["resampling"] == "bilinear"
-    for arguments, reason in (
-        ((*names, "--name", tmp_path / "x"), "already exists: choose another name"),
-        (("Meso4_DF", "MesoInception_DF", "--name", tmp_path / "y"), "card must name Meso4 with bilinear"),
-        (("Meso4_DF", "none", "--name", tmp_path / "y"), "no such weights"),
-    ):
-        assert reason in run_script("weights/average.py", *arguments, status=1).stderr
-
-
 def test_convert_refuses_what_is_no_weights(tmp_path, fresh):
     (tmp_path / "page.h5").write_text("<!doctype html>")
     for arguments, status, reason in (
