@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import start
+from conftest import ROOT, start
 from PIL import Image
 
 from classifiers import MODELS, Meso4, Meso4Experts, MesoInception4, load_classifier, scale_pixels
