@@ -48,7 +48,11 @@ Watch = Callable[[Iterable[T]], Iterable[T]]  # wraps an iterator: a progress ba
 
 VERSION = "1.0"
 LABELS = ("df", "real")  # the order is the meaning: score 0 and score 1
-LABEL_ALIASES = dict.fromkeys(("df", "fake", "forged", "deepfake"), "df") | {
+LABEL_ALIASES = {
+    "df": "df",
+    "fake": "df",
+    "forged": "df",
+    "deepfake": "df",
     "real": "real",
     "original": "real",
 }
@@ -228,7 +232,9 @@ def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
         if image.mode == "F":
             raise ValueError("float pixels, of unknown range: save the image with 8 bits")
         image.load()
-        zoom = _read_zoom(image)
+        note = image.info.get("Comment", image.info.get("comment", ""))
+        noted = CROP_ZOOM_NOTED.fullmatch(note.decode("latin-1") if isinstance(note, bytes) else str(note))
+        zoom = float(noted[1]) if noted and 0.5 <= float(noted[1]) <= 5 else None  # else it is damaged
         with contextlib.suppress(Exception):  # damaged EXIF makes Pillow raise anything
             ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
@@ -256,12 +262,6 @@ def check_size(width: int, height: int) -> None:
     """Raise ValueError if an image of this size would fill the memory."""
     if width * height > LARGEST_IMAGE:
         raise ValueError(f"{width}x{height} pixels: must be at most {LARGEST_IMAGE:,} in all")
-
-
-def _read_zoom(image: Image.Image) -> float | None:
-    note = image.info.get("Comment", image.info.get("comment", ""))
-    found = CROP_ZOOM_NOTED.fullmatch(note.decode("latin-1") if isinstance(note, bytes) else str(note))
-    return float(found[1]) if found and 0.5 <= float(found[1]) <= 5 else None  # else it is damaged
 
 
 def write_crop(crop: np.ndarray, path: Path, zoom: float = CROP_ZOOM) -> None:
@@ -379,8 +379,7 @@ def choose_frames(
     if not len(wanted):
         until = "s on" if end is None else f"to {end:g} s"
         raise ValueError(f"no {'key ' * keyframes}frame from {start:g} {until}: it lasts {times[-1]:.2f} s")
-    number = min(len(wanted), count or len(wanted))
-    return wanted[np.linspace(0, len(wanted) - 1, number).round().astype(int)].tolist()
+    return pick_evenly(wanted.tolist(), count or len(wanted))
 
 
 def open_video(path: str | Path) -> "InputContainer":
@@ -668,8 +667,8 @@ def find_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tuple[
 def find_faces_in_photo(image: np.ndarray) -> list[Face]:
     """Return all Faces of a photograph, uint8 RGB, largest first, searched at no more than 12 megapixels."""
     factor = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / LARGEST_SEARCHED))
-    located = []
-    for box, pose in locate_anywhere(_reduce(image, factor), FaceOptions(everyone=True)):
+    reduced, located = np.asarray(Image.fromarray(image).reduce(factor)), []
+    for box, pose in locate_anywhere(reduced, FaceOptions(everyone=True)):
         x, y = (factor * (place + 0.5) - 0.5 for place in pose[:2])
         located.append((tuple(factor * edge for edge in box), Pose(x, y, factor * pose.size, pose.angle)))
     frame = Frame(0, 0.0, image)
@@ -846,13 +845,10 @@ _one_search = threading.Lock()  # dlib's detector keeps the picture in itself: t
 
 def detect_faces(image: np.ndarray, reduction: int = 1, upsample: int = 0) -> list[Box]:
     """Return the boxes of the faces in a uint8 RGB image, searched reduced, then doubled `upsample` times."""
+    reduced = np.asarray(Image.fromarray(image).reduce(reduction))
     with _one_search:
-        found = _import_face_recognition().face_locations(_reduce(image, reduction), upsample)
+        found = _import_face_recognition().face_locations(reduced, upsample)
     return [tuple(reduction * edge for edge in (left, *others)) for *others, left in found]
-
-
-def _reduce(image: np.ndarray, factor: int) -> np.ndarray:
-    return image if factor == 1 else np.asarray(Image.fromarray(image).reduce(factor))
 
 
 def find_landmarks(image: np.ndarray, box: Box) -> dict[str, list[tuple[int, int]]]:
@@ -934,9 +930,8 @@ def cut_square(frame: np.ndarray, pose: Pose, side: int, scale: float = 1.0) -> 
         _mirror(int(centre) - reach, int(centre) + reach, length)
         for centre, length in zip((pose.y, pose.x), frame.shape[:2], strict=True)
     )
-    patch = Image.fromarray(frame[rows][:, columns])
     reduction = max(1, int(scale))  # the affine transform alone would skip pixels
-    patch = patch.reduce(reduction) if reduction > 1 else patch
+    patch = Image.fromarray(frame[rows][:, columns]).reduce(reduction)
     turn, shift = map_square(pose, side, scale)
     shift = shift - (int(pose.x) - reach, int(pose.y) - reach)
     matrix = np.column_stack((turn, shift)).ravel() / reduction
@@ -998,19 +993,18 @@ def run_jobs(
 
 
 def _run_on_cluster(work: Iterable[Any], address: str) -> Iterator[Any]:
-    from distributed import Client, WorkerPlugin
+    from distributed import Client
     from distributed.scheduler import KilledWorker
     from joblib import Parallel, parallel_config
 
-    class ImportProject(WorkerPlugin):  # local, so that it is pickled whole, without this module
-        folder = os.path.dirname(os.path.abspath(__file__))
+    folder = os.path.dirname(os.path.abspath(__file__))
 
-        def setup(self, worker: Any) -> None:  # noqa: ARG002
-            sys.path.insert(0, self.folder)
+    def import_project() -> None:  # local, so that it is pickled whole, without this module
+        sys.path.insert(0, folder)
 
     try:
         with Client(address, timeout=10) as client, parallel_config("dask", n_jobs=-1):
-            client.register_plugin(ImportProject())  # also on workers that start later
+            client.register_worker_callbacks(import_project)  # also on workers that start later
             yield from Parallel(batch_size=1, return_as="generator")(work)
     except KilledWorker as error:
         raise OSError("the cluster loses its workers, out of memory perhaps: run again to go on") from error
@@ -1111,7 +1105,7 @@ def check_times(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
 
 def pick_evenly(items: Sequence[T], count: int) -> list[T]:
     """Return at most `count` of the items, in order: the first, the last and others, evenly spaced."""
-    return [items[place] for place in np.linspace(0, len(items) - 1, min(len(items), count)).astype(int)]
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(len(items), count)).round().astype(int)]
 
 
 def count(number: int, noun: str) -> str:

@@ -20,10 +20,8 @@ from PIL import Image, ImageFilter
 
 # the authors' augmentation, their ImageDataGenerator's arguments; rotation in degrees
 ROTATION, ZOOM, BRIGHTNESS, CHANNEL_SHIFT = 15.0, 0.2, 0.2, 30 / 255
-# at strength 1
-MARGIN = 0.15  # a crop is made tighter, or wider, by up to this share
-SHIFT = 0.06  # of the side
-FILM_CHANCE = 0.5
+# at strength 1: how much tighter or wider a crop is made; by how much of its side moved; how often filmed
+MARGIN, SHIFT, FILM_CHANCE = 0.15, 0.06, 0.5
 # Of H.264 at any strength. They lose as much of a face as rate factors of 20 to 44; FaceForensics++ has 23
 # and 40. Unlike a rate factor, a quantizer changes a face whatever the other faces in the film.
 QUANTIZERS = (22, 48)
@@ -61,8 +59,7 @@ def augment(faces: Any, numbers: Any, side: int = IMAGE_SIZE, strength: float = 
     """Return uint8 faces (N, 256, 256, 3) changed as the authors' training does: float32 in [0, 1].
 
     Of each face a window, (N, side, side, 3), that lies at random. Bilinear; where a face does not fill its
-    square any more, its edge is repeated. Numbers of 0 give the pixels of `classifiers.scale_pixels`, bit for
-    bit.
+    square any more, its edge is repeated. Numbers of 0 give exactly what `classifiers.scale_pixels` gives.
     """
     window, *others = tf.unstack(numbers[..., None, None], axis=1)
     drawn = dict(zip((*MOVES, *COLORS), others, strict=True))
@@ -118,12 +115,7 @@ def compress(face: Image.Image, random: np.random.Generator, strength: float) ->
 
 
 # (face, random, strength) -> face, in this order, with the share of the faces at strength 1
-DEGRADATIONS: list[tuple[Callable[..., Image.Image], float]] = [
-    (scale, 0.3),
-    (blur, 0.1),
-    (add_noise, 0.1),
-    (compress, 0.5),
-]
+DEGRADATIONS = [(scale, 0.3), (blur, 0.1), (add_noise, 0.1), (compress, 0.5)]
 
 
 def degrade(faces: np.ndarray, seeds: Sequence[int] | np.ndarray, strength: float) -> np.ndarray:

@@ -40,11 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with pipeline.silence_native_stderr():
             from classifiers import Meso4Experts, load_classifier
         classifiers = [load_classifier(expert.path) for expert in experts]
-        classifier, card = classifiers[0], weights.view._asdict() | weights.card
+        classifier, card = classifiers[0], weights.card
         if len(experts) > 1:
             classifier = Meso4Experts()
             classifier.join(classifiers, face_set.faces[face_set.labels[:, 0] == 1])
-            card = weights.view._asdict() | describe_experts(experts)
+            card = describe_experts(experts)
+        card = weights.view._asdict() | card
         card, report = calibration.calibrate_card(card, classifier, face_set, weights.view)
         write_weights(classifier, arguments.name, card)
     except (OSError, ValueError) as error:
@@ -59,13 +60,8 @@ def describe_experts(experts: Sequence[Weights]) -> dict[str, Any]:
     """Return what a card says of weights made of experts, each named after the forgery that it knows."""
     names = [name_stem(expert.path) for expert in experts]
     kept = ("command", "commit", "recipe", "trained_on", "sha256")
-    return {
-        "forgeries": names,
-        "experts": {
-            name: {key: expert.card.get(key) for key in kept}
-            for name, expert in zip(names, experts, strict=True)
-        },
-    }
+    cards = [{key: expert.card.get(key) for key in kept} for expert in experts]
+    return {"forgeries": names, "experts": dict(zip(names, cards, strict=True))}
 
 
 if __name__ == "__main__":

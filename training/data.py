@@ -60,10 +60,9 @@ def find_parts(folder: Path, split_by_video: float) -> tuple[list[Item], list[It
 def name_videos(item: Item) -> list[str]:
     """Return `<data set>/<video>` of an image's video and, of a forgery, of those it was made from.
 
-    An image of no known video is its own: its name. ffpp/face2face_055_147 was made from ffpp/055 and
-    ffpp/147.
+    So ffpp/face2face_055_147 was made from ffpp/055 and ffpp/147.
     """
-    if item.video == str(item.path):
+    if item.video == str(item.path):  # of no known video
         return [item.name]
     parts = item.video.split("_")[1:] if parse_forgery(item)[0] else []
     origins = parts[:2] if len(parts) == 2 else parts[:1]
@@ -133,10 +132,9 @@ def split_videos(items: Sequence[Item], share: float) -> tuple[list[Item], list[
 
 
 def load_faces(items: Sequence[Item], view: pipeline.View, scratch: Path) -> FaceSet:
-    """Return the FaceSet of the images that can be read, with remarks on those that cannot.
+    """Return the FaceSet of the images that can be read, in an unnamed file in the folder `scratch`.
 
-    Decoded once, as scoring does, into an unnamed file in the folder `scratch`, which may be larger than
-    memory. Raises ValueError when no image of a class can be read.
+    It may be larger than memory. Raises ValueError when no image of a class can be read.
     """
 
     def load(item: Item) -> np.ndarray | Exception:
@@ -176,13 +174,11 @@ def make_batches(
 ) -> Any:
     """Return a tf.data.Dataset of (faces float32 (n, side, side, 3) in [0, 1], labels float32 (n, 1)).
 
-    Each row of `order` is a batch. Gathering and augmenting run in parallel, ahead of the network. They are
-    quick: more threads would take the network's (measured on 2 cores).
+    Each row of `order` is a batch. They are made in parallel, ahead of the network.
     """
-    from training import augmentation
-
-    # isort: split
     import tensorflow as tf
+
+    from training import augmentation
 
     shape = augmentation.draw_numbers(seeds[0]).shape
     change_faces = tf.function(augmentation.augment, jit_compile=True)  # one fused loop: five times as fast
@@ -199,5 +195,5 @@ def make_batches(
         return change_faces(batch, numbers, side, degrade), tf.gather(face_set.labels, chosen)
 
     batches = tf.data.Dataset.from_tensor_slices((order, seeds))
-    threads = max(1, (os.cpu_count() or 1) // 4)
+    threads = max(1, (os.cpu_count() or 1) // 4)  # more would take the network's
     return batches.map(load, num_parallel_calls=threads, deterministic=True).prefetch(1)

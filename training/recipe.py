@@ -122,9 +122,7 @@ def count_faces(items: Iterable[Item]) -> dict[str, dict[str, int]]:
 
 def make_card(recipe: Recipe, training: Iterable[Item], validation: Iterable[Item]) -> dict[str, Any]:
     """Return what a card says of a training. It names no folder of this machine."""
-    shown = {
-        name: shorten(value) if isinstance(value, str) else value for name, value in recipe._asdict().items()
-    }
+    shown = {k: shorten(v) if isinstance(v, str) else v for k, v in recipe._asdict().items()}
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
