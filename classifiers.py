@@ -181,8 +181,7 @@ class Meso4Experts(Classifier):
     def join(self, experts: Sequence[Classifier], faces: np.ndarray) -> None:
         """Take over four Meso4, their scores brought to one scale by real faces, uint8 (N, 256, 256, 3).
 
-        Only the last layer of each changes: the logits of real faces then have mean 2 and deviation 1, so
-        that each expert accuses about as many of them.
+        Their last layers give real faces logits of mean 2, deviation 1: each accuses about as many.
         """
         for own, expert in zip(self.model.layers[1:-1], experts, strict=True):
             scores = expert.predict(faces).astype(np.float64).clip(1e-7, 1 - 1e-7)
@@ -207,7 +206,7 @@ def identify_network(path: str | Path) -> str:
     """Return the key of MODELS whose kernels have the shapes found in an HDF5 file. Raises as `load`."""
     try:
         with h5py.File(path) as file:
-            shapes: list[tuple[str, tuple[int, ...]]] = []
+            shapes = list[tuple[str, tuple[int, ...]]]()
             file.visititems(lambda name, item: shapes.append((name, getattr(item, "shape", ()))))
             legacy = "layer_names" in file.attrs or "model_weights" in file
             config = str(file.attrs.get("model_config", ""))  # of a model saved whole

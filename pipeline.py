@@ -48,14 +48,8 @@ Watch = Callable[[Iterable[T]], Iterable[T]]  # wraps an iterator: a progress ba
 
 VERSION = "1.0"
 LABELS = ("df", "real")  # the order is the meaning: score 0 and score 1
-LABEL_ALIASES = {
-    "df": "df",
-    "fake": "df",
-    "forged": "df",
-    "deepfake": "df",
-    "real": "real",
-    "original": "real",
-}
+LABEL_ALIASES = dict.fromkeys(("df", "fake", "forged", "deepfake"), "df")
+LABEL_ALIASES |= dict.fromkeys(("real", "original"), "real")
 IMAGE_SIZE = 256  # pixels, both ways: what the networks take
 CROP_ZOOM = 1.3  # side of a crop / size of its face, as published
 SMALLEST_ZOOM = 0.5  # that weights may look at
@@ -424,12 +418,9 @@ def read_timeline(path: str | Path) -> Timeline:
                 header = (packet.pts, packet.dts, packet.is_keyframe, packet.duration or 0, packet.size)
                 packets[packet.stream_index].append(header)
 
-        def rank(stream: "VideoStream") -> tuple:
-            # a picture of one frame is not the film; empty pictures have few bytes
-            own = packets[stream.index]
-            return len(own) > 1, stream.width * stream.height, sum(size for *_, size in own)
-
-        stream = max(streams, key=rank)
+        # a picture of one frame is not the film; empty pictures have few bytes
+        filled = {index: (len(own) > 1, sum(size for *_, size in own)) for index, own in packets.items()}
+        stream = max(streams, key=lambda s: (filled[s.index][0], s.width * s.height, filled[s.index][1]))
         check_size(stream.width, stream.height)
         if sizes := [f"{other.width}x{other.height}" for other in streams if other is not stream]:
             notes.append(f"of {len(streams)} video streams the largest was taken, not {', '.join(sizes)}")
@@ -731,12 +722,9 @@ def _follow(image: np.ndarray, number: int, last: Located) -> Located | None:
 
 
 def locate_near(image: np.ndarray, pose: Pose) -> Located | None:
-    """Return (box, Pose) of the face nearest to a known pose, or None.
-
-    Searches a zone around it, scaled and turned upright, again if the face turns out to lie differently.
-    """
+    """Return (box, Pose) of the face nearest to a known pose, by a search upright and to scale, or None."""
     found = None
-    for _ in range(4):
+    for _ in range(4):  # again if the face turns out to lie differently
         scale = pose.size / ZONE_FACE
         zone = cut_square(image, pose, ZONE, scale)
         turn, shift = map_square(pose, ZONE, scale)
@@ -760,12 +748,11 @@ def locate_near(image: np.ndarray, pose: Pose) -> Located | None:
 def locate_anywhere(image: np.ndarray, options: FaceOptions, doubled: bool = True) -> list[Located]:
     """Return [(box, Pose)] of the largest face in a picture, or of all (`options.everyone`), largest first.
 
-    The picture is searched from small to large: what is found first is the largest. The last search, if
-    `doubled`, finds faces down to 40 pixels and costs three times as much as all before.
+    Searches it from small to large; the last search, if `doubled`, finds faces down to 40 pixels, but costs
+    three times as much as all before.
     """
     doubled = doubled and options.min_size < HOG_FACE and image.shape[0] * image.shape[1] <= LARGEST_SEARCHED
-    boxes: list[Box] = []
-    widest = 0
+    boxes, widest = list[Box](), 0
     for reduction, upsample in [*((n, 0) for n in _list_reductions(image, COARSE)), *[(1, 1)] * doubled]:
         covered = doubled and (reduction, upsample) == (1, 0) and widest < BACKGROUND * HOG_FACE
         if options.everyone and covered:  # by the last search
@@ -964,8 +951,8 @@ def run_jobs(
 ) -> Iterator[T | None]:
     """Yield function(*call, **options) for each of `calls`, in order; None where its process crashed twice.
 
-    Runs in `jobs` processes, each with its share of the cores as `threads`; or on the Dask cluster with the
-    scheduler `dask`, whose workers must see the same folders. Raises OSError if the cluster fails.
+    In `jobs` processes, each with its share of the cores as `threads`, or on the cluster of the scheduler
+    `dask`, whose workers must see the same folders. Raises OSError if the cluster fails.
     """
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -1098,7 +1085,6 @@ def add_sampling_options(group: argparse._ArgumentGroup) -> None:
 
 
 def check_times(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """End with an error of the parser if --end is before --start."""
     if arguments.end is not None and arguments.end < arguments.start:
         parser.error(f"--end {arguments.end:g} must not be before --start {arguments.start:g}")
 

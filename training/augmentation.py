@@ -22,8 +22,7 @@ from PIL import Image, ImageFilter
 ROTATION, ZOOM, BRIGHTNESS, CHANNEL_SHIFT = 15.0, 0.2, 0.2, 30 / 255
 # at strength 1: how much tighter or wider a crop is made; by how much of its side moved; how often filmed
 MARGIN, SHIFT, FILM_CHANCE = 0.15, 0.06, 0.5
-# Of H.264 at any strength. They lose as much of a face as rate factors of 20 to 44; FaceForensics++ has 23
-# and 40. Unlike a rate factor, a quantizer changes a face whatever the other faces in the film.
+# Of H.264, as rate factors of 20 to 44 (FaceForensics++: 23, 40), but whatever the other faces in the film.
 QUANTIZERS = (22, 48)
 FILTERS = list(Image.Resampling)[1:]  # all but the nearest neighbour's
 
@@ -119,10 +118,9 @@ DEGRADATIONS = [(scale, 0.3), (blur, 0.1), (add_noise, 0.1), (compress, 0.5)]
 
 
 def degrade(faces: np.ndarray, seeds: Sequence[int] | np.ndarray, strength: float) -> np.ndarray:
-    """Return faces, uint8 (N, side, side, 3), after H.264 and the DEGRADATIONS, each by chance.
+    """Return faces, uint8 (N, side, side, 3), the side even, after H.264 and DEGRADATIONS, each by chance.
 
-    The faces that get H.264 are one film. Higher `strength` makes each change stronger, except H.264; below 1
-    it also makes each change rarer. At 0 the faces come back as they were. The side must be even.
+    A higher `strength` makes all but H.264 stronger; below 1 it makes each rarer, and at 0 there are none.
     """
     often = min(strength, 1.0)
     found = faces.copy()
@@ -144,10 +142,7 @@ def seed_change(seed: int, change: str) -> np.random.Generator:
 
 
 def film(faces: np.ndarray, quantizer: int) -> np.ndarray:
-    """Return faces, uint8 (N, height, width, 3) RGB, both even, as the key frames of an H.264 film.
-
-    One film is a third faster than a film for each face. A quantizer of 0 is best, 51 worst.
-    """
+    """Return faces, uint8 (N, height, width, 3) RGB, both even, as H.264; a quantizer of 0 is best."""
     import av
 
     coder, decoder = av.CodecContext.create("libx264", "w"), av.CodecContext.create("h264", "r")

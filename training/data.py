@@ -1,8 +1,4 @@
-"""Faces to train on: listed, checked, decoded once, drawn in a reproducible order, made into batches.
-
-Everything random is drawn with NumPy from (seed, epoch), ahead of the epoch: the same on every
-machine, and an epoch begun again after a kill is the same epoch.
-"""
+"""Faces to train on: listed, checked, split, decoded once, made into batches."""
 
 import collections
 import hashlib
@@ -32,10 +28,7 @@ class FaceSet(NamedTuple):
 
 
 def list_faces(folder: Path) -> list[Item]:
-    """Return the Items of the images in `folder`/<df,real>.
-
-    Raises FileNotFoundError without the folder, ValueError when something lies beside the two classes.
-    """
+    """Return the Items of the images in `folder`/<df,real>. OSError, ValueError: it is not such a folder."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder: it must hold df/ and real/")
     visible = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
@@ -106,10 +99,9 @@ def find_leaks(training: FaceSet, validation: FaceSet) -> list[str]:
 
 
 def split_videos(items: Sequence[Item], share: float) -> tuple[list[Item], list[Item]]:
-    """Return (training, validation): whole groups of videos, about `share` of them in the second.
+    """Return (training, validation): in the second, of each data set and label, a share of the groups.
 
-    Of each data set and label the groups whose names have the lowest hashes, at least one: the same ones
-    each time. Raises ValueError when a class of either would be empty.
+    Those whose names have the lowest hashes, at least one. Raises ValueError if a class would be empty.
     """
     groups = group_videos(items)
     labels = collections.defaultdict(set)  # of each group
@@ -174,7 +166,7 @@ def make_batches(
 ) -> Any:
     """Return a tf.data.Dataset of (faces float32 (n, side, side, 3) in [0, 1], labels float32 (n, 1)).
 
-    Each row of `order` is a batch. They are made in parallel, ahead of the network.
+    A batch is a row of `order`. They are made in parallel, ahead of the network.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Which faces an epoch is made of: data sets, classes, kinds of forgery and videos drawn evenly, in pairs."""
+"""Which faces an epoch is made of: drawn from (seed, epoch), so that a killed epoch can begin again."""
 
 import re
 from collections import Counter, defaultdict
@@ -48,10 +48,7 @@ def weigh_faces(items: Sequence[Item], shares: Mapping[str, float]) -> np.ndarra
 
 
 def pair_faces(items: Sequence[Item]) -> np.ndarray:
-    """Return of each forged image the index of the real one it was made from, int (N,); -1 without.
-
-    Of that video, which is in the same data set, the image of the same frame, or of the nearest.
-    """
+    """Return of each forged image the index of its original of the same or nearest frame, int (N,), or -1."""
     frames = [item.path.stem.rpartition("-")[2] for item in items]
     numbers = [int((re.findall(r"\d+", frame) or [0])[0]) for frame in frames]
     real = defaultdict(list)  # {(data set, video): indices}

@@ -12,10 +12,9 @@ WINDOW = 64  # pixels, both ways
 
 
 def make_student(model: keras.Model, teacher: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """Return the blocks of `model`, on windows of faces, and those of `teacher`: what they are to give.
+    """Return the blocks of `model`, with its variables, and those of `teacher`, both for windows of faces.
 
-    The first shares the variables of `model`, whose other layers become the teacher's. Raises ValueError if
-    those have other shapes.
+    The other layers of `model` become the teacher's. Raises ValueError if they have other shapes.
     """
     for layer, taught in zip(list_head(model), list_head(teacher), strict=True):
         layer.set_weights(taught.get_weights())

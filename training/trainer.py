@@ -74,10 +74,7 @@ class Trainer:
     """A network in training: its variables, its optimiser, the figures of its epochs so far."""
 
     def __init__(self, recipe: Recipe, checkpoint: Path | None = None) -> None:
-        """Begin with the recipe's weights or, if there is this checkpoint, where that was written.
-
-        Raises ValueError when it is damaged.
-        """
+        """Begin with the recipe's weights or go on from the checkpoint. ValueError: it is damaged."""
         self.recipe = recipe
         self.history: list[dict[str, Any]] = []  # figures of each epoch, the columns of history.csv
         resumed = bool(checkpoint and checkpoint.exists())
@@ -93,8 +90,8 @@ class Trainer:
             self.fitted, self.teacher = imitation.make_student(self.model, teacher)
             loss = LOSSES["mse"]()
         self.optimizer.build(self.fitted.trainable_variables)
-        # the seeds of the dropout layers are among the model's variables
         self.average = [tf.Variable(weight) for weight in self.model.weights] if recipe.average else []
+        # the model's variables include the seeds of its dropout layers
         self.variables = [*self.model.variables, *self.optimizer.variables, *self.average]
         # no XLA: on a CPU it trains at a fifth of the speed (26 against 125 images/s)
         self.fitted.compile(self.optimizer, loss, metrics=["accuracy"], jit_compile=False)
@@ -106,10 +103,7 @@ class Trainer:
         return int(self.optimizer.iterations.numpy())
 
     def train_epoch(self, face_set: data.FaceSet, epoch: int, bar: Iterator[int]) -> dict[str, float]:
-        """Train one epoch; return its mean loss and accuracy (which means nothing where blocks are imitated).
-
-        Each step takes a number from `bar`. Raises ArithmeticError when a loss is not finite.
-        """
+        """Train one epoch; return its mean loss and accuracy (meaningless in an imitation)."""
         recipe, left = self.recipe, self.recipe.steps - self.steps_done
         order, seeds = (drawn[:left] for drawn in draws.draw_epoch(face_set.items, recipe, epoch))
         side = imitation.WINDOW if self.teacher else data.SIDE
@@ -121,13 +115,11 @@ class Trainer:
         return {name: found[name][0] for name in ("loss", "accuracy")}
 
     def end_step(self, logs: dict[str, float], bar: Iterator[int]) -> None:
-        """Advance the bar and the moving average of all weights, statistics of batch normalisation included.
-
-        It keeps little of the first steps, 1/10, 2/11, ... up to the recipe's share; Keras' own keeps much.
-        """
+        """Advance the bar and the moving average of all weights. ArithmeticError: the loss is not finite."""
         next(bar)
         if not np.isfinite(logs["loss"]):  # the mean so far: one that is not finite shows at once
             raise ArithmeticError(f"the loss is {logs['loss']} at step {self.steps_done}: {ADVICE}")
+        # unlike Keras' own, it keeps little of the first steps, and has the statistics of normalisation
         kept = min(self.recipe.average, self.steps_done / (self.steps_done + 9))
         for mean, weight in zip(self.average, self.model.weights, strict=False):
             mean.assign(kept * mean + (1 - kept) * weight.value)
