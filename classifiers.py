@@ -82,8 +82,7 @@ def build_meso4_experts() -> keras.Model:
 def scale_pixels(x: np.ndarray) -> np.ndarray:
     """Return faces as `.model` takes them, float32 (N, 256, 256, 3) in [0, 1]: `x = scale_pixels(faces)`.
 
-    uint8 is taken for 0-255 and multiplied by PIXEL_SCALE; floats must lie in [0, 1] already. Raises
-    ValueError for any other dtype, range, size or rank.
+    They are uint8, 0-255, or floats in [0, 1]. Raises ValueError for any other dtype, range, size or rank.
     """
     x = _check_shape(x)
     if x.dtype == np.uint8:

@@ -1,8 +1,7 @@
 """Turn image and video files into upright faces.
 
-What all scripts share: finding and reading files, sampling a video's frames, finding, following and
-aligning faces, telling people apart, and what every script needs (errors in one line, atomic writes,
-several jobs). Faces travel as uint8 RGB. Nothing here runs a network or judges a score.
+Also what every script needs: errors in one line, atomic writes, several jobs. Faces travel as uint8 RGB.
+Nothing here runs a network or judges a score.
 """
 
 import argparse
@@ -347,9 +346,8 @@ def read_frames(
 ) -> Iterator[Frame]:
     """Yield `count` Frames of a video, evenly spread; all of them if there are fewer or if it is None.
 
-    They are from `start` to `end`, in seconds since the first frame (None: to the last); with `keyframes`,
-    intra-coded. The next intact frame replaces a damaged one. `threads` 0: one per core. Raises OSError or
-    ValueError, in one line, if the file is missing, not a video, or has no such frame.
+    From `start` to `end`, in seconds since the first (None: to the last); with `keyframes`, intra-coded ones.
+    The next intact frame replaces a damaged one. `threads` 0: one per core. Raises OSError or ValueError.
     """
     timeline = timeline or read_timeline(path)
     wanted, index = choose_frames(timeline, count, start, end, keyframes), -1
@@ -533,8 +531,7 @@ def _seek(container: "InputContainer", stream: "VideoStream", stamps: list[int])
     """Return the packets from the first of the key frames on, else from the next; none if seeking failed."""
     for stamp in stamps:
         container.seek(stamp, stream=stream)
-        packets = _demux(container, stream)
-        first = next(packets, None)
+        first = next(packets := _demux(container, stream), None)
         if first and first.is_keyframe and first.pts is not None and first.pts <= stamps[0]:
             return itertools.chain([first], packets)
     return iter(())
@@ -712,8 +709,7 @@ def _follow(image: np.ndarray, number: int, last: Located) -> Located | None:
     width = near[0][2] - near[0][0]
     for reduction in _list_reductions(image, ZONE):
         pixels = image.shape[0] * image.shape[1] / reduction**2
-        # the larger the picture, the fewer frames are searched
-        due = number % min(LOOK_AROUND, math.ceil(pixels / CHEAP)) == 0
+        due = number % min(LOOK_AROUND, math.ceil(pixels / CHEAP)) == 0  # a large picture in few frames
         if due and reduction * HOG_FACE > LARGER * width:
             largest = max(_merge_boxes([near[0], *detect_faces(image, reduction)]), key=_area)
             if largest[2] - largest[0] > LARGER * width:
@@ -858,7 +854,7 @@ def is_cut(before: Frame | None, frame: Frame) -> bool:
 def correlate(first: np.ndarray, second: np.ndarray, border: int = 0) -> float:
     """Return the correlation of two pictures at 32x32 grey pixels, less a border, in [-1, 1]."""
     inner = slice(border, 32 - border)
-    greys = [_reduce_grey(picture, 32)[inner, inner] for picture in (first, second)]
+    greys = (_reduce_grey(picture, 32)[inner, inner] for picture in (first, second))
     one, other = ((grey - grey.mean()).ravel() for grey in greys)
     return float(one @ other / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-9))
 
@@ -887,11 +883,9 @@ def _import_face_recognition() -> ModuleType:
         with warnings.catch_warnings(action="ignore"):  # its models announce pkg_resources' end
             import face_recognition
     except SystemExit as error:  # it calls quit() when it cannot import its models
-        reason = describe_error(error.__context__ or error)
-        cure = "pip install -r requirements.txt"
-        raise ImportError(f"face_recognition cannot import its models ({reason}): {cure}") from error
-    # it has Pillow fill truncated images with grey, everywhere; here they are errors
-    PillowFile.LOAD_TRUNCATED_IMAGES = False
+        reason = f"({describe_error(error.__context__ or error)}): pip install -r requirements.txt"
+        raise ImportError(f"face_recognition cannot import its models {reason}") from error
+    PillowFile.LOAD_TRUNCATED_IMAGES = False  # it has Pillow fill truncated images with grey, everywhere
     return face_recognition
 
 
@@ -1053,8 +1047,8 @@ def fail(status: int, reason: object) -> int:
 
 def make_parser(description: str | None, example: str = "") -> argparse.ArgumentParser:
     """Return a parser that prints a script's docstring as it is; an example, if given, ends the help."""
-    form, epilog = argparse.RawDescriptionHelpFormatter, f"example: {example}" if example else None
-    usage = "%(prog)s [options] ..."  # one line before an error
+    form, usage = argparse.RawDescriptionHelpFormatter, "%(prog)s [options] ..."  # one line before an error
+    epilog = f"example: {example}" if example else None
     parser = argparse.ArgumentParser(None, usage, description, epilog, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     if "" in sys.argv[1:]:

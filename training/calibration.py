@@ -89,23 +89,19 @@ def calibrate_level(
 ) -> dict[str, Any] | None:
     """Return the bounds, how often they err, and by "kinds" of forgery the verdicts; None: too few videos.
 
-    A video is given by the indices of those faces whose mean is judged. The bounds come from all videos; the
-    verdicts that are counted, from bounds by other people's videos.
+    A video is given by the indices of its faces. Verdicts are counted by bounds from other people's videos.
     """
-    means = np.array([scores[own].mean() for own in videos])
-    firsts = [items[own[0]] for own in videos]
+    means, firsts = np.array([scores[own].mean() for own in videos]), [items[own[0]] for own in videos]
     real = np.array([item.label == "real" for item in firsts], bool)
     # some sets hold the same people, compressed or cut in another way: a video's name means one person in all
     people = np.array(data.group_videos(item._replace(dataset="any") for item in firsts))
     verdicts = np.full(len(means), "uncertain")
     for group in set(people):
         own = people == group
-        bounds = choose_bounds(means[real & ~own], means[~real & ~own])
-        if not bounds:
+        if not (bounds := choose_bounds(means[real & ~own], means[~real & ~own])):
             return None
         verdicts[own] = [classify(mean, "video", Rule(video=bounds)) for mean in means[own]]
-    bounds = choose_bounds(means[real], means[~real])
-    if not bounds:
+    if not (bounds := choose_bounds(means[real], means[~real])):
         return None
     kinds: dict[str, dict[str, int]] = defaultdict(lambda: {"deepfake": 0, "uncertain": 0, "real": 0})
     for item, verdict in zip(firsts, verdicts.tolist(), strict=True):

@@ -24,8 +24,7 @@ FACE_NAME = re.compile(r".+-\d{6,}\.png", re.DOTALL)
 MEGABYTE = 1 << 20
 COLUMNS = ("frame", "time", "person", "left", "top", "right", "bottom", "x", "y", "size", "angle",
            "sharpness", "doubt", "file")  # fmt: skip
-THUMBNAIL = 112  # pixels
-MOST_SHOWN = 1000  # faces on a contact sheet
+THUMBNAIL, MOST_SHOWN = 112, 1000  # pixels; faces on a contact sheet
 
 
 class Extraction(NamedTuple):

@@ -23,7 +23,6 @@ from training.recipe import Recipe
 from weights import Rule
 from weights.scoring.metrics import evaluate_by_dataset, label_scores
 
-LOWEST_RATE = 1e-6
 LOSSES = {"mse": keras.losses.MeanSquaredError, "bce": keras.losses.BinaryCrossentropy}
 ADVICE = "lower the learning rate, or look at the faces"
 CHECKPOINT = "checkpoint.npz"
@@ -157,7 +156,7 @@ def make_schedule(recipe: Recipe) -> keras.optimizers.schedules.LearningRateSche
     if recipe.schedule == "cosine":
         return schedules.CosineDecay(rate, recipe.steps)
     # divided by 10 every 1000 steps (paper, section 4.1), down to 1e-6
-    rates = [max(rate / 10**i, min(rate, LOWEST_RATE)) for i in range(4)]
+    rates = [max(rate / 10**i, min(rate, 1e-6)) for i in range(4)]
     return schedules.PiecewiseConstantDecay([1000, 2000, 3000], rates)
 
 
