@@ -71,8 +71,6 @@ FORGERY_NAME = re.compile(r"(?P<kind>[^_]+)_(?P<origin>[^_]+)(_.*)?", re.DOTALL)
 
 
 class Item(NamedTuple):
-    """A file to work on."""
-
     path: Path  # as found from the argument given
     name: str  # of what comes of it: no two Items of a search have the same, nor one inside another
     label: str = ""  # "df", "real", or "" if no folder name says
@@ -317,8 +315,6 @@ TO_BT709 = np.array(
 
 
 class Frame(NamedTuple):
-    """A frame of a video."""
-
     index: int  # type: ignore[assignment]  # hides tuple.index; from 0, in the order shown
     time: float  # seconds since the first frame
     image: np.ndarray  # uint8 (height, width, 3) RGB, upright, of square pixels

@@ -28,8 +28,6 @@ THUMBNAIL, MOST_SHOWN = 112, 1000  # pixels; faces on a contact sheet
 
 
 class Extraction(NamedTuple):
-    """What came of one video."""
-
     frames: int = 0  # sampled
     faces: int = 0  # written
     empty: int = 0  # frames without a face
