@@ -85,8 +85,7 @@ def build_meso_inception4() -> keras.Model:
 def scale_pixels(x: np.ndarray) -> np.ndarray:
     """Return faces as `.model` takes them, float32 (N, 256, 256, 3) in [0, 1]: `x = scale_pixels(faces)`.
 
-    uint8 is taken for 0-255 and multiplied by PIXEL_SCALE; floats must lie in [0, 1] already. Raises
-    ValueError for any other dtype, range, size or rank.
+    They are uint8, 0-255, or floats in [0, 1]. Raises ValueError for any other dtype, range, size or rank.
     """
     x = _check_shape(x)
     if x.dtype == np.uint8:
@@ -183,8 +182,8 @@ class Meso4Experts(Classifier):
     def join(self, experts: Sequence[Classifier], faces: np.ndarray) -> None:
         """Take over four Meso4, their scores brought to one scale by real faces, uint8 (N, 256, 256, 3).
 
-        Only the last layer of each changes: the logits of real faces then have mean 2 and deviation 1.5, so
-        that each expert doubts about as many of them. Raises ValueError unless there are several faces.
+        Their last layers then give real faces logits of mean 2 and deviation 1.5, so that each doubts about
+        as many of them. Raises ValueError unless there are several faces.
         """
         own = [layer for layer in self.model.layers if layer.weights]  # by depth: four alike in a row
         for number, expert in enumerate(experts):
@@ -215,7 +214,7 @@ def identify_network(path: str | Path) -> str:
     """Return the key of MODELS whose kernels have the shapes found in an HDF5 file. Raises as `load`."""
     try:
         with h5py.File(path) as file:
-            shapes: list[tuple[str, tuple[int, ...]]] = []
+            shapes = list[tuple[str, tuple[int, ...]]]()
             file.visititems(lambda name, item: shapes.append((name, getattr(item, "shape", ()))))
             legacy = "layer_names" in file.attrs or "model_weights" in file
             config = str(file.attrs.get("model_config", ""))  # of a model saved whole

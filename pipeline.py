@@ -1,8 +1,7 @@
 """Turn image and video files into upright faces.
 
-What all scripts share: finding and reading files, sampling a video's frames, finding, following and
-aligning faces, telling people apart, and what every script needs (errors in one line, atomic writes,
-several jobs). Faces travel as uint8 RGB. Nothing here runs a network or judges a score.
+Also what every script needs: errors in one line, atomic writes, several jobs. Faces travel as uint8 RGB.
+Nothing here runs a network or judges a score.
 """
 
 import argparse
@@ -48,10 +47,8 @@ Watch = Callable[[Iterable[T]], Iterable[T]]  # wraps an iterator: a progress ba
 
 VERSION = "1.0"
 LABELS = ("df", "real")  # the order is the meaning: score 0 and score 1
-LABEL_ALIASES = dict.fromkeys(("df", "fake", "forged", "deepfake"), "df") | {
-    "real": "real",
-    "original": "real",
-}
+LABEL_ALIASES = dict.fromkeys(("df", "fake", "forged", "deepfake"), "df")
+LABEL_ALIASES |= dict.fromkeys(("real", "original"), "real")
 IMAGE_SIZE = 256  # pixels, both ways: what the networks take
 CROP_ZOOM = 1.3  # side of a crop / size of its face, as published
 SMALLEST_ZOOM = 0.5  # that weights may look at
@@ -74,8 +71,6 @@ FORGERY_NAME = re.compile(r"(?P<kind>[^_]+)_(?P<origin>[^_]+)(_.*)?", re.DOTALL)
 
 
 class Item(NamedTuple):
-    """A file to work on."""
-
     path: Path  # as found from the argument given
     name: str  # of what comes of it: no two Items of a search have the same, nor one inside another
     label: str = ""  # "df", "real", or "" if no folder name says
@@ -228,7 +223,9 @@ def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
         if image.mode == "F":
             raise ValueError("float pixels, of unknown range: save the image with 8 bits")
         image.load()
-        zoom = _read_zoom(image)
+        note = image.info.get("Comment", image.info.get("comment", ""))
+        noted = CROP_ZOOM_NOTED.fullmatch(note.decode("latin-1") if isinstance(note, bytes) else str(note))
+        zoom = float(noted[1]) if noted and 0.5 <= float(noted[1]) <= 5 else None  # else it is damaged
         with contextlib.suppress(Exception):  # damaged EXIF makes Pillow raise anything
             ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
@@ -256,12 +253,6 @@ def check_size(width: int, height: int) -> None:
     """Raise ValueError if an image of this size would fill the memory."""
     if width * height > LARGEST_IMAGE:
         raise ValueError(f"{width}x{height} pixels: must be at most {LARGEST_IMAGE:,} in all")
-
-
-def _read_zoom(image: Image.Image) -> float | None:
-    note = image.info.get("Comment", image.info.get("comment", ""))
-    found = CROP_ZOOM_NOTED.fullmatch(note.decode("latin-1") if isinstance(note, bytes) else str(note))
-    return float(found[1]) if found and 0.5 <= float(found[1]) <= 5 else None  # else it is damaged
 
 
 def write_crop(crop: np.ndarray, path: Path, zoom: float = CROP_ZOOM) -> None:
@@ -324,8 +315,6 @@ TO_BT709 = np.array(
 
 
 class Frame(NamedTuple):
-    """A frame of a video."""
-
     index: int  # type: ignore[assignment]  # hides tuple.index; from 0, in the order shown
     time: float  # seconds since the first frame
     image: np.ndarray  # uint8 (height, width, 3) RGB, upright, of square pixels
@@ -353,9 +342,8 @@ def read_frames(
 ) -> Iterator[Frame]:
     """Yield `count` Frames of a video, evenly spread; all of them if there are fewer or if it is None.
 
-    They are from `start` to `end`, in seconds since the first frame (None: to the last); with `keyframes`,
-    intra-coded. The next intact frame replaces a damaged one. `threads` 0: one per core. Raises OSError or
-    ValueError, in one line, if the file is missing, not a video, or has no such frame.
+    From `start` to `end`, in seconds since the first (None: to the last); with `keyframes`, intra-coded ones.
+    The next intact frame replaces a damaged one. `threads` 0: one per core. Raises OSError or ValueError.
     """
     timeline = timeline or read_timeline(path)
     wanted, index = choose_frames(timeline, count, start, end, keyframes), -1
@@ -379,8 +367,7 @@ def choose_frames(
     if not len(wanted):
         until = "s on" if end is None else f"to {end:g} s"
         raise ValueError(f"no {'key ' * keyframes}frame from {start:g} {until}: it lasts {times[-1]:.2f} s")
-    number = min(len(wanted), count or len(wanted))
-    return wanted[np.linspace(0, len(wanted) - 1, number).round().astype(int)].tolist()
+    return pick_evenly(wanted.tolist(), count or len(wanted))
 
 
 def open_video(path: str | Path) -> "InputContainer":
@@ -425,12 +412,9 @@ def read_timeline(path: str | Path) -> Timeline:
                 header = (packet.pts, packet.dts, packet.is_keyframe, packet.duration or 0, packet.size)
                 packets[packet.stream_index].append(header)
 
-        def rank(stream: "VideoStream") -> tuple:
-            # a picture of one frame is not the film; empty pictures have few bytes
-            own = packets[stream.index]
-            return len(own) > 1, stream.width * stream.height, sum(size for *_, size in own)
-
-        stream = max(streams, key=rank)
+        # a picture of one frame is not the film; empty pictures have few bytes
+        filled = {index: (len(own) > 1, sum(size for *_, size in own)) for index, own in packets.items()}
+        stream = max(streams, key=lambda s: (filled[s.index][0], s.width * s.height, filled[s.index][1]))
         check_size(stream.width, stream.height)
         if sizes := [f"{other.width}x{other.height}" for other in streams if other is not stream]:
             notes.append(f"of {len(streams)} video streams the largest was taken, not {', '.join(sizes)}")
@@ -543,8 +527,7 @@ def _seek(container: "InputContainer", stream: "VideoStream", stamps: list[int])
     """Return the packets from the first of the key frames on, else from the next; none if seeking failed."""
     for stamp in stamps:
         container.seek(stamp, stream=stream)
-        packets = _demux(container, stream)
-        first = next(packets, None)
+        first = next(packets := _demux(container, stream), None)
         if first and first.is_keyframe and first.pts is not None and first.pts <= stamps[0]:
             return itertools.chain([first], packets)
     return iter(())
@@ -668,8 +651,8 @@ def find_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tuple[
 def find_faces_in_photo(image: np.ndarray) -> list[Face]:
     """Return all Faces of a photograph, uint8 RGB, largest first, searched at no more than 12 megapixels."""
     factor = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / LARGEST_SEARCHED))
-    located = []
-    for box, pose in locate_anywhere(_reduce(image, factor), FaceOptions(everyone=True)):
+    reduced, located = np.asarray(Image.fromarray(image).reduce(factor)), []
+    for box, pose in locate_anywhere(reduced, FaceOptions(everyone=True)):
         x, y = (factor * (place + 0.5) - 0.5 for place in pose[:2])
         located.append((tuple(factor * edge for edge in box), Pose(x, y, factor * pose.size, pose.angle)))
     frame = Frame(0, 0.0, image)
@@ -722,8 +705,7 @@ def _follow(image: np.ndarray, number: int, last: Located) -> Located | None:
     width = near[0][2] - near[0][0]
     for reduction in _list_reductions(image, ZONE):
         pixels = image.shape[0] * image.shape[1] / reduction**2
-        # the larger the picture, the fewer frames are searched
-        due = number % min(LOOK_AROUND, math.ceil(pixels / CHEAP)) == 0
+        due = number % min(LOOK_AROUND, math.ceil(pixels / CHEAP)) == 0  # a large picture in few frames
         if due and reduction * HOG_FACE > LARGER * width:
             largest = max(_merge_boxes([near[0], *detect_faces(image, reduction)]), key=_area)
             if largest[2] - largest[0] > LARGER * width:
@@ -732,12 +714,9 @@ def _follow(image: np.ndarray, number: int, last: Located) -> Located | None:
 
 
 def locate_near(image: np.ndarray, pose: Pose) -> Located | None:
-    """Return (box, Pose) of the face nearest to a known pose, or None.
-
-    Searches a zone around it, scaled and turned upright, again if the face turns out to lie differently.
-    """
+    """Return (box, Pose) of the face nearest to a known pose, by a search upright and to scale, or None."""
     found = None
-    for _ in range(4):
+    for _ in range(4):  # again if the face turns out to lie differently
         scale = pose.size / ZONE_FACE
         zone = cut_square(image, pose, ZONE, scale)
         turn, shift = map_square(pose, ZONE, scale)
@@ -761,12 +740,11 @@ def locate_near(image: np.ndarray, pose: Pose) -> Located | None:
 def locate_anywhere(image: np.ndarray, options: FaceOptions, doubled: bool = True) -> list[Located]:
     """Return [(box, Pose)] of the largest face in a picture, or of all (`options.everyone`), largest first.
 
-    The picture is searched from small to large: what is found first is the largest. The last search, if
-    `doubled`, finds faces down to 40 pixels and costs three times as much as all before.
+    Searches it from small to large; the last search, if `doubled`, finds faces down to 40 pixels, but costs
+    three times as much as all before.
     """
     doubled = doubled and options.min_size < HOG_FACE and image.shape[0] * image.shape[1] <= LARGEST_SEARCHED
-    boxes: list[Box] = []
-    widest = 0
+    boxes, widest = list[Box](), 0
     for reduction, upsample in [*((n, 0) for n in _list_reductions(image, COARSE)), *[(1, 1)] * doubled]:
         covered = doubled and (reduction, upsample) == (1, 0) and widest < BACKGROUND * HOG_FACE
         if options.everyone and covered:  # by the last search
@@ -846,13 +824,10 @@ _one_search = threading.Lock()  # dlib's detector keeps the picture in itself: t
 
 def detect_faces(image: np.ndarray, reduction: int = 1, upsample: int = 0) -> list[Box]:
     """Return the boxes of the faces in a uint8 RGB image, searched reduced, then doubled `upsample` times."""
+    reduced = np.asarray(Image.fromarray(image).reduce(reduction))
     with _one_search:
-        found = _import_face_recognition().face_locations(_reduce(image, reduction), upsample)
+        found = _import_face_recognition().face_locations(reduced, upsample)
     return [tuple(reduction * edge for edge in (left, *others)) for *others, left in found]
-
-
-def _reduce(image: np.ndarray, factor: int) -> np.ndarray:
-    return image if factor == 1 else np.asarray(Image.fromarray(image).reduce(factor))
 
 
 def find_landmarks(image: np.ndarray, box: Box) -> dict[str, list[tuple[int, int]]]:
@@ -875,7 +850,7 @@ def is_cut(before: Frame | None, frame: Frame) -> bool:
 def correlate(first: np.ndarray, second: np.ndarray, border: int = 0) -> float:
     """Return the correlation of two pictures at 32x32 grey pixels, less a border, in [-1, 1]."""
     inner = slice(border, 32 - border)
-    greys = [_reduce_grey(picture, 32)[inner, inner] for picture in (first, second)]
+    greys = (_reduce_grey(picture, 32)[inner, inner] for picture in (first, second))
     one, other = ((grey - grey.mean()).ravel() for grey in greys)
     return float(one @ other / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-9))
 
@@ -904,11 +879,9 @@ def _import_face_recognition() -> ModuleType:
         with warnings.catch_warnings(action="ignore"):  # its models announce pkg_resources' end
             import face_recognition
     except SystemExit as error:  # it calls quit() when it cannot import its models
-        reason = describe_error(error.__context__ or error)
-        cure = "pip install -r requirements.txt"
-        raise ImportError(f"face_recognition cannot import its models ({reason}): {cure}") from error
-    # it has Pillow fill truncated images with grey, everywhere; here they are errors
-    PillowFile.LOAD_TRUNCATED_IMAGES = False
+        reason = f"({describe_error(error.__context__ or error)}): pip install -r requirements.txt"
+        raise ImportError(f"face_recognition cannot import its models {reason}") from error
+    PillowFile.LOAD_TRUNCATED_IMAGES = False  # it has Pillow fill truncated images with grey, everywhere
     return face_recognition
 
 
@@ -934,9 +907,8 @@ def cut_square(frame: np.ndarray, pose: Pose, side: int, scale: float = 1.0) -> 
         _mirror(int(centre) - reach, int(centre) + reach, length)
         for centre, length in zip((pose.y, pose.x), frame.shape[:2], strict=True)
     )
-    patch = Image.fromarray(frame[rows][:, columns])
     reduction = max(1, int(scale))  # the affine transform alone would skip pixels
-    patch = patch.reduce(reduction) if reduction > 1 else patch
+    patch = Image.fromarray(frame[rows][:, columns]).reduce(reduction)
     turn, shift = map_square(pose, side, scale)
     shift = shift - (int(pose.x) - reach, int(pose.y) - reach)
     matrix = np.column_stack((turn, shift)).ravel() / reduction
@@ -969,8 +941,8 @@ def run_jobs(
 ) -> Iterator[T | None]:
     """Yield function(*call, **options) for each of `calls`, in order; None where its process crashed twice.
 
-    Runs in `jobs` processes, each with its share of the cores as `threads`; or on the Dask cluster with the
-    scheduler `dask`, whose workers must see the same folders. Raises OSError if the cluster fails.
+    In `jobs` processes, each with its share of the cores as `threads`, or on the cluster of the scheduler
+    `dask`, whose workers must see the same folders. Raises OSError if the cluster fails.
     """
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -998,19 +970,18 @@ def run_jobs(
 
 
 def _run_on_cluster(work: Iterable[Any], address: str) -> Iterator[Any]:
-    from distributed import Client, WorkerPlugin
+    from distributed import Client
     from distributed.scheduler import KilledWorker
     from joblib import Parallel, parallel_config
 
-    class ImportProject(WorkerPlugin):  # local, so that it is pickled whole, without this module
-        folder = os.path.dirname(os.path.abspath(__file__))
+    folder = os.path.dirname(os.path.abspath(__file__))
 
-        def setup(self, worker: Any) -> None:  # noqa: ARG002
-            sys.path.insert(0, self.folder)
+    def import_project() -> None:  # local, so that it is pickled whole, without this module
+        sys.path.insert(0, folder)
 
     try:
         with Client(address, timeout=10) as client, parallel_config("dask", n_jobs=-1):
-            client.register_plugin(ImportProject())  # also on workers that start later
+            client.register_worker_callbacks(import_project)  # also on workers that start later
             yield from Parallel(batch_size=1, return_as="generator")(work)
     except KilledWorker as error:
         raise OSError("the cluster loses its workers, out of memory perhaps: run again to go on") from error
@@ -1072,8 +1043,8 @@ def fail(status: int, reason: object) -> int:
 
 def make_parser(description: str | None, example: str = "") -> argparse.ArgumentParser:
     """Return a parser that prints a script's docstring as it is; an example, if given, ends the help."""
-    form, epilog = argparse.RawDescriptionHelpFormatter, f"example: {example}" if example else None
-    usage = "%(prog)s [options] ..."  # one line before an error
+    form, usage = argparse.RawDescriptionHelpFormatter, "%(prog)s [options] ..."  # one line before an error
+    epilog = f"example: {example}" if example else None
     parser = argparse.ArgumentParser(None, usage, description, epilog, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     if "" in sys.argv[1:]:
@@ -1104,14 +1075,13 @@ def add_sampling_options(group: argparse._ArgumentGroup) -> None:
 
 
 def check_times(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """End with an error of the parser if --end is before --start."""
     if arguments.end is not None and arguments.end < arguments.start:
         parser.error(f"--end {arguments.end:g} must not be before --start {arguments.start:g}")
 
 
 def pick_evenly(items: Sequence[T], count: int) -> list[T]:
     """Return at most `count` of the items, in order: the first, the last and others, evenly spaced."""
-    return [items[place] for place in np.linspace(0, len(items) - 1, min(len(items), count)).astype(int)]
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(len(items), count)).round().astype(int)]
 
 
 def count(number: int, noun: str) -> str:

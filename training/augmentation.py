@@ -20,12 +20,9 @@ from PIL import Image, ImageFilter
 
 # the authors' augmentation, their ImageDataGenerator's arguments; rotation in degrees
 ROTATION, ZOOM, BRIGHTNESS, CHANNEL_SHIFT = 15.0, 0.2, 0.2, 30 / 255
-# at strength 1
-MARGIN = 0.15  # a crop is made tighter, or wider, by up to this share
-SHIFT = 0.06  # of the side
-FILM_CHANCE = 0.5
-# Of H.264 at any strength. They lose as much of a face as rate factors of 20 to 44; FaceForensics++ has 23
-# and 40. Unlike a rate factor, a quantizer changes a face whatever the other faces in the film.
+# at strength 1: how much tighter or wider a crop is made; by how much of its side moved; how often filmed
+MARGIN, SHIFT, FILM_CHANCE = 0.15, 0.06, 0.5
+# Of H.264, as rate factors of 20 to 44 (FaceForensics++: 23, 40), but whatever the other faces in the film.
 QUANTIZERS = (22, 48)
 FILTERS = list(Image.Resampling)[1:]  # all but the nearest neighbour's
 
@@ -61,8 +58,7 @@ def augment(faces: Any, numbers: Any, side: int = IMAGE_SIZE, strength: float = 
     """Return uint8 faces (N, 256, 256, 3) changed as the authors' training does: float32 in [0, 1].
 
     Of each face a window, (N, side, side, 3), that lies at random. Bilinear; where a face does not fill its
-    square any more, its edge is repeated. Numbers of 0 give the pixels of `classifiers.scale_pixels`, bit for
-    bit.
+    square any more, its edge is repeated. Numbers of 0 give exactly what `classifiers.scale_pixels` gives.
     """
     window, *others = tf.unstack(numbers[..., None, None], axis=1)
     drawn = dict(zip((*MOVES, *COLORS), others, strict=True))
@@ -118,19 +114,13 @@ def compress(face: Image.Image, random: np.random.Generator, strength: float) ->
 
 
 # (face, random, strength) -> face, in this order, with the share of the faces at strength 1
-DEGRADATIONS: list[tuple[Callable[..., Image.Image], float]] = [
-    (scale, 0.3),
-    (blur, 0.1),
-    (add_noise, 0.1),
-    (compress, 0.5),
-]
+DEGRADATIONS = [(scale, 0.3), (blur, 0.1), (add_noise, 0.1), (compress, 0.5)]
 
 
 def degrade(faces: np.ndarray, seeds: Sequence[int] | np.ndarray, strength: float) -> np.ndarray:
-    """Return faces, uint8 (N, side, side, 3), after H.264 and the DEGRADATIONS, each by chance.
+    """Return faces, uint8 (N, side, side, 3), the side even, after H.264 and DEGRADATIONS, each by chance.
 
-    The faces that get H.264 are one film. Higher `strength` makes each change stronger, except H.264; below 1
-    it also makes each change rarer. At 0 the faces come back as they were. The side must be even.
+    A higher `strength` makes all but H.264 stronger; below 1 it makes each rarer, and at 0 there are none.
     """
     often = min(strength, 1.0)
     found = faces.copy()
@@ -152,10 +142,7 @@ def seed_change(seed: int, change: str) -> np.random.Generator:
 
 
 def film(faces: np.ndarray, quantizer: int) -> np.ndarray:
-    """Return faces, uint8 (N, height, width, 3) RGB, both even, as the key frames of an H.264 film.
-
-    One film is a third faster than a film for each face. A quantizer of 0 is best, 51 worst.
-    """
+    """Return faces, uint8 (N, height, width, 3) RGB, both even, as H.264; a quantizer of 0 is best."""
     import av
 
     coder, decoder = av.CodecContext.create("libx264", "w"), av.CodecContext.create("h264", "r")

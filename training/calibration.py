@@ -38,7 +38,7 @@ def calibrate_card(
     if found := choose_calibration(face_set, scores, view):
         card["calibration"], video = found, found["video"]
         lines.append(f"videos: deepfake below {video['lower']:.3f}, real above {video['upper']:.3f}")
-        for kind, counts in found["kinds"].items():
+        for kind, counts in video["kinds"].items():
             listed = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
             lines.append(f"{kind} videos, by bounds from other people's: {listed}")
     else:
@@ -60,8 +60,7 @@ def choose_calibration(
     """Return what a card holds as "calibration", or None if there are too few videos.
 
     Videos are those with at least three faces; one face of each video, the middle one, stands for single
-    faces. "kinds" counts the verdicts on videos by kind of forgery. Few of the videos' faces are smaller or
-    more blurred than "min_size" and "min_sharpness" say.
+    faces. Few of the videos' faces are smaller or more blurred than "min_size" and "min_sharpness" say.
     """
     groups = defaultdict(list)  # indices of the faces of each video
     for index, item in enumerate(face_set.items):
@@ -78,36 +77,31 @@ def choose_calibration(
         sizes.append(crop.shape[1] / (zoom or view.zoom))
         sharpness.append(pipeline.measure_sharpness(crop))
     return {
-        "face": face[0],
-        "video": video[0],
+        "face": face,
+        "video": video,
         "min_size": round(float(np.quantile(sizes, 0.005)), 1),  # sizes end sharply: where a detector begins
         "min_sharpness": round(float(np.quantile(sharpness, 0.01)), 2),
-        "kinds": video[1],
     }
 
 
 def calibrate_level(
     items: Sequence[Item], scores: np.ndarray, videos: Sequence[Sequence[int]]
-) -> tuple[dict[str, Any], dict[str, dict[str, int]]] | None:
-    """Return (bounds and how often they err, {kind of forgery: {verdict: number}}); None of too few videos.
+) -> dict[str, Any] | None:
+    """Return the bounds, how often they err, and by "kinds" of forgery the verdicts; None: too few videos.
 
-    A video is given by the indices of those faces whose mean is judged. The bounds come from all videos; the
-    verdicts that are counted, from bounds by other people's videos.
+    A video is given by the indices of its faces. Verdicts are counted by bounds from other people's videos.
     """
-    means = np.array([scores[own].mean() for own in videos])
-    firsts = [items[own[0]] for own in videos]
+    means, firsts = np.array([scores[own].mean() for own in videos]), [items[own[0]] for own in videos]
     real = np.array([item.label == "real" for item in firsts], bool)
     # some sets hold the same people, compressed or cut in another way: a video's name means one person in all
     people = np.array(data.group_videos(item._replace(dataset="any") for item in firsts))
     verdicts = np.full(len(means), "uncertain")
     for group in set(people):
         own = people == group
-        bounds = choose_bounds(means[real & ~own], means[~real & ~own])
-        if not bounds:
+        if not (bounds := choose_bounds(means[real & ~own], means[~real & ~own])):
             return None
         verdicts[own] = [classify(mean, "video", Rule(video=bounds)) for mean in means[own]]
-    bounds = choose_bounds(means[real], means[~real])
-    if not bounds:
+    if not (bounds := choose_bounds(means[real], means[~real])):
         return None
     kinds: dict[str, dict[str, int]] = defaultdict(lambda: {"deepfake": 0, "uncertain": 0, "real": 0})
     for item, verdict in zip(firsts, verdicts.tolist(), strict=True):
@@ -122,7 +116,8 @@ def calibrate_level(
         "uncertain": float(np.mean(verdicts == "uncertain")),
         "real_error_interval": compute_interval(accused),
         "forged_error_interval": compute_interval(passed),
-    }, dict(sorted(kinds.items()))
+        "kinds": dict(sorted(kinds.items())),
+    }
 
 
 def choose_bounds(real: np.ndarray, forged: np.ndarray) -> Bounds | None:

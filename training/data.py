@@ -1,8 +1,4 @@
-"""Faces to train on: listed, checked, decoded once, drawn in a reproducible order, made into batches.
-
-Everything random is drawn with NumPy from (seed, epoch), ahead of the epoch: the same on every
-machine, and an epoch begun again after a kill is the same epoch.
-"""
+"""Faces to train on: listed, checked, split, decoded once, made into batches."""
 
 import collections
 import hashlib
@@ -32,10 +28,7 @@ class FaceSet(NamedTuple):
 
 
 def list_faces(folder: Path) -> list[Item]:
-    """Return the Items of the images in `folder`/<df,real>.
-
-    Raises FileNotFoundError without the folder, ValueError when something lies beside the two classes.
-    """
+    """Return the Items of the images in `folder`/<df,real>. OSError, ValueError: it is not such a folder."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder: it must hold df/ and real/")
     visible = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
@@ -60,10 +53,9 @@ def find_parts(folder: Path, split_by_video: float) -> tuple[list[Item], list[It
 def name_videos(item: Item) -> list[str]:
     """Return `<data set>/<video>` of an image's video and, of a forgery, of those it was made from.
 
-    An image of no known video is its own: its name. ffpp/face2face_055_147 was made from ffpp/055 and
-    ffpp/147.
+    So ffpp/face2face_055_147 was made from ffpp/055 and ffpp/147.
     """
-    if item.video == str(item.path):
+    if item.video == str(item.path):  # of no known video
         return [item.name]
     parts = item.video.split("_")[1:] if parse_forgery(item)[0] else []
     origins = parts[:2] if len(parts) == 2 else parts[:1]
@@ -107,10 +99,9 @@ def find_leaks(training: FaceSet, validation: FaceSet) -> list[str]:
 
 
 def split_videos(items: Sequence[Item], share: float) -> tuple[list[Item], list[Item]]:
-    """Return (training, validation): whole groups of videos, about `share` of them in the second.
+    """Return (training, validation): in the second, of each data set and label, a share of the groups.
 
-    Of each data set and label the groups whose names have the lowest hashes, at least one: the same ones
-    each time. Raises ValueError when a class of either would be empty.
+    Those whose names have the lowest hashes, at least one. Raises ValueError if a class would be empty.
     """
     groups = group_videos(items)
     labels = collections.defaultdict(set)  # of each group
@@ -133,10 +124,9 @@ def split_videos(items: Sequence[Item], share: float) -> tuple[list[Item], list[
 
 
 def load_faces(items: Sequence[Item], view: pipeline.View, scratch: Path) -> FaceSet:
-    """Return the FaceSet of the images that can be read, with remarks on those that cannot.
+    """Return the FaceSet of the images that can be read, in an unnamed file in the folder `scratch`.
 
-    Decoded once, as scoring does, into an unnamed file in the folder `scratch`, which may be larger than
-    memory. Raises ValueError when no image of a class can be read.
+    It may be larger than memory. Raises ValueError when no image of a class can be read.
     """
 
     def load(item: Item) -> np.ndarray | Exception:
@@ -176,13 +166,11 @@ def make_batches(
 ) -> Any:
     """Return a tf.data.Dataset of (faces float32 (n, side, side, 3) in [0, 1], labels float32 (n, 1)).
 
-    Each row of `order` is a batch. Gathering and augmenting run in parallel, ahead of the network. They are
-    quick: more threads would take the network's (measured on 2 cores).
+    A batch is a row of `order`. They are made in parallel, ahead of the network.
     """
-    from training import augmentation
-
-    # isort: split
     import tensorflow as tf
+
+    from training import augmentation
 
     shape = augmentation.draw_numbers(seeds[0]).shape
     change_faces = tf.function(augmentation.augment, jit_compile=True)  # one fused loop: five times as fast
@@ -199,5 +187,5 @@ def make_batches(
         return change_faces(batch, numbers, side, degrade), tf.gather(face_set.labels, chosen)
 
     batches = tf.data.Dataset.from_tensor_slices((order, seeds))
-    threads = max(1, (os.cpu_count() or 1) // 4)
+    threads = max(1, (os.cpu_count() or 1) // 4)  # more would take the network's
     return batches.map(load, num_parallel_calls=threads, deterministic=True).prefetch(1)

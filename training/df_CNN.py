@@ -70,9 +70,7 @@ def read_shares(text: str) -> dict[str, float]:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser; arguments that make up the Recipe are there only where they were given."""
-    parser = pipeline.make_parser(
-        __doc__, "python3 training/df_CNN.py --pairs --degrade 0.3 --output trained2"
-    )
+    parser = pipeline.make_parser(__doc__, "python3 training/df_CNN.py --pairs --degrade 0.3")
     parser.argument_default = argparse.SUPPRESS
     # fmt: off
     add = parser.add_argument_group("data").add_argument
@@ -115,7 +113,7 @@ def train(arguments: argparse.Namespace, command: Sequence[str]) -> None:
         print(f"df_CNN.py: warning: {remark}", file=sys.stderr)
     plan = recipe.complete_recipe(plan, arguments, training.items)
     with pipeline.silence_native_stderr():
-        from training import figures, trainer
+        from training import trainer
     from tensorflow.errors import OpError
 
     stem, card = output / plan.name, recipe.make_card(plan, training.items, validation.items)
@@ -137,7 +135,7 @@ def train(arguments: argparse.Namespace, command: Sequence[str]) -> None:
             print(f"resumed after epoch {len(run.history)}")
         for line in trainer.train(run, training, validation, output, keep_best):
             tqdm.write(line)  # above the bar
-        figures.draw_curves(run.history, output / "curves.png")
+        trainer.draw_curves(run.history, output / "curves.png")
         run.scorer.load(f"{stem}.weights.h5")
         card["best_epoch"] = max(run.history, key=lambda row: row["validation_auc"])["epoch"]
         card, report = calibration.calibrate_card(card, run.scorer, validation, plan.view)

@@ -1,4 +1,4 @@
-"""Which faces an epoch is made of: data sets, classes, kinds of forgery and videos drawn evenly, in pairs."""
+"""Which faces an epoch is made of: drawn from (seed, epoch), so that a killed epoch can begin again."""
 
 import re
 from collections import Counter, defaultdict
@@ -13,8 +13,7 @@ from training.recipe import Recipe
 def draw_epoch(items: Sequence[Item], recipe: Recipe, epoch: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (which faces, seeds of how to change them), both int (steps, batch size).
 
-    Every face once, a few twice to fill the last batch; with the recipe's balance as many draws by
-    `weigh_faces`, with pairs by `draw_pairs`.
+    Every face once, a few twice to fill the last batch; balanced or in pairs: as many draws.
     """
     random = np.random.default_rng((recipe.seed, epoch))
     shape = (-(-len(items) // recipe.batch_size), recipe.batch_size)
@@ -29,10 +28,9 @@ def draw_epoch(items: Sequence[Item], recipe: Recipe, epoch: int) -> tuple[np.nd
 def weigh_faces(items: Sequence[Item], shares: Mapping[str, float]) -> np.ndarray:
     """Return each image's chance to be drawn, float64 (N,), summing to 1.
 
-    Even over the data sets, in a data set over the two classes, in a class over the kinds of
-    forgery, in a kind over its videos. So a data set tells nothing of the class. `shares`:
-    {data set: how often it is drawn, where the others are drawn once}. Raises ValueError if they name
-    another data set, or leave nothing to draw.
+    Even over data sets, in each over its classes, then kinds of forgery, then videos: a data set says nothing
+    of the class. `shares` are the weights of data sets, otherwise 1. Raises ValueError if they name another
+    data set, or leave nothing to draw.
     """
     datasets = {item.dataset for item in items}
     if unknown := sorted(shares.keys() - datasets):
@@ -50,10 +48,7 @@ def weigh_faces(items: Sequence[Item], shares: Mapping[str, float]) -> np.ndarra
 
 
 def pair_faces(items: Sequence[Item]) -> np.ndarray:
-    """Return of each forged image the index of the real one it was made from, int (N,); -1 without.
-
-    Of that video, which is in the same data set, the image of the same frame, or of the nearest.
-    """
+    """Return of each forged image the index of its original of the same or nearest frame, int (N,), or -1."""
     frames = [item.path.stem.rpartition("-")[2] for item in items]
     numbers = [int((re.findall(r"\d+", frame) or [0])[0]) for frame in frames]
     real = defaultdict(list)  # {(data set, video): indices}
@@ -73,9 +68,8 @@ def draw_pairs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (which faces, their seeds), both int (steps, batch size).
 
-    Faces are drawn by `weigh_faces`, but the original of a forged face comes along, in the same batch and
-    with the same seed. It stands for a draw of a real face that has forgeries; where forged faces are drawn
-    more often than those, some come alone. So real faces without forgeries keep their chance.
+    Drawn by `weigh_faces`, but a forged face brings its original along, in the same batch, with the same
+    seed, in place of a draw of an original: where those have too few draws, some forged faces come alone.
     """
     chances, partners = weigh_faces(items, shares), pair_faces(items)
     forged = partners >= 0

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -25,13 +24,10 @@ FACE_NAME = re.compile(r".+-\d{6,}\.png", re.DOTALL)
 MEGABYTE = 1 << 20
 COLUMNS = ("frame", "time", "person", "left", "top", "right", "bottom", "x", "y", "size", "angle",
            "sharpness", "doubt", "file")  # fmt: skip
-THUMBNAIL = 112  # pixels
-MOST_SHOWN = 1000  # faces on a contact sheet
+THUMBNAIL, MOST_SHOWN = 112, 1000  # pixels; faces on a contact sheet
 
 
 class Extraction(NamedTuple):
-    """What came of one video."""
-
     frames: int = 0  # sampled
     faces: int = 0  # written
     empty: int = 0  # frames without a face
@@ -93,11 +89,9 @@ def compute_digest(path: Path) -> str:
     if os.path.exists(path) and not path.is_file():
         raise ValueError("not a regular file")  # opening a pipe would block
     with open(path, "rb") as file:
-        size = os.path.getsize(path)
-        digest = hashlib.sha256(f"{size} ".encode() + file.read(MEGABYTE))
+        size, first = os.path.getsize(path), file.read(MEGABYTE)
         file.seek(max(0, size - MEGABYTE))
-        digest.update(file.read(MEGABYTE))
-    return digest.hexdigest()
+        return hashlib.sha256(f"{size} ".encode() + first + file.read(MEGABYTE)).hexdigest()
 
 
 def check_extraction(folder: Path, record: dict[str, Any]) -> Extraction | None:
@@ -150,14 +144,13 @@ def write_faces(
         writer = csv.writer(table)
         writer.writerow(COLUMNS)
         for face, doubt, name in zip(faces, doubts, files, strict=True):
-            pose = (round(value, 2) for value in face.pose)
-            numbers = (face.frame, round(face.time, 4), face.person, *face.box, *pose)
-            writer.writerow((*numbers, round(face.sharpness, 1), doubt, name))
+            pose = (*(round(value, 2) for value in face.pose), round(face.sharpness, 1))
+            writer.writerow((face.frame, round(face.time, 4), face.person, *face.box, *pose, doubt, name))
     shown = pipeline.pick_evenly([i for i, doubt in enumerate(doubts) if doubt], MOST_SHOWN)
     sound = [i for i, doubt in enumerate(doubts) if not doubt]
     if shown := sorted(shown + pipeline.pick_evenly(sound, MOST_SHOWN - len(shown))):
         sheet = draw_contact_sheet([(faces[i], doubts[i], folder / files[i]) for i in shown])
-        iio.imwrite(folder / SHEET_NAME, np.asarray(sheet))
+        sheet.save(folder / SHEET_NAME)
     people = len({face.person for face in faces})
     return Extraction(len(sampled), len(faces), empty, refused, people, sum(map(bool, doubts))), sampled
 

@@ -5,29 +5,23 @@ numbers to learn from in each face; a label is one. The layers after them have t
 networks: they are copied. Blocks see no further than a small window, which costs a sixteenth of a face.
 """
 
-import classifiers  # noqa: F401  (first: it sets what TensorFlow reads when it is imported)
-
-# isort: split
-import keras
+import keras  # after classifiers, which sets what TensorFlow reads when it is imported
 
 BLOCKS = 3  # to imitate
 WINDOW = 64  # pixels, both ways
 
 
 def make_student(model: keras.Model, teacher: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """Return the blocks of `model`, on windows of faces, and those of `teacher`: what they are to give.
+    """Return the blocks of `model`, with its variables, and those of `teacher`, both for windows of faces.
 
-    The first shares the variables of `model`, whose other layers become the teacher's. Raises ValueError if
-    those have other shapes.
+    The other layers of `model` become the teacher's. Raises ValueError if they have other shapes.
     """
     for layer, taught in zip(list_head(model), list_head(teacher), strict=True):
         layer.set_weights(taught.get_weights())
         layer.trainable = False
+    models, window = (model, teacher), keras.Input((WINDOW, WINDOW, 3))
     student, wanted = (
-        keras.models.clone_model(
-            cut_blocks(network), keras.Input((WINDOW, WINDOW, 3)), clone_function=lambda layer: layer
-        )
-        for network in (model, teacher)
+        keras.models.clone_model(cut_blocks(m), window, clone_function=lambda layer: layer) for m in models
     )
     return student, wanted
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pipeline
 from pipeline import Item, View
-from weights import find_keras_weights, start_card
+from weights import find_keras_weights, start_card, write_card
 
 RECIPE_FILE = "recipe.json"
 
@@ -84,19 +84,14 @@ def make_recipe(arguments: Namespace, command: Iterable[str]) -> Recipe:
 
 
 def complete_recipe(recipe: Recipe, arguments: Namespace, items: Sequence[Item]) -> Recipe:
-    """Return the Recipe with the fingerprint of the faces; write it if the training is new.
-
-    Raises ValueError if the training to resume had others.
-    """
+    """Return the Recipe with the faces' fingerprint, and write it. ValueError: a resumed one had others."""
     names = "\n".join(item.name for item in items)
-    found: dict[str, Any] = {"faces": hashlib.sha256(os.fsencode(names)).hexdigest()[:16]}
+    faces = hashlib.sha256(os.fsencode(names)).hexdigest()[:16]
     if arguments.resume:
-        check_agreement(recipe, found, arguments.output)
+        check_agreement(recipe, {"faces": faces}, arguments.output)
         return recipe
-    recipe = recipe._replace(**found)
-    text = json.dumps(recipe._asdict(), indent=1) + "\n"
-    pipeline.write_atomically(arguments.output / RECIPE_FILE, lambda path: path.write_text(text))
-    return recipe
+    write_card(arguments.output / RECIPE_FILE, recipe._replace(faces=faces)._asdict())
+    return recipe._replace(faces=faces)
 
 
 def check_agreement(recipe: Recipe, given: dict[str, Any], folder: Path) -> None:
@@ -108,7 +103,7 @@ def check_agreement(recipe: Recipe, given: dict[str, Any], folder: Path) -> None
 
 
 def shorten(word: str) -> str:
-    """Return a word of a command, or a path, without the folders of this machine before the file's name."""
+    """Return a word of a command, or a path, without the folders of this machine."""
     return re.sub(r"(^|=)(/|\w:\\).*[/\\]", r"\1", word)
 
 
@@ -122,9 +117,7 @@ def count_faces(items: Iterable[Item]) -> dict[str, dict[str, int]]:
 
 def make_card(recipe: Recipe, training: Sequence[Item], validation: Sequence[Item]) -> dict[str, Any]:
     """Return what a card says of a training. It names no folder of this machine."""
-    shown = {
-        name: shorten(value) if isinstance(value, str) else value for name, value in recipe._asdict().items()
-    }
+    shown = {k: shorten(v) if isinstance(v, str) else v for k, v in recipe._asdict().items()}
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -19,12 +19,10 @@ import tensorflow as tf
 
 import pipeline
 from training import data, draws, imitation
-from training.figures import write_history
 from training.recipe import Recipe
 from weights import Rule
 from weights.scoring.metrics import evaluate_by_dataset, label_scores
 
-LOWEST_RATE = 1e-6
 LOSSES = {"mse": keras.losses.MeanSquaredError, "bce": keras.losses.BinaryCrossentropy}
 ADVICE = "lower the learning rate, or look at the faces"
 CHECKPOINT = "checkpoint.npz"
@@ -33,9 +31,7 @@ CHECKPOINT = "checkpoint.npz"
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' BatchNormalization, 2.4 times as fast to train on a CPU; same variables, same inference.
 
-    Keras 3 spends as much on it as on the convolutions. TensorFlow's fused kernel takes a fifth of that, but
-    twice as much if the channels are no multiple of four (11 in the first inception block): there the sums
-    are matrix products.
+    By TensorFlow's fused kernel; where the channels are no multiple of four, and that is slow, by matrices.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -77,10 +73,7 @@ class Trainer:
     """A network in training: its variables, its optimiser, the figures of its epochs so far."""
 
     def __init__(self, recipe: Recipe, checkpoint: Path | None = None) -> None:
-        """Begin with the recipe's weights or, if there is this checkpoint, where that was written.
-
-        Raises ValueError when it is damaged.
-        """
+        """Begin with the recipe's weights or go on from the checkpoint. ValueError: it is damaged."""
         self.recipe = recipe
         self.history: list[dict[str, Any]] = []  # figures of each epoch, the columns of history.csv
         resumed = bool(checkpoint and checkpoint.exists())
@@ -96,10 +89,9 @@ class Trainer:
             self.fitted, self.teacher = imitation.make_student(self.model, teacher)
             loss = LOSSES["mse"]()
         self.optimizer.build(self.fitted.trainable_variables)
-        # the seeds of the dropout layers are among the model's variables
-        self.variables = [*self.model.variables, *self.optimizer.variables]
         self.average = [tf.Variable(weight) for weight in self.model.weights] if recipe.average else []
-        self.variables += self.average
+        # the model's variables include the seeds of its dropout layers
+        self.variables = [*self.model.variables, *self.optimizer.variables, *self.average]
         # no XLA: on a CPU it trains at a fifth of the speed (26 against 125 images/s)
         self.fitted.compile(self.optimizer, loss, metrics=["accuracy"], jit_compile=False)
         if checkpoint and resumed:
@@ -110,10 +102,7 @@ class Trainer:
         return int(self.optimizer.iterations.numpy())
 
     def train_epoch(self, face_set: data.FaceSet, epoch: int, bar: Iterator[int]) -> dict[str, float]:
-        """Train one epoch; return its mean loss and accuracy (which means nothing where blocks are imitated).
-
-        Each step takes a number from `bar`. Raises ArithmeticError when a loss is not finite.
-        """
+        """Train one epoch; return its mean loss and accuracy (meaningless in an imitation)."""
         recipe, left = self.recipe, self.recipe.steps - self.steps_done
         order, seeds = (drawn[:left] for drawn in draws.draw_epoch(face_set.items, recipe, epoch))
         side = imitation.WINDOW if self.teacher else data.SIDE
@@ -125,14 +114,11 @@ class Trainer:
         return {name: found[name][0] for name in ("loss", "accuracy")}
 
     def end_step(self, logs: dict[str, float], bar: Iterator[int]) -> None:
-        """Advance the bar and the moving average of all weights, statistics of batch normalisation included.
-
-        Keras' own average, of its optimisers, leaves the statistics out and begins with the random weights
-        of the start. This one keeps little of the first steps: 1/10, 2/11, ... up to the recipe's share.
-        """
+        """Advance the bar and the moving average of all weights. ArithmeticError: the loss is not finite."""
         next(bar)
         if not np.isfinite(logs["loss"]):  # the mean so far: one that is not finite shows at once
             raise ArithmeticError(f"the loss is {logs['loss']} at step {self.steps_done}: {ADVICE}")
+        # unlike Keras' own, it keeps little of the first steps, and has the statistics of normalisation
         kept = min(self.recipe.average, self.steps_done / (self.steps_done + 9))
         for mean, weight in zip(self.average, self.model.weights, strict=False):
             mean.assign(kept * mean + (1 - kept) * weight.value)
@@ -170,7 +156,7 @@ def make_schedule(recipe: Recipe) -> keras.optimizers.schedules.LearningRateSche
     if recipe.schedule == "cosine":
         return schedules.CosineDecay(rate, recipe.steps)
     # divided by 10 every 1000 steps (paper, section 4.1), down to 1e-6
-    rates = [max(rate / 10**i, min(rate, LOWEST_RATE)) for i in range(4)]
+    rates = [max(rate / 10**i, min(rate, 1e-6)) for i in range(4)]
     return schedules.PiecewiseConstantDecay([1000, 2000, 3000], rates)
 
 
@@ -185,6 +171,11 @@ def measure(face_set: data.FaceSet, scores: np.ndarray, loss: str) -> dict[str, 
     }
 
 
+def write_history(history: list[dict[str, Any]], path: Path) -> None:
+    lines = [",".join(map(str, line)) for line in (history[0], *(row.values() for row in history))]
+    pipeline.write_atomically(path, lambda part: part.write_text("\n".join(lines) + "\n"))
+
+
 def train(
     trainer: Trainer,
     training: data.FaceSet,
@@ -192,10 +183,10 @@ def train(
     folder: Path,
     keep_best: Callable[[classifiers.Classifier, int], None],
 ) -> Iterator[str]:
-    """Train epoch after epoch, after those in `trainer.history`; yield a line on each.
+    """Train the epochs that are missing; yield a line on each, then history.csv and a checkpoint are written.
 
-    After each, history.csv and a checkpoint are written to `folder`; `keep_best(scorer, epoch)` is called
-    before, when the validation AUC has never been as high. Raises ArithmeticError as `Trainer.train_epoch`.
+    Before, `keep_best(scorer, epoch)` is called if the validation AUC has never been as high. Raises
+    ArithmeticError as `Trainer.train_epoch`.
     """
     recipe, history = trainer.recipe, trainer.history
     epochs = -(-recipe.steps // -(-len(training.items) // recipe.batch_size))
@@ -219,3 +210,19 @@ def train(
         shown = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in [*row][2:])
         yield f"epoch {epoch + 1}/{epochs}: {shown}; {speed:.0f} images/s"
     next(bar, None)  # closes it
+
+
+def draw_curves(history: list[dict[str, Any]], path: Path) -> None:
+    """Draw the figures of all epochs."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True).flat
+    for panel, title in zip(panels, ("loss", "accuracy", "auc", "learning_rate"), strict=True):
+        for name in (name for name in history[0] if name.endswith(title)):
+            values = [row[name] for row in history]
+            panel.plot([row["epoch"] for row in history], values, marker=".", label=name.replace("_", " "))
+        panel.set(xlabel="epoch", yscale="log" if title == "learning_rate" else "linear")
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8)
+    pipeline.write_atomically(path, lambda part: figure.savefig(part, dpi=110))

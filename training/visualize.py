@@ -25,11 +25,9 @@ STEPS = 60  # of gradient ascent
 def main(argv: Sequence[str] | None = None) -> int:
     parser = pipeline.make_parser(__doc__)
     add, shown = parser.add_argument, "(default: %(default)s)"
-    # fmt: off
     add("paths", nargs="*", default=["test_images"], metavar="PATH", help="folders that hold df/ and real/")
     add("--weights", default="Meso4_DF_F2F", metavar="NAME", help=f"Keras weights, by name or path {shown}")
     add("--output", type=Path, default=Path("looks"), metavar="FOLDER", help=f"for the two figures {shown}")
-    # fmt: on
     arguments = parser.parse_args(argv)
     try:
         weights = find_keras_weights(arguments.weights)
@@ -59,10 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def average_activations(model: Any, faces: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the mean outputs of the "first" and of the "last" convolutional block, before their pooling.
-
-    Float32 (height, width, channels) each. `faces` as `classifiers.scale_pixels` takes them, N > 0.
-    """
+    """Return the mean outputs of the "first" and "last" block before pooling, (height, width, channels)."""
     import keras
 
     from classifiers import scale_pixels
@@ -70,7 +65,7 @@ def average_activations(model: Any, faces: np.ndarray) -> dict[str, np.ndarray]:
     pools = [layer for layer in model.layers if isinstance(layer, keras.layers.MaxPooling2D)]
     blocks = keras.Model(model.inputs, {"first": pools[0].input, "last": pools[-1].input})
     means: dict[str, Any] = {"first": 0.0, "last": 0.0}
-    for face in faces:
+    for face in faces:  # the outputs of all would fill the memory
         for name, output in blocks.predict_on_batch(scale_pixels(face[None])).items():
             means[name] = means[name] + output[0] / len(faces)
     return means
