@@ -456,7 +456,7 @@ def test_wrong_usage_is_refused_before_tensorflow_is_imported(face_folder, tmp_p
     shown, error = process.communicate()
     assert process.returncode == 0, error
     assert error.count("no such") == 2
-    assert "{Meso4,MesoInception4}" in shown
+    assert "{Meso4,MesoInception4,Meso4Experts}" in shown
 
 
 def test_a_full_disk_is_one_line(face_folder, tmp_path):
