@@ -54,12 +54,22 @@ def _classify(x: KerasTensor) -> KerasTensor:
     return layers.Dense(1, activation="sigmoid")(x)
 
 
-def build_meso4(name: str = "Meso4") -> keras.Model:
+def build_meso4() -> keras.Model:
     """Meso4 (paper, figure 4): 27,977 trainable parameters. (N, 256, 256, 3) -> scores (N, 1)."""
-    x = inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
+    faces = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
+    return keras.Model(faces, _meso4(faces), name="Meso4")
+
+
+def _meso4(x: KerasTensor) -> KerasTensor:
     for filters, kernel, pool in ((8, 3, 2), (8, 5, 2), (16, 5, 2), (16, 5, 4)):
         x = _pool(_convolve(x, filters, kernel), pool)
-    return keras.Model(inputs, _classify(x), name=name)
+    return _classify(x)
+
+
+def build_meso4_experts() -> keras.Model:
+    """Four Meso4, each for one kind of forgery. A face is as real as all of them say: the product."""
+    faces = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
+    return keras.Model(faces, layers.Multiply()([_meso4(faces) for _ in range(4)]), name="Meso4Experts")
 
 
 def build_meso_inception4() -> keras.Model:
@@ -70,13 +80,6 @@ def build_meso_inception4() -> keras.Model:
     for pool in (2, 4):
         x = _pool(_convolve(x, 16, 5), pool)
     return keras.Model(inputs, _classify(x), name="MesoInception4")
-
-
-def build_meso4_experts() -> keras.Model:
-    """Four Meso4 side by side, each trained on one kind of forgery. (N, 256, 256, 3) -> scores (N, 4)."""
-    inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
-    experts = [build_meso4(f"expert_{number}") for number in range(1, 5)]
-    return keras.Model(inputs, layers.Concatenate()([e(inputs) for e in experts]), name="Meso4Experts")
 
 
 def scale_pixels(x: np.ndarray) -> np.ndarray:
@@ -117,12 +120,11 @@ class Classifier:
     def predict(self, x: np.ndarray, batch_size: int = 32) -> np.ndarray:
         """Return the scores, float32 (N, 1), of faces: `called_deepfake = classifier.predict(faces) < 0.5`.
 
-        Takes faces, and raises, as `scale_pixels`. Experts give (N, 4): the lowest score of a face counts.
+        Takes faces, and raises, as `scale_pixels`.
         """
         x = _check_shape(x)
         batches = (scale_pixels(x[i : i + batch_size]) for i in range(0, len(x), batch_size))
-        nothing = np.empty((0, self.model.output_shape[1]), np.float32)
-        return np.concatenate([nothing, *map(self.model.predict_on_batch, batches)])
+        return np.concatenate([np.empty((0, 1), np.float32), *map(self.model.predict_on_batch, batches)])
 
     def fit(self, x: np.ndarray, y: ArrayLike) -> list[float]:
         """Train one step: `loss, accuracy = classifier.fit(faces, [0, 1])`; label 1 = real, 0 = forged."""
@@ -180,14 +182,21 @@ class Meso4Experts(Classifier):
     def join(self, experts: Sequence[Classifier], faces: np.ndarray) -> None:
         """Take over four Meso4, their scores brought to one scale by real faces, uint8 (N, 256, 256, 3).
 
-        Their last layers give real faces logits of mean 2, deviation 1: each accuses about as many.
+        Their last layers give real faces logits of mean 2, deviation 1.5: each doubts about as many. Raises
+        ValueError unless there are several faces.
         """
-        for own, expert in zip(self.model.layers[1:-1], experts, strict=True):
+        own = [layer for layer in self.model.layers if layer.weights]  # by depth: four alike in a row
+        for number, expert in enumerate(experts):
             scores = expert.predict(faces).astype(np.float64).clip(1e-7, 1 - 1e-7)
             logits = np.log(scores / (1 - scores))
-            *weights, kernel, bias = expert.model.get_weights()
-            scale = 1 / logits.std()
-            own.set_weights([*weights, kernel * scale, (bias - logits.mean()) * scale + 2])
+            if not logits.std() > 0:
+                raise ValueError(f"experts are joined by several real faces, not {len(faces)}")
+            scale = 1.5 / logits.std()
+            learned = [layer.get_weights() for layer in expert.model.layers if layer.weights]
+            kernel, bias = learned[-1]
+            learned[-1] = [kernel * scale, (bias - logits.mean()) * scale + 2]
+            for layer, weights in zip(own[number::4], learned, strict=True):
+                layer.set_weights(weights)
 
 
 # A network added here can be trained, exported and scored; training/df_CNN.py --model offers it.

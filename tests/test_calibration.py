@@ -54,9 +54,9 @@ def test_errors_are_those_on_other_people():
         scores += [0.5 + 0.001 * number, 0.4 + 0.001 * number]
     items += [pipeline.Item(Path(), "", "real", name, "low") for name in "abcde"]  # one person, in five sets
     scores += [0.1] * 5
-    found = calibrate_level(items, np.array(scores), [[index] for index in range(len(items))])
+    found, kinds = calibrate_level(items, np.array(scores), [[index] for index in range(len(items))])
     assert found["lower"] == 0.1  # the fifth of all 105: nobody lies below it
-    assert found["kinds"]["real"]["deepfake"] == 5  # but they lie below the bound by all the others
+    assert kinds["real"]["deepfake"] == 5  # but they lie below the bound by all the others
     assert (found["real"], found["forged"], found["real_called_deepfake"]) == (
         105,
         100,
@@ -91,7 +91,7 @@ def test_calibration_of_a_set(noise_path):
     assert found["video"]["upper"] == pytest.approx(0.641)  # the second from above
     assert found["face"]["real"] == 20  # one face for each video
     # each judged by bounds without its own group: the lowest real one, the second highest forged one
-    assert found["video"]["kinds"] == {
+    assert found["kinds"] == {
         "real": {"deepfake": 1, "uncertain": 7, "real": 12},
         "swap": {"deepfake": 14, "uncertain": 4, "real": 2},
     }
@@ -168,6 +168,8 @@ def test_two_images_take_no_bounds_away(tmp_path, monkeypatch):
         (("none", *command[1:4], tmp_path / "other"), "none: no such weights"),
         ((*command[:2], tmp_path / "none", "--name", tmp_path / "other"), "none: no such folder"),
         ((ROOT / "weights/Meso4_DF.tflite", *command[1:4], tmp_path / "other"), "must be Keras weights"),
+        (("Meso4_DF", *command[:4], tmp_path / "other"), "must be one WEIGHTS, or four of Meso4"),
+        ((*["Meso4_DF"] * 4, *command[1:4], tmp_path / "other"), "by several real faces, not 1"),
     ):
         done = run_main(calibrate.main, *wrong, status=2)
         assert reason in done.stderr

@@ -255,7 +255,7 @@ def test_error_rates_name_the_kinds_missed_most_first():
     kinds = {"real": (2, 8, 30), "deepfakes": (13, 0, 1), "faceswap": (5, 5, 4)}
     verdicts = ("deepfake", "uncertain", "real")
     kinds = {kind: dict(zip(verdicts, counts, strict=True)) for kind, counts in kinds.items()}
-    card = {"calibration": {"video": level | {"kinds": kinds}, "face": level}, "forgeries": ["A", "B"]}
+    card = {"calibration": {"video": level, "face": level, "kinds": kinds}, "forgeries": ["A", "B"]}
     real = "of 40 real, 2 were called deepfake (90 % interval: 1 to 13 %); 20 % stayed uncertain"
     end = f"{real} (deepfake below 0.400, real above 0.600)."
     first = "Of 14 FaceSwap videos of people it was not trained on, 4 passed as real; of 14 Deepfakes, 1; "

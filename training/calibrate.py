@@ -5,20 +5,20 @@
 writes calibrated/Meso4.weights.h5, .tflite and .json; the weights given stay as they are. The faces must not
 have been trained on. Bounds need at least 20 real and 10 forged videos, of three faces each.
 
-Four weights of Meso4, each trained on one kind of forgery and called like it, become one network: its lowest
-score counts.
+Four weights of Meso4, each trained on one kind of forgery, become one network, which multiplies their scores.
 """
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 import pipeline
 from training import calibration, data
-from weights import Weights, check_free, find_keras_weights, name_stem, write_weights
+from weights import check_free, find_keras_weights, name_stem, write_weights
+
+KEPT = ("command", "commit", "trained_on", "sha256")  # of the cards of experts that are joined
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,12 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with pipeline.silence_native_stderr():
             from classifiers import Meso4Experts, load_classifier
         classifiers = [load_classifier(expert.path) for expert in experts]
-        classifier, card = classifiers[0], weights.card
+        classifier, card = classifiers[0], weights.view._asdict() | weights.card
         if len(experts) > 1:
             classifier = Meso4Experts()
             classifier.join(classifiers, face_set.faces[face_set.labels[:, 0] == 1])
-            card = describe_experts(experts)
-        card = weights.view._asdict() | card
+            cards = {name_stem(e.path): {key: e.card.get(key) for key in KEPT} for e in experts}
+            card = weights.view._asdict() | {"experts": cards}
         card, report = calibration.calibrate_card(card, classifier, face_set, weights.view)
         write_weights(classifier, arguments.name, card)
     except (OSError, ValueError) as error:
@@ -54,14 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"calibrate.py: warning: {remark}", file=sys.stderr)
     print(f"{report}\nwrote {arguments.name}.weights.h5, .tflite and .json")
     return 0
-
-
-def describe_experts(experts: Sequence[Weights]) -> dict[str, Any]:
-    """Return what a card says of weights made of experts, each named after the forgery that it knows."""
-    names = [name_stem(expert.path) for expert in experts]
-    kept = ("command", "commit", "recipe", "trained_on", "sha256")
-    cards = [{key: expert.card.get(key) for key in kept} for expert in experts]
-    return {"forgeries": names, "experts": dict(zip(names, cards, strict=True))}
 
 
 if __name__ == "__main__":

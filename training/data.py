@@ -157,7 +157,7 @@ def load_faces(items: Sequence[Item], view: pipeline.View, scratch: Path) -> Fac
 def score_faces(classifier: Any, faces: np.ndarray) -> np.ndarray:
     """Return the scores, float32 (N,), of faces, uint8 (N, 256, 256, 3), behind a bar of progress."""
     batches = (faces[start : start + BATCH] for start in range(0, len(faces), BATCH))
-    scores = (score for batch in batches for score in classifier.predict(batch).min(axis=1))
+    scores = (score for batch in batches for score in classifier.predict(batch)[:, 0])
     return np.fromiter(pipeline.show_progress(scores, len(faces), "face"), np.float32)
 
 

@@ -26,8 +26,8 @@ from training import calibration, data, draws, recipe
 from weights import check_room, write_card, write_weights
 
 PAPER = recipe.Recipe()
-# read from the text, as importing it starts TensorFlow; experts are trained one by one
-NETWORKS = re.findall(r"(?m)^class (\w+4)\(Classifier\)", (ROOT / "classifiers.py").read_text("utf-8"))
+# read from the text: importing it starts TensorFlow
+NETWORKS = re.findall(r"(?m)^class (\w+)\(Classifier\)", (ROOT / "classifiers.py").read_text("utf-8"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

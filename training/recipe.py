@@ -115,7 +115,7 @@ def count_faces(items: Iterable[Item]) -> dict[str, dict[str, int]]:
     return {name: {"images": len(v), "videos": len(set(v))} for name, v in sorted(videos.items())}
 
 
-def make_card(recipe: Recipe, training: Iterable[Item], validation: Iterable[Item]) -> dict[str, Any]:
+def make_card(recipe: Recipe, training: Sequence[Item], validation: Sequence[Item]) -> dict[str, Any]:
     """Return what a card says of a training. It names no folder of this machine."""
     shown = {k: shorten(v) if isinstance(v, str) else v for k, v in recipe._asdict().items()}
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
@@ -127,6 +127,7 @@ def make_card(recipe: Recipe, training: Iterable[Item], validation: Iterable[Ite
         **start_card(recipe.model),
         **recipe.view._asdict(),
         "threshold": 0.5,
+        "forgeries": sorted({pipeline.parse_forgery(item)[0] for item in training} - {""}),
         "trained_on": count_faces(training),
         "validated_on": count_faces(validation),
         "command": shown.pop("command"),

@@ -52,7 +52,7 @@ def read_rule(card: dict[str, Any]) -> Rule:
     """Return the Rule of a card. Raises KeyError, TypeError or ValueError if the card lacks what is used."""
     rule = Rule(float(card["threshold"]))
     if found := card.get("calibration"):
-        for kind in found["video"].get("kinds", {}).values():
+        for kind in found.get("kinds", {}).values():
             sum(int(kind[verdict]) for verdict in ("deepfake", "uncertain", "real"))
         names = (*Bounds._fields, *MEASURED)
         levels = [[float(found[level][name]) for name in names] for level in ("face", "video")]
@@ -170,7 +170,7 @@ def _load_keras(path: Path, threads: int) -> Predict:  # noqa: ARG001
     with pipeline.silence_native_stderr():
         from classifiers import load_classifier
     classifier = load_classifier(path)
-    return lambda faces: classifier.predict(faces, max(1, len(faces))).min(axis=1)
+    return lambda faces: classifier.predict(faces, max(1, len(faces)))[:, 0]
 
 
 def _load_litert(path: Path, threads: int) -> Predict:
@@ -203,7 +203,7 @@ def _load_litert(path: Path, threads: int) -> Predict:
             except RuntimeError as error:
                 reason = pipeline.describe_error(error)
                 raise ValueError(f"{path}: LiteRT cannot run it ({reason})") from error
-            return interpreter.get_tensor(scores_out["index"]).min(axis=1)
+            return interpreter.get_tensor(scores_out["index"])[:, 0]
 
     return predict
 

@@ -193,7 +193,7 @@ def describe_errors(card: dict[str, Any], kind: str) -> str:
 
 def list_kinds(card: dict[str, Any]) -> list[tuple[str, int, int]]:
     """Return (kind of forgery, videos that passed as real, videos tried), the most often missed first."""
-    kinds = card.get("calibration", {}).get("video", {}).get("kinds", {})
+    kinds = card.get("calibration", {}).get("kinds", {})
     forged = {kind: found for kind, found in kinds.items() if not kind.endswith("real")}
     rows = [(KINDS.get(kind, kind), found["real"], sum(found.values())) for kind, found in forged.items()]
     return sorted(rows, key=lambda row: -row[1] / max(1, row[2]))
@@ -206,7 +206,7 @@ def list_missed(card: dict[str, Any]) -> list[str]:
 
 def describe_knowledge(card: dict[str, Any]) -> str:
     """Return which forgeries the weights know, in a sentence; "" if the card does not say."""
-    known = ", ".join(card.get("forgeries", ()))
+    known = ", ".join(KINDS.get(kind, kind) for kind in card.get("forgeries", ()))
     return f"Knows {known}; newer kinds pass as real." if known else ""
 
 
