@@ -182,8 +182,8 @@ class Meso4Experts(Classifier):
     def join(self, experts: Sequence[Classifier], faces: np.ndarray) -> None:
         """Take over four Meso4, their scores brought to one scale by real faces, uint8 (N, 256, 256, 3).
 
-        Their last layers give real faces logits of mean 2, deviation 1.5: each doubts about as many. Raises
-        ValueError unless there are several faces.
+        Their last layers then give real faces logits of mean 2 and deviation 1.5, so that each doubts about
+        as many of them. Raises ValueError unless there are several faces.
         """
         own = [layer for layer in self.model.layers if layer.weights]  # by depth: four alike in a row
         for number, expert in enumerate(experts):

@@ -15,7 +15,6 @@ import signal
 if __name__ == "__main__":  # Ctrl-C while modules are imported is no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import functools
 import math
 import os
 import sys
@@ -31,7 +30,6 @@ import pipeline
 from pipeline import FaceOptions, Item, fail, printable, show_progress
 from weights import DEFAULT, Rule, Weights, find_weights
 from weights.scoring import Result, score
-from weights.scoring.report import write_report
 from weights.scoring.results import COPIES, PAGE, open_folder, write_tables
 from weights.scoring.summary import ROW_HEAD, describe_outcome, describe_settings, format_row, print_outcome
 
@@ -47,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not any(os.path.lexists(item.path) for item in items):
         searched = ", ".join(printable(path) for path in arguments.paths)
         return fail(2, f"nothing to score: there is no image or video in {searched}")
-    known: dict[str, Result] = {}  # what an earlier run found
-    summary: dict[str, Any] = {}
+    known, summary = dict[str, Result](), dict[str, Any]()  # what an earlier run found
     try:
         weights = find_weights(arguments.weights)
         if arguments.threshold is not None:  # what the card says of errors holds for its own bounds
@@ -65,14 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             score_files(arguments, items, weights, settings, results)
             if arguments.annotate:
                 current = known if summary.get("rule") == str(weights.rule) else {}
-                status = annotate_files(arguments, items, results, current, weights)
+                found = [results[str(item.path)] for item in items]
+                status = annotate_files(arguments, found, current, weights.rule)
         except KeyboardInterrupt:
             stopped = True
         if arguments.output:
-            found = list(results.values())
-            show = functools.partial(show_progress, total=len(found), unit="file", desc="report")
-            outcome, watch = describe_outcome(found, weights, settings), iter if arguments.quiet else show
-            write_report(arguments.output / PAGE, found, weights, outcome, arguments.explain, watch)
+            from weights.scoring.report import write_report
+
+            page, found, loud = arguments.output / PAGE, list(results.values()), not arguments.quiet
+            write_report(page, found, weights, settings, arguments.explain, loud)
     except BrokenPipeError:
         raise
     except (OSError, ValueError, ImportError, MemoryError) as error:
@@ -89,11 +87,9 @@ def score_files(
 ) -> None:
     """Fill `results`, by path; print a row for each video and photograph; write the tables now and then."""
     head, saved = f"{ROW_HEAD}\n", -math.inf  # so that a folder that cannot be written shows at once
-    scored = score(
-        items, weights, frames=arguments.frames, start=arguments.start, end=arguments.end,
-        everyone=arguments.everyone, align=arguments.align, jobs=arguments.jobs, dask=arguments.dask,
-        known=dict(results), progress=not arguments.quiet,
-    )  # fmt: skip
+    names = ("frames", "start", "end", "everyone", "align", "jobs", "dask")
+    options: dict[str, Any] = {name: getattr(arguments, name) for name in names}
+    scored = score(items, weights, **options, known=dict(results), progress=not arguments.quiet)
 
     def save() -> None:
         if arguments.output:
@@ -114,25 +110,20 @@ def score_files(
 
 
 def annotate_files(
-    arguments: Namespace,
-    items: Sequence[Item],
-    results: dict[str, Result],
-    current: dict[str, Result],
-    weights: Weights,
+    arguments: Namespace, results: Sequence[Result], current: dict[str, Result], rule: Rule
 ) -> int:
     """Write the annotated copies that are not there of a `current` Result; return 1 if one fails, else 0."""
     from weights.scoring.annotate import annotate
 
     status = 0
-    for item in items if arguments.quiet else show_progress(items, len(items), "copy"):
-        path, result = str(item.path), results[str(item.path)]
+    for result in results if arguments.quiet else show_progress(results, len(results), "copy"):
+        item, old = result.item, current.get(str(result.item.path))
         copy = arguments.output / COPIES / f"{item.name}{'.mp4' if item.kind == 'video' else '.png'}"
-        there = copy.exists() and path in current and current[path].stamp == result.stamp
-        if result.verdict == "error" or there:
+        if result.verdict == "error" or (copy.exists() and old and old.stamp == result.stamp):
             continue
-        made, note = annotate(result, copy, weights.rule, arguments.options)
+        made, note = annotate(result, copy, rule, arguments.options)
         if note:
-            fail(1, f"{printable(path)}: {note}")
+            fail(1, f"{printable(item.path)}: {note}")
         status |= not made
     return status
 

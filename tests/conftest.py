@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -79,23 +80,10 @@ def films(portrait, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def converted(shared, tmp_path_factory):
-    """Folder of the authors' four weights, as weights/convert.py writes them."""
-    from classifiers import load_classifier
-    from weights import write_weights
-
-    folder = tmp_path_factory.mktemp("converted")
-    for path in sorted((shared / "published_weights").glob("*.h5")):
-        write_weights(load_classifier(path), folder / path.stem, {"resampling": "nearest", "threshold": 0.5})
-    return folder
-
-
 def make_bad_images(folder, photo):
     """Write images that cannot be scored; return {name: what the reason must say}."""
-    photo.save(folder / "whole.jpg")
-    whole = (folder / "whole.jpg").read_bytes()
-    (folder / "whole.jpg").unlink()
+    photo.save(folder / "truncated.jpg")
+    whole = (folder / "truncated.jpg").read_bytes()
     (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "header-only.jpg").write_bytes(whole[:30])
     (folder / "text.jpg").write_text("not an image at all")
@@ -104,8 +92,7 @@ def make_bad_images(folder, photo):
     os.mkfifo(folder / "pipe.jpg")
     Image.new("RGB", (1, 1)).save(folder / "pixel.png")
     Image.new("F", (64, 64)).save(folder / "float.tif")
-    bomb = Image.new("L", (20_000, 20_000))
-    bomb.save(folder / "bomb.png")
+    Image.new("L", (20_000, 20_000)).save(folder / "bomb.png")
     return {
         "truncated.jpg": "truncated",
         "header-only.jpg": "image|Truncated",
@@ -117,6 +104,12 @@ def make_bad_images(folder, photo):
         "float.tif": "float pixels",
         "bomb.png": "20000x20000 pixels",
     }
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
 
 
 def read_rows(folder):
@@ -153,6 +146,23 @@ def run_script(script, *arguments, cwd=ROOT, status=0, root=ROOT):
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == status, f"status {done.returncode}: {done.stdout}{done.stderr}"
     return done
+
+
+def start(*command, full_at=None, **options):
+    """Start a script or code in a Python of its own; no file may grow beyond `full_at` bytes."""
+    words = ["prlimit", f"--fsize={full_at}"] if full_at else []
+    words += [sys.executable, *map(os.fspath, command)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(words, **{"cwd": ROOT, **pipes, **options})
+
+
+def wait_for(process, folder, pattern):
+    """Wait until a running process has written a file."""
+    deadline = time.monotonic() + 240
+    while not list(folder.glob(pattern)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def load_script(script):

@@ -36,16 +36,8 @@ def main():
             shutil.copytree(ROOT / "test_images" / label, folder / label)
         run("extract_faces.py", clip, "--output", folder / "faces", "--frames", "20")
         keep(Image.open(folder / "faces/contact_sheet.png"), "contact_sheet.png")
-        run(
-            "deepfakes_images.py",
-            "portrait.mp4",
-            "real",
-            "df",
-            "--output",
-            "results",
-            "--annotate",
-            cwd=folder,
-        )
+        command = "deepfakes_images.py portrait.mp4 real df --output results --annotate"
+        run(*command.split(), cwd=folder)
         keep(photograph(folder / "results/report.html", folder / "report.png"), "report.png")
         frames = pipeline.read_frames(folder / "results/annotated/portrait.mp4", None)
         shown = [frame.image for frame in frames if frame.index in SHOWN]

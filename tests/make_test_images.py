@@ -8,7 +8,6 @@
 test_images/README.md names the source of each portrait, and tells what the forgeries are.
 """
 
-import argparse
 import functools
 import sys
 from pathlib import Path
@@ -16,40 +15,31 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from clips import find_landmarks, forge_face
+from clips import find_landmarks, forge_face, open_portrait
 
 import pipeline
 
-PORTRAITS = {  # name: path below the folder of unpacked packages, or None where matplotlib has it
+PORTRAITS = {  # name: path below the folder of unpacked packages, or "" where matplotlib has it
     "collins": "skimage/data/astronaut.png",
-    "hopper": None,
+    "hopper": "",
     "obama": "face_recognition-1.3.0/tests/test_images/obama.jpg",
     "biden": "face_recognition-1.3.0/tests/test_images/biden.jpg",
 }
 
 
 def main():
-    arguments = parse_arguments()
-    from matplotlib import cbook
-
-    hopper = cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+    parser = pipeline.make_parser(__doc__)
+    parser.add_argument("--portraits", type=Path, required=True, help="folder of the unpacked packages")
+    parser.add_argument("--output", type=Path, default=ROOT / "test_images", help="default: %(default)s")
+    arguments = parser.parse_args()
     for name, path in PORTRAITS.items():
-        frame = pipeline.read_image(arguments.portraits / path if path else hopper)
+        frame = pipeline.read_image(arguments.portraits / path) if path else open_portrait(name)
         face = pipeline.align_face(frame, pipeline.measure_pose(find_landmarks(frame)))
         forged = forge_face(face, find_landmarks(face))
         for label, image in (("real", face), ("df", forged)):
             target = arguments.output / label / f"{name}.png"
             pipeline.write_atomically(target, functools.partial(pipeline.write_crop, image))
             print(f"{target}: {image.shape[1]}x{image.shape[0]}")
-
-
-def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--portraits", type=Path, required=True, help="folder of the unpacked packages")
-    parser.add_argument("--output", type=Path, default=ROOT / "test_images", help="default: %(default)s")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

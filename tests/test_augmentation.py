@@ -136,11 +136,7 @@ def test_degradations_keep_size_and_brightness(face, change):
 
 def name_faces(*names):
     """Return Items of names `<label>/<dataset>/<video>/<frame>`."""
-    found = []
-    for name in names:
-        label, dataset, video, _ = name.split("/")
-        found.append(Item(Path(f"{name}.png"), name, label, dataset, video))
-    return found
+    return [Item(Path(f"{name}.png"), name, *name.split("/")[:3]) for name in names]
 
 
 def draw_pairs(items, steps, batch_size, shares=None):
@@ -153,9 +149,8 @@ def count_draws(items, order):
 
 
 def test_draws_are_even_over_sets_classes_kinds_and_videos_or_as_shares_say():
-    items = name_faces(
-        "real/a/1/1", "real/a/1/2", "real/a/2/1", "df/a/x_1/1", "df/a/y_1/1", "df/a/y_2/1", "real/b/1/1"
-    )
+    names = "real/a/1/1 real/a/1/2 real/a/2/1 df/a/x_1/1 df/a/y_1/1 df/a/y_2/1 real/b/1/1"
+    items = name_faces(*names.split())
     expected = np.array([1 / 16, 1 / 16, 1 / 8, 1 / 8, 1 / 16, 1 / 16, 1 / 2])
     np.testing.assert_allclose(draws.weigh_faces(items, {}), expected)
     order, _ = draws.draw_epoch(items * 300, Recipe(balance={}, batch_size=10), 0)
@@ -170,9 +165,7 @@ def test_draws_are_even_over_sets_classes_kinds_and_videos_or_as_shares_say():
 def test_pairs_leave_real_faces_without_forgeries_their_chance():
     some = name_faces("real/a/0/1", "real/a/1/1", "real/a/2/1", "df/a/x_0/1", "df/a/x_1/1", "df/a/3/1")
     order, _ = draw_pairs(some, 2000, 12)
-    np.testing.assert_allclose(
-        count_draws(some, order), [1 / 6, 1 / 6, 1 / 6, 1 / 8, 1 / 8, 1 / 4], atol=0.015
-    )
+    np.testing.assert_allclose(count_draws(some, order), [1 / 6] * 3 + [1 / 8] * 2 + [1 / 4], atol=0.015)
     whole = name_faces("df/a/x_0/1", "df/a/x_1/1", *(f"real/a/{video}/1" for video in range(10)))
     order, _ = draw_pairs(whole, 2000, 12)  # each forged face has its original, most real ones no forgery
     np.testing.assert_allclose(count_draws(whole, order), [1 / 4] * 2 + [1 / 20] * 10, atol=0.015)

@@ -3,24 +3,19 @@
 import json
 import os
 import re
-import subprocess
-import sys
 
 import h5py
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, SHARED
+from conftest import ROOT, start
 from PIL import Image
 
 from classifiers import MODELS, Meso4, Meso4Experts, MesoInception4, load_classifier, scale_pixels
 from training.trainer import BatchNormalization, quicken
 
 AUTHORS = ["Meso4_DF", "Meso4_F2F", "MesoInception_DF", "MesoInception_F2F"]
-# copied from shared/golden/scores.json: they need no image of others
-NOISE = {"Meso4_DF": [0.968277, 0.806603, 0.936669, 0.976776], "MesoInception_DF": [1, 1, 1, 1]}
-GRADIENT = {"Meso4_DF": 0.336767, "MesoInception_DF": 0.697715}
 
 
 @pytest.mark.parametrize(("name", "trainable"), [("Meso4", 27_977), ("MesoInception4", 28_615)])
@@ -36,8 +31,6 @@ def test_networks_are_the_published_ones(name, trainable):
 @pytest.mark.parametrize("name", AUTHORS)
 def test_authors_weights_give_golden_scores(shared, noise, gradient, name):
     golden = json.loads((shared / "golden/scores.json").read_text())["scores"][name]
-    assert golden["noise"] == NOISE.get(name, golden["noise"])
-    assert golden["gradient"] == [GRADIENT.get(name, *golden["gradient"])]
     classifier = load_classifier(shared / f"published_weights/{name}.h5")
     np.testing.assert_allclose(classifier.predict(noise)[:, 0], golden["noise"], atol=2e-6)
     np.testing.assert_allclose(classifier.predict(gradient)[:, 0], golden["gradient"], atol=2e-6)
@@ -68,9 +61,11 @@ def test_uint8_and_float_are_the_same_faces_in_any_batch(meso4, noise):
 
 def test_predict_refuses_what_is_no_batch_of_faces(meso4):
     for value, seen in ((1.01, "1.01"), (255.0, "divide by 255"), (-0.1, "-0.1"), (np.nan, "nan")):
+        faces = np.zeros((2, 256, 256, 3))
+        faces[1, 200, 100, 2] = value  # one is enough
         with pytest.raises(ValueError, match=seen):
-            meso4.predict(np.full((1, 256, 256, 3), value))
-    for dtype in ("int64", "bool"):
+            meso4.predict(faces)
+    for dtype in ("int8", "uint16", "int64", "bool", "complex64"):
         with pytest.raises(ValueError, match=dtype):
             meso4.predict(np.zeros((1, 256, 256, 3), dtype))
     for shape in ((1, 128, 128, 3), (0, 128, 128, 3), (256, 256, 3), (1, 3, 256, 256), ()):
@@ -157,11 +152,10 @@ def test_load_names_file_cause_and_cure(tmp_path):
     path, other = tmp_path / "whole.weights.h5", tmp_path / "other.weights.h5"
     Meso4().save(path)
     whole = path.read_bytes()
-    for content in (whole[: len(whole) // 2], whole[:100], b"", b"\n<!DOCTYPE html><html>", b"hello"):
+    damaged = r"other\.weights\.h5: damaged, or not an HDF5 file: get it again$"
+    for content in (whole[: len(whole) // 2], b"", b"\n<!DOCTYPE html><html>"):
         other.write_bytes(content)
-        with pytest.raises(
-            ValueError, match=r"other\.weights\.h5: damaged, or not an HDF5 file: get it again$"
-        ):
+        with pytest.raises(ValueError, match=damaged):
             Meso4().load(other)
     with pytest.raises(FileNotFoundError, match=r"nothing\.h5: no such file: .*README"):
         Meso4().load(tmp_path / "nothing.h5")
@@ -180,22 +174,6 @@ def test_load_names_file_cause_and_cure(tmp_path):
         Meso4().load(other)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the authors' weights in ../shared")
-def test_litert_equals_keras(converted, noise, gradient):
-    from weights import find_weights, load_predictor
-
-    faces = np.concatenate([noise, gradient, np.zeros_like(gradient), np.full_like(gradient, 255)])
-    for name in AUTHORS:
-        litert = load_predictor(find_weights(converted / f"{name}.tflite"))
-        keras_scores = load_predictor(find_weights(converted / f"{name}.weights.h5"))
-        np.testing.assert_allclose(litert(faces), keras_scores(faces), atol=1e-6)
-        np.testing.assert_allclose(litert(noise)[:1], litert(noise[:1]), atol=1e-6)
-        assert litert(faces[:0]).shape == (0,)
-        if name in NOISE:
-            np.testing.assert_allclose(litert(noise), NOISE[name], atol=2e-6)
-            np.testing.assert_allclose(litert(gradient), GRADIENT[name], atol=2e-6)
-
-
 @pytest.mark.parametrize("module", ["classifiers", "training.trainer"])
 def test_onednn_is_on_before_tensorflow_is_imported(module):
     code = (
@@ -207,7 +185,4 @@ def test_onednn_is_on_before_tensorflow_is_imported(module):
         f"import {module}\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.stderr == "1\n"
+    assert start("-c", code, env=environment).communicate()[1] == "1\n"

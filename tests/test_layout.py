@@ -2,11 +2,11 @@
 
 import ast
 import re
-import subprocess
-import sys
 
 import pytest
-from conftest import ROOT, list_files, run_script
+from conftest import ROOT, list_files, run_script, start
+
+import pipeline
 
 TOP = {
     "LICENSE", "README.md", "classifiers.py", "deepfakes_images.py", "extract_faces.py", "pipeline.py",
@@ -14,13 +14,10 @@ TOP = {
 }  # fmt: skip
 OPTIONS = {
     "deepfakes_images.py": 16, "extract_faces.py": 12, "training/df_CNN.py": 21, "training/calibrate.py": 16,
-    "training/visualize.py": 16, "weights/average.py": 16, "weights/convert.py": 16,
-    "weights/download.py": 16,
+    "training/visualize.py": 16, "weights/convert.py": 16, "weights/download.py": 16,
 }  # fmt: skip
-SCRIPTS = {name.rpartition("/")[2].removesuffix(".py") for name in OPTIONS} | {
-    "make_figures",
-    "make_test_images",
-}
+SCRIPTS = {name.rpartition("/")[2].removesuffix(".py") for name in OPTIONS}
+SCRIPTS |= {"make_figures", "make_test_images"}
 DOCUMENTS = {"README.md": 200, "weights/README.md": 90, "training/README.md": 80, "tests/README.md": 90}
 
 
@@ -39,25 +36,20 @@ def test_top_level():
 def test_budget_of_lines():
     """Before something is added, something else goes. The aim is 1,050, 4,400 and 4,200 lines."""
     lines = {name: count_lines(name) for name in list_code()}
-    assert lines.pop("pipeline.py") <= 1170
+    assert lines.pop("pipeline.py") <= 1140
     assert {name: number for name, number in lines.items() if number > 260} == {}
-    assert sum(lines.values()) + count_lines("pipeline.py") <= 5310
-    assert sum(count_lines(name) for name in list_code(tests=True)) <= 5260
+    assert sum(lines.values()) + count_lines("pipeline.py") <= 4860
+    assert sum(count_lines(name) for name in list_code(tests=True)) <= 4800
     assert {name: count_lines(name) for name, most in DOCUMENTS.items() if count_lines(name) > most} == {}
 
 
 @pytest.mark.parametrize("script", OPTIONS)
-def test_budget_of_options(script):
+def test_help_has_an_example_and_few_options(script):
     shown = run_script(script, "--help").stdout
     options = set(re.findall(r"^ +(?:-\w, )?(--[\w-]+)", shown, re.MULTILINE)) - {"--help", "--version"}
     assert 0 < len(options) <= OPTIONS[script]
-
-
-def test_lines_are_short():
-    """But in parsers, which have an option per line."""
-    for name in list_code():
-        text = re.sub(r"# fmt: off\n.*?# fmt: on\n", "", (ROOT / name).read_text(), flags=re.DOTALL)
-        assert max(map(len, text.splitlines())) <= 110, name
+    assert f"python3 {script}" in shown
+    assert run_script(script, "--version").stdout.endswith(f" {pipeline.VERSION}\n")
 
 
 def test_who_imports_whom():
@@ -99,6 +91,6 @@ for name in sys.argv[2:]:
 def test_nothing_of_ours_needs_a_module_that_windows_lacks():
     modules = [re.sub(r"(/__init__)?\.py$", "", name).replace("/", ".") for name in list_code()]
     assert "pipeline" in modules
-    command = [sys.executable, "-c", IMPORT_ALL, str(ROOT), *modules]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    process = start("-c", IMPORT_ALL, ROOT, *modules)
+    _, error = process.communicate()
+    assert process.returncode == 0, error[-2000:]

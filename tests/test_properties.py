@@ -1,4 +1,4 @@
-"""What holds for all inputs, not only for those thought of: the geometry, the input contract, the tables."""
+"""What holds for all inputs, not only for those thought of: crops, names, tables, figures."""
 
 from pathlib import Path, PurePosixPath
 
@@ -7,26 +7,21 @@ import pytest
 import sklearn.metrics
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 import pipeline
-from classifiers import scale_pixels
 from weights import Rule
 from weights.scoring.metrics import compute_auc, compute_eer, compute_roc
 from weights.scoring.results import read_json, write_tables
 from weights.scoring.scores import Result
 from weights.scoring.verdicts import classify
 
+# the same cases in every run, however busy the machine is
+fixtures = [HealthCheck.function_scoped_fixture]
 settings.register_profile(
-    "ours",
-    deadline=None,  # the machine may be busy
-    derandomize=True,  # the same cases in every run
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    "ours", None, deadline=None, derandomize=True, database=None, suppress_health_check=fixtures
 )
 settings.load_profile("ours")
 
-FEATURES = {"left_eye": 6, "right_eye": 6, "nose_bridge": 4, "nose_tip": 5, "top_lip": 12, "bottom_lip": 12}
 coordinates = st.floats(-2000, 4000)
 angles = st.floats(-180, 180)
 poses = st.builds(pipeline.Pose, coordinates, coordinates, st.floats(1, 900), angles)
@@ -37,35 +32,6 @@ names |= st.binary(min_size=1, max_size=30).map(lambda b: b.replace(b"/", b"").r
     bool
 ).map(lambda b: b.decode(errors="surrogateescape"))  # fmt: skip
 names = names.filter(lambda name: name not in (".", ".."))
-
-
-def turn(points, angle, scale, shift):
-    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    return scale * np.asarray(points) @ np.array([[cos, sin], [-sin, cos]]) + shift
-
-
-# --- geometry -------------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 2**32 - 1), angles, st.floats(0.05, 20), coordinates, coordinates)
-def test_the_pose_moves_with_the_landmarks(seed, angle, scale, x, y):
-    random = np.random.default_rng(seed)
-    landmarks = {name: random.uniform(0, 100, (count, 2)) for name, count in FEATURES.items()}
-    before = pipeline.measure_pose(landmarks)
-    after = pipeline.measure_pose({n: turn(p, angle, scale, (x, y)) for n, p in landmarks.items()})
-    np.testing.assert_allclose(after[:2], turn(before[:2], angle, scale, (x, y)), atol=1e-6 * scale + 1e-8)
-    assert after.size == pytest.approx(before.size * scale)
-    # clockwise in an image, whose y points down, is what turns the head back
-    assert (after.angle - before.angle + angle + 180) % 360 - 180 == pytest.approx(0, abs=1e-4)
-
-
-@given(poses, st.integers(1, 600), st.floats(0.1, 10))
-def test_a_square_is_mapped_without_distortion(pose, side, scale):
-    matrix, shift = pipeline.map_square(pose, side, scale)
-    np.testing.assert_allclose(matrix @ matrix.T, scale**2 * np.eye(2), atol=1e-9 * scale**2)
-    assert np.linalg.det(matrix) > 0  # never mirrored
-    centre = matrix @ (side / 2, side / 2) + shift
-    np.testing.assert_allclose(centre, (pose.x + 0.5, pose.y + 0.5), atol=1e-6)
 
 
 @given(st.integers(1, 90), st.integers(1, 90), poses.map(lambda p: p._replace(size=min(p.size, 120))))
@@ -79,47 +45,6 @@ def test_any_face_can_be_cut_out_of_any_frame(height, width, pose):
     assert crop.shape == (side, side, 3)
     assert crop.dtype == np.uint8
     assert (crop == (200, 100, 50)).all()
-
-
-# --- input contract -------------------------------------------------------------------------------
-
-dtypes = st.sampled_from(["u1", "i1", "u2", "i4", "i8", "f2", "f4", "f8", "?", "c8"])
-
-
-@given(dtypes, st.lists(st.integers(0, 4), max_size=5))
-def test_only_batches_of_faces_of_known_unit_are_taken(dtype, shape):
-    with pytest.raises(ValueError, match="faces must be a batch"):
-        scale_pixels(np.zeros(shape, dtype))
-    if dtype not in ("u1", "f2", "f4", "f8"):
-        with pytest.raises(ValueError, match="must be uint8 in 0-255 or float"):
-            scale_pixels(np.zeros((1, 256, 256, 3), dtype))
-
-
-@given(st.floats(width=32), st.integers(0, 256 * 256 * 3 - 1), st.sampled_from(["f4", "f8"]))
-def test_one_value_out_of_range_is_enough_to_refuse(value, where, dtype):
-    faces = np.zeros((1, 256, 256, 3), dtype)
-    faces.flat[where] = value
-    if 0 <= value <= 1:
-        np.testing.assert_array_equal(scale_pixels(faces), faces)
-    else:  # NaN included
-        with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
-            scale_pixels(faces)
-
-
-@given(
-    hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3))),
-    st.sampled_from(list(pipeline.RESAMPLING)),
-)
-def test_resizing_invents_no_value(image, resampling):
-    face = pipeline.resize_face(image, resampling)
-    assert face.shape == (256, 256, 3)
-    assert face.dtype == np.uint8
-    if resampling != "bicubic":  # which overshoots, as it should
-        assert face.min() >= image.min()
-        assert face.max() <= image.max()
-
-
-# --- names, scores, tables ------------------------------------------------------------------------
 
 
 @given(st.text(max_size=60))

@@ -5,19 +5,14 @@ import itertools
 import json
 import os
 import re
-import resource
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, run_main
+from conftest import ROOT, run_main, start, touch, wait_for
 from PIL import Image
 
 import classifiers
@@ -25,7 +20,7 @@ import pipeline
 from classifiers import MODELS, load_classifier, scale_pixels
 from pipeline import Item
 from training import augmentation, calibration, data, df_CNN, imitation, trainer
-from training.recipe import Recipe, shorten
+from training.recipe import Recipe
 from weights import Weights, find_weights, load_predictor
 from weights.scoring import scores
 from weights.scoring.metrics import compute_auc
@@ -79,18 +74,18 @@ def face_set(face_folder):
     return load(face_folder / "training")
 
 
-def load(folder, view=pipeline.View()):  # noqa: B008
-    return data.load_faces(data.list_faces(folder), view, folder)
+def load(folder):
+    return data.load_faces(data.list_faces(folder), pipeline.View(), folder)
 
 
 def train(*arguments, status=0):
     return run_main(df_CNN.main, *arguments, status=status)
 
 
-def touch(folder, *names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
+def refuse(reason, *arguments, status=2):
+    error = train(*arguments, status=status).stderr
+    assert re.search(reason, error)
+    assert error.count("\n") == 1
 
 
 # --- data -----------------------------------------------------------------------------------------
@@ -209,13 +204,6 @@ def test_defaults_and_schedules_are_the_papers():
         assert [float(rate(step)) for step in rates] == pytest.approx([*rates.values()], rel=1e-4, abs=1e-12)
 
 
-def test_commands_are_kept_without_folders_of_this_machine():
-    words = ["--data", "/a/b/c d", "--output=/x/y", "C:\\d\\e", "data/x", "--lr", "1e-3"]
-    assert [shorten(word) for word in words] == [
-        "--data", "c d", "--output=y", "e", "data/x", "--lr", "1e-3"
-    ]  # fmt: skip
-
-
 # --- trainer --------------------------------------------------------------------------------------
 
 
@@ -320,22 +308,12 @@ def test_a_network_that_is_added_trains_and_scores(face_folder, tmp_path, monkey
         assert load_predictor(weights)(load(face_folder / "validation").faces).shape == (16,)
 
 
-def kill_when(path, *arguments, seconds=240):
-    """Start a training and kill it as soon as it has written a file."""
-    command = [sys.executable, ROOT / SCRIPT, *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    until = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
 def test_killed_twice_and_resumed_it_goes_the_same_way(face_folder, trained, tmp_path):
-    kill_when(tmp_path / "recipe.json", "--data", face_folder, "--output", tmp_path, *QUICK)
-    kill_when(tmp_path / "checkpoint.npz", "--output", tmp_path, "--resume")
+    for name, words in (("recipe.json", ("--data", face_folder, *QUICK)), ("checkpoint.npz", ["--resume"])):
+        process = start(ROOT / SCRIPT, "--output", tmp_path, *words)
+        wait_for(process, tmp_path, name)
+        process.kill()
+        process.communicate()
     assert np.load(tmp_path / "checkpoint.npz")["history"]  # it is not half
     done = train("--output", tmp_path, "--resume")  # all else as it was begun
     assert re.search("resumed after epoch [12]", done.stdout)
@@ -375,9 +353,7 @@ def test_a_training_is_neither_overwritten_nor_resumed_as_another(face_folder, t
         (("--resume", "--steps", "20"), "was trained with steps 15, not 20"),
         (("--resume", "--split-by-video", "0.1"), "was trained with split_by_video 0.0, not 0.1"),
     ):
-        done = train("--output", trained[0], *arguments, status=2)
-        assert reason in done.stderr
-        assert done.stderr.count("\n") == 1
+        refuse(reason, "--output", trained[0], *arguments)
 
 
 def test_few_steps_lead_to_a_card_with_bounds(tmp_path, monkeypatch):
@@ -442,9 +418,8 @@ def test_a_line_a_minute_without_a_terminal(face_set, tmp_path, monkeypatch, cap
 
 def test_divergence_stops_with_a_word(face_folder, tmp_path):
     wild = ("--learning-rate", "1e38", "--loss", "bce")
-    done = train("--data", face_folder, "--output", tmp_path, *QUICK, *wild, status=1)
-    assert re.search(r": the loss is (nan|inf) at step \d: lower the learning rate", done.stderr)
-    assert done.stderr.count("\n") == 1
+    reason = r": the loss is (nan|inf) at step \d: lower the learning rate"
+    refuse(reason, "--data", face_folder, "--output", tmp_path, *QUICK, *wild, status=1)
 
 
 def test_usage_errors_are_one_line(face_folder, tmp_path):
@@ -458,9 +433,7 @@ def test_usage_errors_are_one_line(face_folder, tmp_path):
         ((*faces, new, "--balance", "x=2"), "--balance x: must be one of set0, set1"),
         ((*faces, new, "--balance", "set0=0,set1=0"), "must leave a data set"),
     ):
-        done = train(*arguments, status=2)
-        assert reason in done.stderr
-        assert done.stderr.count("\n") == 1
+        refuse(reason, *arguments)
     for wrong in (
         "--steps 0", "--learning-rate -1", "--learning-rate nan", "--split-by-video 1", "--average 1",
         "--degrade -1", "--zoom 2", "--seed -1", "--seed x", "--model Meso5", "--balance set0",
@@ -479,20 +452,17 @@ def test_wrong_usage_is_refused_before_tensorflow_is_imported(face_folder, tmp_p
                 df_CNN.main(arguments.split())
         sys.exit("tensorflow" in sys.modules)"""
     missing = f"--data {face_folder} --weights none --output {tmp_path / 'x'}"
-    command = [sys.executable, "-c", code, "--help", "--seed -1", f"--data {tmp_path}", missing]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("no such") == 2
-    assert "{Meso4,MesoInception4}" in done.stdout
+    process = start("-c", code, "--help", "--seed -1", f"--data {tmp_path}", missing)
+    shown, error = process.communicate()
+    assert process.returncode == 0, error
+    assert error.count("no such") == 2
+    assert "{Meso4,MesoInception4,Meso4Experts}" in shown
 
 
 def test_a_full_disk_is_one_line(face_folder, tmp_path):
-    process = subprocess.run(
-        [sys.executable, ROOT / SCRIPT, "--data", face_folder, "--output", tmp_path / "full", *SHORT],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-        capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
-    assert process.returncode == 1, process.stderr
-    assert process.stderr.startswith("df_CNN.py: ")
-    assert process.stderr.count("\n") == 1
+    words = ("--data", face_folder, "--output", tmp_path / "full", *SHORT)
+    process = start(ROOT / SCRIPT, *words, full_at=100_000)
+    _, error = process.communicate()
+    assert process.returncode == 1
+    assert re.fullmatch(r"df_CNN\.py: .*\n", error)
     assert {path.name for path in (tmp_path / "full").iterdir()} <= {"recipe.json"}  # no half file

@@ -29,10 +29,8 @@ def test_units_are_excited(classifier, monkeypatch):
 
 def test_activations_are_means(classifier, noise):
     found = visualize.average_activations(classifier.model, noise)
-    assert {name: maps.shape for name, maps in found.items()} == {
-        "first": (256, 256, 8),
-        "last": (32, 32, 16),
-    }
+    shapes = {name: maps.shape for name, maps in found.items()}
+    assert shapes == {"first": (256, 256, 8), "last": (32, 32, 16)}
     single = [visualize.average_activations(classifier.model, noise[i : i + 1])["last"] for i in range(4)]
     np.testing.assert_allclose(found["last"], np.mean(single, axis=0), rtol=1e-4, atol=1e-5)
 

@@ -40,12 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with pipeline.silence_native_stderr():
             from classifiers import Meso4Experts, load_classifier
         classifiers = [load_classifier(expert.path) for expert in experts]
-        classifier, card = classifiers[0], weights.view._asdict() | weights.card
+        classifier, card = classifiers[0], weights.card
         if len(experts) > 1:
             classifier = Meso4Experts()
             classifier.join(classifiers, face_set.faces[face_set.labels[:, 0] == 1])
             cards = {name_stem(e.path): {key: e.card.get(key) for key in KEPT} for e in experts}
-            card = weights.view._asdict() | {"experts": cards}
+            card = {"experts": cards}
+        card = weights.view._asdict() | card
         card, report = calibration.calibrate_card(card, classifier, face_set, weights.view)
         write_weights(classifier, arguments.name, card)
     except (OSError, ValueError) as error:

@@ -5,6 +5,7 @@ filter and thresholds belong together: the card, a JSON file beside the weights,
 weights are run by LiteRT, so that TensorFlow is imported only for Keras weights.
 """
 
+import functools
 import json
 import os
 import re
@@ -96,7 +97,7 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
         ours = ", ".join(sorted(card.stem for card in WEIGHTS_FOLDER.glob("*.json")))
         where = f"here or in {WEIGHTS_FOLDER}, which has {ours}: weights/README.md says where to get others"
         raise FileNotFoundError(f"{name}: no such weights, {where}")
-    card_path = name_card(path)
+    card_path = path.with_name(f"{name_stem(path)}.json")
     plain = not path.name.endswith((".tflite", ".weights.h5"))
     if plain or (path.suffix == ".h5" and not card_path.is_file()):
         return Weights(path, "", View())
@@ -136,18 +137,11 @@ def find_keras_weights(name: str | Path) -> Weights:
     return weights
 
 
-def name_card(path: Path) -> Path:
-    """Return where the card of a weights file is."""
-    return path.with_name(f"{name_stem(path)}.json")
-
-
 def name_stem(path: Path) -> str:
     """Return the name of a weights file without its suffix: what files made from it are called."""
     return re.sub(r"\.(tflite|weights\.h5|h5|hdf5)$", "", path.name)
 
 
-# The predictor loaded last: a process that scores many videos loads its weights once.
-_predictor: dict[tuple[Path, int], Predict] = {}
 _one_at_a_time = threading.RLock()  # LiteRT is not thread-safe; a Dask worker may use several threads
 
 
@@ -157,16 +151,14 @@ def load_predictor(weights: Weights, threads: int = 0) -> Predict:
     `.tflite` runs in LiteRT with `threads` threads (0: one per core). Other files run in Keras; only then
     is TensorFlow imported, which takes seconds. Raises ValueError when the file cannot be read.
     """
-    key = weights.path, threads
     with _one_at_a_time:
-        if key not in _predictor:
-            _predictor.clear()
-            load = _load_litert if weights.path.suffix == ".tflite" else _load_keras
-            _predictor[key] = load(weights.path, threads or os.cpu_count() or 1)
-        return _predictor[key]
+        return _load(weights.path, threads or os.cpu_count() or 1)
 
 
-def _load_keras(path: Path, threads: int) -> Predict:  # noqa: ARG001
+@functools.lru_cache(maxsize=1)  # a process that scores many videos loads its weights once
+def _load(path: Path, threads: int) -> Predict:
+    if path.suffix == ".tflite":
+        return _load_litert(path, threads)
     with pipeline.silence_native_stderr():
         from classifiers import load_classifier
     classifier = load_classifier(path)

@@ -25,8 +25,6 @@ SHA256 = {
     "MesoInception_DF.h5": "234586d40058e76ef8b6f27ca4b63c06e31c2a5a69c0d8ba6f30b1468ab7bafa",
     "MesoInception_F2F.h5": "d4533ac8a3197dc35c47405d23d99e888c1d0135e267e03540c7451feaccff3f",
 }
-LARGEST = 1_000_000  # bytes: five times what the files have
-PATIENCE = 30  # seconds without an answer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{target}: already there")
             continue
         try:
-            with urllib.request.urlopen(f"{arguments.address}/{name}", timeout=PATIENCE) as response:
-                content = response.read(LARGEST)
+            with urllib.request.urlopen(f"{arguments.address}/{name}", timeout=30) as response:
+                content = response.read(1_000_000)  # five times what the files have
             if (found := hashlib.sha256(content).hexdigest()) != digest:
                 raise ValueError(f"SHA-256 {found} must be {digest}: not kept")
             pipeline.write_atomically(target, functools.partial(Path.write_bytes, data=content))

@@ -11,7 +11,6 @@ Without clips: on a filmed portrait. With --before FOLDER, another copy of the p
 copy are timed in turn with these, and "tool" and "score" become "before -> now".
 """
 
-import subprocess
 import sys
 import tempfile
 import time
@@ -41,7 +40,8 @@ def main():
             begin = time.perf_counter()
             searched = sum(bool(pipeline.detect_faces(frame)) for frame in frames)
             search = time.perf_counter() - begin
-            timed = [time_both(root, video, arguments.frames) for root in (arguments.before, ROOT) if root]
+            roots = [root.resolve() for root in (arguments.before, ROOT) if root]
+            timed = [time_both(root, video, arguments.frames) for root in roots]
             tool, _, found = timed[-1]
             tools, scores = (" -> ".join(f"{one[i]:.2f}" for one in timed) for i in (0, 1))
             default = sum(bool(pipeline.detect_faces(frame, upsample=1)) for frame in frames)
@@ -52,14 +52,11 @@ def main():
 def time_both(root, video, frames):
     """Return (seconds of extract_faces.py, of deepfakes_images.py, faces), as a user runs them."""
     with tempfile.TemporaryDirectory() as folder:
-        seconds = []
-        for command in (["extract_faces.py", "--output", folder], ["deepfakes_images.py"]):
-            begin = time.perf_counter()
-            full = [sys.executable, root / command[0], video, *command[1:], "--frames", str(frames)]
-            subprocess.run(full, capture_output=True, check=False)
-            seconds.append(time.perf_counter() - begin)
+        options = (video.resolve(), "--frames", frames)
+        tool, _ = clips.time_python(root / "extract_faces.py", *options, "--output", folder)
+        score, _ = clips.time_python(root / "deepfakes_images.py", *options)
         table = Path(folder, "faces.csv")
-        return *seconds, len(table.read_text(encoding="utf-8").splitlines()) - 1 if table.exists() else 0
+        return tool, score, len(table.read_text(encoding="utf-8").splitlines()) - 1 if table.exists() else 0
 
 
 if __name__ == "__main__":

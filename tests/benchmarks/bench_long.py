@@ -5,11 +5,8 @@ prints for each the seconds and the peak megabytes of reading its packets, of sa
 two scripts, start to end, each in a process of its own.
 """
 
-import re
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import av
@@ -40,7 +37,7 @@ def main():
             commands = [["-c", READ + code, ROOT, long] for code in (TIMELINE, SAMPLE)]
             commands.append([ROOT / "extract_faces.py", long, "--output", faces])
             commands.append([ROOT / "deepfakes_images.py", long])
-            cells = ["{:5.2f} s {:4.0f} MB".format(*measure(command)) for command in commands]
+            cells = ["{:5.2f} s {:4.0f} MB".format(*clips.time_python(*command)) for command in commands]
             print(f"{minutes:>7g}   {'   '.join(cells)}", flush=True)
 
 
@@ -58,17 +55,6 @@ def repeat(video, path, minutes):
                 packet.time_base, packet.stream = stream.time_base, copy
                 target.mux(packet)
     return path
-
-
-def measure(command):
-    """Return (seconds, peak megabytes) of a Python process."""
-    begin, peak = time.perf_counter(), 0.0
-    process = subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.DEVNULL)
-    while process.poll() is None:
-        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text("utf-8"))
-        peak = int(found[1]) / 1000 if found else peak
-        time.sleep(0.02)
-    return time.perf_counter() - begin, peak
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ Last, --jobs 2 against one job on forty short clips.
 
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,8 +34,8 @@ def main():
     seconds = {form: [] for form in (*forms, "import tensorflow")}
     for _ in range(ROUNDS):
         for form, weights in forms.items():
-            seconds[form].append(time_python("deepfakes_images.py", "--weights", weights))
-        seconds["import tensorflow"].append(time_python("-c", "import tensorflow"))
+            seconds[form].append(clips.time_python("deepfakes_images.py", "--weights", weights)[0])
+        seconds["import tensorflow"].append(clips.time_python("-c", "import tensorflow")[0])
     speeds = {form: [] for form in forms}
     predictors = {form: load_predictor(find_weights(weights)) for form, weights in forms.items()}
     for _ in range(ROUNDS):
@@ -52,21 +51,13 @@ def main():
     print(f"{'LiteRT / import':<24}  {litert / tensorflow:>13.2f} x", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(CLIPS):
-            portrait = clips.open_portrait(("hopper", "collins")[number % 2])
-            frames = [clips.film(portrait, pipeline.Pose(250 + i, 240, 130, 0)) for i in range(30)]
-            clips.write_clip(Path(folder, f"{number}.mp4"), frames)
+            clips.film_portrait(Path(folder, f"{number}.mp4"), 30)
         used = os.times().children_user
-        one = time_python("deepfakes_images.py", folder)
+        one, _ = clips.time_python("deepfakes_images.py", folder)
         used = os.times().children_user - used
-        two = time_python("deepfakes_images.py", folder, "--jobs", "2")
+        two, _ = clips.time_python("deepfakes_images.py", folder, "--jobs", "2")
     print(f"{CLIPS} clips: one job {one:.1f} s, two jobs {two:.1f} s, ratio {one / two:.2f}")
     print(f"one job keeps {used / one:.2f} cores busy: on two, at most {2 * one / used:.2f} times as fast")
-
-
-def time_python(*arguments):
-    started = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
-    return time.perf_counter() - started
 
 
 def time_predictor(predict):

@@ -21,17 +21,7 @@ from weights import find_weights, name_stem
 from weights.scoring import score
 from weights.scoring.metrics import evaluate_by_dataset
 
-COLUMNS = (
-    "weights",
-    "set",
-    "level",
-    "count",
-    "accuracy_df",
-    "accuracy_real",
-    "balanced_accuracy",
-    "auc",
-    "uncertain",
-)
+FIGURES = ("accuracy_df", "accuracy_real", "balanced_accuracy", "auc", "uncertain")
 
 
 def main():
@@ -48,7 +38,7 @@ def main():
         for dataset, levels in found.items():
             for level, figures in levels.items():
                 if level == "image" or dataset == "mean" or figures["count"] < levels["image"]["count"]:
-                    numbers = {key: f"{figures[key]:.3f}" for key in COLUMNS[4:] if key in figures}
+                    numbers = {key: f"{figures[key]:.3f}" for key in FIGURES if key in figures}
                     count = figures.get("count", "")
                     rows.append({"weights": shown, "set": dataset, "level": level, "count": count} | numbers)
     anew = {row["weights"] for row in rows}
@@ -56,7 +46,7 @@ def main():
         with arguments.output.open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["weights"] not in anew] + rows
     with arguments.output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, ("weights", "set", "level", "count", *FIGURES))
         writer.writeheader()
         writer.writerows(rows)
 

@@ -1,16 +1,13 @@
 """From files to verdicts: `score` is what deepfakes_images.py itself calls."""
 
-import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 from pipeline import PROCESS_DIED, FaceOptions, Item, find_files, run_jobs, show_progress
 from weights import DEFAULT, Weights, find_weights
-from weights.scoring.scores import Result, judge_again, score_images, score_video
-
-NOTHING_KNOWN: Mapping[str, Result] = {}
+from weights.scoring.scores import Result, judge, score_images, score_video
 
 
 def score(
@@ -24,7 +21,7 @@ def score(
     align: bool | None = None,
     jobs: int = 1,
     dask: str | None = None,
-    known: Mapping[str, Result] = NOTHING_KNOWN,
+    known: Mapping[str, Result] = MappingProxyType({}),
     progress: bool = False,
 ) -> Iterator[Result]:
     """Yield the Result of each image and video among files and folders, images first.
@@ -45,14 +42,13 @@ def score(
     weights = weights if isinstance(weights, Weights) else find_weights(weights)
     options = FaceOptions(frames, start, end, everyone=everyone)
     stamps = {item: stamp_file(item.path) for item in items}
-    earlier = {item: known[str(item.path)] for item in items if str(item.path) in known}
-    same = {item: old for item, old in earlier.items() if not old.error and old.stamp == stamps[item]}
+    old = {item: known[str(item.path)] for item in items if str(item.path) in known}
+    same = {item: r for item, r in old.items() if not r.error and r.stamp == stamps[item]}
     todo = dict.fromkeys(item for item in items if item not in same)
     images, videos = ([item for item in todo if item.kind == kind] for kind in ("image", "video"))
     calls = [(item._replace(path=Path(os.path.abspath(item.path))),) for item in videos]
-    given: dict[str, Any] = {"weights": weights, "options": options}
-    if progress and len(videos) == 1 and not dask and jobs == 1:
-        given["watch"] = functools.partial(show_progress, total=frames, unit="frame")
+    alone = len(videos) == 1 and not dask and jobs == 1
+    given = {"weights": weights, "options": options, "progress": progress and alone}
     found = {
         "image": score_images(images, weights, align),
         "video": run_jobs(score_video, calls, given, jobs, dask),
@@ -60,7 +56,7 @@ def score(
     ordered = sorted(items, key=lambda item: item.kind == "video")
     for item in show_progress(ordered, len(items), "file") if progress else ordered:
         if item in same:
-            result = judge_again(same[item], weights.rule)
+            result = judge(same[item], weights.rule)
         else:
             result = next(found[item.kind]) or Result(item, None, "error", PROCESS_DIED)
         yield result._replace(item=item._replace(kind=result.item.kind), stamp=stamps[item])

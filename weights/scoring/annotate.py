@@ -5,9 +5,10 @@ import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import av
 import numpy as np
+from av.container import InputContainer, OutputContainer
 from PIL import Image, ImageDraw, ImageFont
 
 import pipeline
@@ -16,10 +17,6 @@ from weights import Rule
 from weights.scoring.figures import COLORS
 from weights.scoring.scores import Result
 from weights.scoring.verdicts import judge_face
-
-if TYPE_CHECKING:
-    from av import AudioStream
-    from av.container import InputContainer, OutputContainer
 
 TICKS = 90_000  # per second: the time base of an annotated video
 
@@ -30,7 +27,6 @@ def annotate(result: Result, path: Path, rule: Rule, options: FaceOptions) -> tu
     A video becomes an MP4 (H.264) with its sound. The scores of a frame that was scored are shown until the
     next of them, while the boxes move along. A picture becomes a PNG.
     """
-    import av
 
     def draw(part: Path) -> str:
         if result.item.kind == "video":
@@ -47,21 +43,17 @@ def annotate(result: Result, path: Path, rule: Rule, options: FaceOptions) -> tu
 
 
 def _annotate_video(result: Result, path: Path, rule: Rule, options: FaceOptions) -> str:
-    import av
-
-    original, copy = result.item.path, os.path.abspath(path)
-    timeline = pipeline.read_timeline(original)
-    faces: dict[int, list[Face]] = {
-        index: [] for index in pipeline.choose_frames(timeline, *options.sampling)
-    }
+    timeline = pipeline.read_timeline(result.item.path)
+    faces: dict[int, list[Face]] = {i: [] for i in pipeline.choose_frames(timeline, *options.sampling)}
     for face in result.faces:
         faces.setdefault(face.frame, []).append(face)
-    with pipeline.open_video(original) as source, av.open(copy, "w", format="mp4") as target:
+    copy = av.open(os.path.abspath(path), "w", format="mp4")
+    with pipeline.open_video(result.item.path) as source, copy as target:
         video = target.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, TICKS)
         sound = target.add_stream("aac", rate=48_000) if source.streams.audio else None
-        for frame in pipeline.read_frames(original, None, timeline=timeline):
+        for frame in pipeline.read_frames(result.item.path, None, timeline=timeline):
             height, width = (side // 2 * 2 for side in frame.image.shape[:2])  # H.264 needs even sides
             if not height or not width:
                 raise ValueError("frames must be at least 2x2 pixels")
@@ -77,22 +69,18 @@ def _annotate_video(result: Result, path: Path, rule: Rule, options: FaceOptions
 
 
 def _encode_sound(
-    source: "InputContainer", target: "OutputContainer", sound: "AudioStream", timeline: Timeline
+    source: InputContainer, target: OutputContainer, sound: av.AudioStream, timeline: Timeline
 ) -> str:
     """Encode the sound of `source` anew, up to where it is damaged or changes its kind; return a note."""
-    import av
-
     video = source.streams[timeline.stream]
     start = float((video.start_time or 0) * (video.time_base or 1))  # times count from the first frame
-    resampler, end, note = av.AudioResampler("fltp", "stereo", sound.rate), 0.0, ""
+    end, note = 0.0, ""
     try:
         for frame in source.decode(source.streams.audio[0]):
-            for samples in resampler.resample(frame):
-                if samples.time is not None:
-                    end = samples.time - start
-                    samples.pts = round(end * sound.rate)
-                    samples.time_base = Fraction(1, sound.rate)
-                target.mux(sound.encode(samples))
+            if frame.time is not None:
+                end = frame.time - start
+                frame.pts, frame.time_base = round(end * TICKS), Fraction(1, TICKS)
+            target.mux(sound.encode(frame))
     except (av.error.FFmpegError, ValueError) as error:
         note = f"its copy has no sound after {end:.1f} s ({pipeline.describe_error(error)})"
     target.mux(sound.encode())
@@ -122,14 +110,13 @@ def interpolate_faces(faces: dict[int, list[Face]], index: int) -> list[Face]:
 
 def draw_verdicts(image: Image.Image, result: Result, faces: Sequence[Face], rule: Rule) -> None:
     """Draw the boxes, scores and verdicts of scored Faces on an image, and the Result's in the corner."""
-    boxes = [face.box for face in faces]
     several = len({face.person for face in result.faces}) > 1
     for face in faces:
         verdict = judge_face(face, result.item.kind, rule)
         line = max(2, image.height // 200)
         ImageDraw.Draw(image).rectangle(face.box, outline=COLORS[verdict], width=line)
         who = f"person {face.person}: " if several else ""
-        others = [box for box in boxes if box != face.box]
+        others = [other.box for other in faces if other is not face]
         draw_label(image, face.box, f"{who}{face.score:.3f} {verdict}", verdict, others)
     label = result.verdict if result.score is None else f"{result.score:.3f} {result.verdict}"
     draw_label(image, (0, 0, 0, 0), label, result.verdict, [])

@@ -1,12 +1,13 @@
 """Pictures of results: scores over time, all scores in order, ROC curve, and maps of evidence in a face."""
 
-import io
 import itertools
 from collections.abc import Iterable
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 
 from pipeline import IMAGE_SIZE, show_progress
 from weights import Predict, Rule
@@ -14,43 +15,24 @@ from weights.scoring.metrics import compute_auc, compute_logits, compute_roc
 from weights.scoring.scores import BATCH_SIZE, Result
 from weights.scoring.verdicts import list_people, lower_bound
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 # dark enough for white text on them: a contrast of at least 4.5
 COLORS = {"deepfake": "#c62828", "uncertain": "#8a5a00", "real": "#1565a8", "no face": "#666666",
           "error": "#666666"}  # fmt: skip
 MOST_PEOPLE = 8  # in a timeline
+WIDTH = 5  # inches, as wide as a phone's screen, so that text stays legible there
 
 
-def make_figure(height: float) -> "Figure":
-    """Return a figure as wide as a phone's screen, so that its text stays legible there."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(5, height), layout="constrained")
-
-
-def save_svg(figure: "Figure") -> bytes:
-    """Return a figure as SVG, which stays sharp at any size; the same figure always gives the same bytes."""
-    from matplotlib import rc_context
-
-    with io.BytesIO() as file, rc_context({"svg.fonttype": "none", "svg.hashsalt": "mesonet"}):
-        figure.savefig(file, format="svg", metadata={"Date": None})
-        return file.getvalue()
-
-
-def draw_timeline(result: Result, rule: Rule) -> "Figure":
+def draw_timeline(result: Result, rule: Rule) -> Figure:
     """Draw a video's scores over time, a line per person (of many, the lowest), and the bounds."""
     people = list_people(result.faces, "video", rule)
     shown = sorted(people, key=attrgetter("score"))[:MOST_PEOPLE]
-    figure = make_figure(2.4 + 0.2 * len(shown))
+    figure = Figure((WIDTH, 2.4 + 0.2 * len(shown)), layout="constrained")
     panel = figure.subplots()
     for person in sorted(shown):
-        own = [face for face in result.faces if face.person == person.number]
         name = f"person {person.number}: " if len(people) > 1 else ""
         label = f"{name}mean {person.score:.3f}, {person.verdict}"
-        panel.plot([face.time for face in own], [face.score for face in own], marker="o", label=label)
+        points = [(face.time, face.score) for face in person.faces]
+        panel.plot(*zip(*points, strict=True), marker="o", label=label)
     lower = upper = rule.threshold
     if rule.video:
         lower = lower_bound(rule.video, max(1, sum(person.counts for person in people)))
@@ -76,12 +58,12 @@ def describe_timeline(result: Result, rule: Rule) -> str:
     return f"Score over time: below the bound {', '.join(spans) or 'never'}"
 
 
-def draw_roc(results: Iterable[Result]) -> "Figure":
+def draw_roc(results: Iterable[Result]) -> Figure:
     """Draw the ROC curve of labelled Results of both labels."""
     known = [(r.item.label, float(r.score)) for r in results if r.item.label and r.score is not None]
     labels, scores = zip(*known, strict=True)
-    figure = make_figure(3.6)
-    panel: Axes = figure.subplots()
+    figure = Figure((WIDTH, 3.6), layout="constrained")
+    panel = figure.subplots()
     panel.plot(*compute_roc(labels, scores), label=f"AUC {compute_auc(labels, scores):.3f}")
     panel.plot((0, 1), (0, 1), color="grey", linestyle=":", label="chance")
     panel.set(xlabel="share of forged called real", ylabel="share of real called real", aspect="equal")
@@ -101,8 +83,7 @@ def measure_evidence(face: np.ndarray, predict: Predict) -> np.ndarray:
     """Return how much each patch of a face speaks for "forged": float64 (15, 15), in logits.
 
     Occlusion: each patch in turn is replaced by the face's own shuffled pixels. The value is the rise of the
-    logit: positive where the face speaks for forged, negative where it speaks for real. The logit is used
-    since the score itself saturates. `face` is uint8 (256, 256, 3).
+    logit (the score itself saturates), negative where the face speaks for real. `face`: uint8 (256, 256, 3).
     """
     shuffled = np.random.default_rng(0).permutation(face.reshape(-1, 3)).reshape(face.shape)
     scores = [predict(face[None])]
@@ -134,10 +115,7 @@ def measure_normal(faces: np.ndarray, predict: Predict) -> dict[str, Any]:
 
 
 def describe_evidence(patches: np.ndarray, maps: dict[str, Any]) -> str:
-    """Return where a map shows more than those of 95 % of real faces do, in words; "" if nowhere.
-
-    `maps` is what `measure_normal` gave.
-    """
+    """Return where a map shows more than 95 % of `measure_normal`'s faces do, in words; "" if nowhere."""
     rises = patches - np.array(maps["normal"])
     if rises.max() <= maps["usual"]:
         return ""
@@ -150,11 +128,8 @@ def describe_evidence(patches: np.ndarray, maps: dict[str, Any]) -> str:
 def paint_evidence(face: np.ndarray, patches: np.ndarray, limit: float) -> np.ndarray:
     """Return a face overlaid with its map of evidence, uint8 (256, 256, 3): red for forged, blue for real.
 
-    A pixel shows the mean of the patches that cover it. The colours end at `limit`, so that they mean the
-    same for all faces.
+    A pixel shows the mean of the patches that cover it. The colours end at `limit`, the same for all faces.
     """
-    from matplotlib import colormaps
-
     total, covers = np.zeros((2, IMAGE_SIZE, IMAGE_SIZE), np.float32)
     for rise, patch in zip(patches.ravel(), PATCHES, strict=True):
         total[patch] += rise

@@ -89,9 +89,8 @@ def evaluate_by_dataset(results: Sequence[Result], rule: Rule) -> dict[str, dict
     """Return {data set: {"image": figures, "video": figures}}, with "all" and "mean" added.
 
     "mean" has "auc" and "balanced_accuracy", averaged over the data sets in which both labels occur. A
-    single data set is only in "all" and "mean". Of a data set with several kinds of forgery, each kind
-    follows it as "<data set> <kind>": its forged faces against all of the data set's real ones. Those whose
-    names tell no kind are "other".
+    single data set is only in "all" and "mean". Each of several kinds of forgery ("other" if names tell none)
+    follows as "<data set> <kind>": its forged faces against all of the data set's real ones.
     """
     found, kinds = {}, {}
     for dataset in dict.fromkeys(result.item.dataset for result in results):

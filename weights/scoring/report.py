@@ -1,10 +1,11 @@
 """The report: one HTML file with everything about what was scored, its pictures included."""
 
 import base64
+import contextlib
 import io
 import platform
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import distributions
 from operator import attrgetter
@@ -12,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from pipeline import LABELS, VERSION, Face, Watch, compute_sha256, printable, write_atomically
+from pipeline import LABELS, VERSION, Box, Face, compute_sha256, printable, show_progress, write_atomically
 from weights import Weights, load_predictor
 from weights.scoring import figures, summary
 from weights.scoring.scores import Result, read_pictures, see_face
-from weights.scoring.verdicts import UNCLEAR, Person, judge_face, list_counting, list_people
+from weights.scoring.verdicts import UNCLEAR, judge_face, list_people
 
 MOST_MAPS = 100  # of files: each map takes the time of 226 faces
 MOST_PEOPLE = 20  # of a file, with a picture
@@ -27,47 +31,38 @@ PACKAGES = ("ai-edge-litert", "numpy", "pillow", "av", "face_recognition", "dlib
 
 
 def write_report(
-    path: Path,
-    results: Sequence[Result],
-    weights: Weights,
-    outcome: dict[str, Any],
-    explain: bool = False,
-    watch: Watch[Result] = iter,
+    path: Path, results: Sequence[Result], weights: Weights, settings: str, explain: bool, progress: bool
 ) -> None:
-    """Write the report on Results. `watch` wraps the iterator over them: a progress bar.
+    """Write the report on Results.
 
     With `explain`, maps of evidence are measured for the 100 lowest files. Files that have vanished since are
     reported without pictures. Raises OSError when `path` cannot be written.
     """
-    from jinja2 import Environment, FileSystemLoader
-
+    outcome = summary.describe_outcome(results, weights, settings)
     ranked = sorted(results, key=lambda r: (r.score is None, r.score))
     scored = [r for r in ranked if r.score is not None]
     mapped = {id(r) for r in scored[:MOST_MAPS]} if explain and "maps" in weights.card else set()
     kinds = {kind: f"{noun}s" for kind, noun in summary.NOUNS.items() if f"{kind}s" in outcome}
-    notes = [summary.describe_errors(weights.card, kind) for kind in kinds if kind != "image"]
-    notes += [summary.describe_crop_errors(weights)] * ("image" in kinds)
+    notes = [summary.describe_errors(weights.card, kind) for kind in kinds]
     accuracies = {noun: outcome[f"{kind}s"]["accuracy"].get("image") for kind, noun in kinds.items()}
+    watched = show_progress(ranked, len(ranked), "file", desc="report") if progress else ranked
+    packages = {package.name: package.version for package in distributions() if package.name in PACKAGES}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.get_template("report.html").render(
-        meaning=summary.MEANING,
+        summary=summary,
+        outcome=outcome,
         colors=figures.COLORS,
-        counts=Counter(r.verdict for r in ranked),
-        entries=[describe(r, weights, id(r) in mapped) for r in watch(ranked)],
-        roc=draw(figures.draw_roc(scored)) if {r.item.label for r in scored} >= set(LABELS) else "",
+        entries=[describe(r, weights, id(r) in mapped) for r in watched],
+        roc=encode_figure(figures.draw_roc(scored)) if {r.item.label for r in scored} >= set(LABELS) else "",
         confusion={x: Counter(r.verdict for r in scored if r.item.label == x) for x in LABELS},
         accuracies={noun: summary.format_accuracy(found) for noun, found in accuracies.items() if found},
-        notes=[note for note in notes if note],
-        knowledge=summary.describe_knowledge(weights.card),
-        kinds=summary.list_kinds(weights.card),
-        largest=summary.LARGEST_ONLY if summary.is_largest_only(outcome) else "",
+        notes=list(filter(None, notes)),
         explained=bool(mapped),
         weights=weights,
         digest=compute_sha256(weights.path),
-        settings=outcome["settings"],
-        versions=list_versions(),
+        versions={"this program": VERSION, "Python": platform.python_version()} | packages,
         date=datetime.now().astimezone().isoformat(" ", "minutes"),
     )
     write_atomically(path, lambda part: part.write_text(page, encoding="utf-8", errors="backslashreplace"))
@@ -75,51 +70,53 @@ def write_report(
 
 def describe(result: Result, weights: Weights, mapped: bool) -> dict[str, Any]:
     """Return what the template says of a file; what is missing is not shown."""
-    path, pictures = result.item.path, list[tuple[str, str]]()
-    entry: dict[str, Any] = {"result": result, "path": printable(path), "pictures": pictures}
-    entry |= {"sentence": describe_verdict(result, weights), "digest": hash_file(path)}
+    kind, rule, path = result.item.kind, weights.rule, result.item.path
+    entry: dict[str, Any] = {"result": result, "path": printable(path), "digest": hash_file(path)}
+    entry["sentence"] = describe_verdict(result, weights)
     if result.score is None:
         return entry
-    counting = list_counting(result.faces, result.item.kind, weights.rule)
-    chosen: list[Face | None] = [*dict.fromkeys((counting[0], counting[-1]))] if counting else [None]
-    for name, face, picture in zip(
-        ("lowest", "highest"), chosen, read_pictures(result, chosen), strict=False
-    ):
-        seen = see_face(result, face, picture, weights.view)
-        if seen is None or picture is None:
-            continue
-        when = f", at {face.time:.2f} s" if face and result.item.kind == "video" else ""
-        caption = f"{name if len(chosen) > 1 else 'face'}: {(face or result).score:.3f}{when}"
-        pictures.append((caption, encode_picture(seen)))
-        if name == "lowest":
-            entry["frame"] = encode_picture(mark_face(picture, face), OVERVIEW)
-        if name == "lowest" and mapped:
-            patches, maps = figures.measure_evidence(seen, load_predictor(weights)), weights.card["maps"]
+    people = list_people(result.faces, kind, rule)
+    counting = [person for person in people if person.counts] or people
+    faces = sorted((face for person in counting for face in person.faces), key=attrgetter("score"))
+    ends: list[Face | None] = [*dict.fromkeys((faces[0], faces[-1]))] if faces else [None]
+    several = people if len(people) > 1 else []
+    wanted = [*ends, *(person.lowest for person in sorted(several, key=attrgetter("score"))[:MOST_PEOPLE])]
+    pictures = zip(wanted, read_pictures(result, wanted), strict=True)
+    frames = {face: picture for face, picture in pictures if picture is not None}
+    seen = {face: see_face(result, face, picture, weights.view) for face, picture in frames.items()}
+    images = {face: encode_picture(picture) for face, picture in seen.items()}
+    entry["people"] = [(images.get(person.lowest), person) for person in several]
+    entry["pictures"] = []
+    for name, face in zip(("lowest", "highest"), ends, strict=False):
+        when = f", at {face.time:.2f} s" if face and kind == "video" else ""
+        caption = f"{name if len(ends) > 1 else 'face'}: {(face or result).score:.3f}{when}"
+        entry["pictures"] += [(caption, images[face])] if face in images else []
+    if (face := ends[0]) in frames:
+        entry["frame"] = encode_picture(frames[face], OVERVIEW, face.box if face else None)
+        if mapped:
+            patches = figures.measure_evidence(seen[face], load_predictor(weights))
+            maps = weights.card["maps"]
             if text := figures.describe_evidence(patches, maps):
-                painted = figures.paint_evidence(seen, patches, maps["limit"])
-                pictures.append((text, encode_picture(painted)))
-    entry["people"] = list(picture_people(result, weights))
-    if result.item.kind == "video":
-        entry["timeline"] = draw(figures.draw_timeline(result, weights.rule))
-        entry["timeline_text"] = figures.describe_timeline(result, weights.rule)
+                painted = figures.paint_evidence(seen[face], patches, maps["limit"])
+                entry["pictures"].append((text, encode_picture(painted)))
+    if kind == "video":
+        entry["timeline"] = encode_figure(figures.draw_timeline(result, rule))
+        entry["timeline_text"] = figures.describe_timeline(result, rule)
     return entry
 
 
 def describe_verdict(result: Result, weights: Weights) -> str:
-    """Return one sentence on a verdict: `looks forged in 19 of 30 frames`."""
+    """Return one sentence on a verdict: `Looks forged in 19 of 30 frames.`"""
     if result.verdict == "no face":
         return "No face was found."
     if result.verdict == "error":
         return f"Could not be read: {result.error}."
-    where = ""
-    if result.item.kind == "video":
-        forged = {f.frame for f in result.faces if judge_face(f, "video", weights.rule) == "deepfake"}
-        where = f" in {len(forged)} of {result.frames} frames"
+    forged = {f.frame for f in result.faces if judge_face(f, result.item.kind, weights.rule) == "deepfake"}
+    where = f" in {len(forged)} of {result.frames} frames" if result.item.kind == "video" else ""
     if result.verdict == "deepfake":
         return f"Looks forged{where}."
     if result.verdict == "uncertain":
-        unclear = UNCLEAR.get(result.item.kind, "-")
-        if result.warning.startswith(unclear):
+        if result.warning.startswith(UNCLEAR[result.item.kind]):
             return f"Undecided: {result.warning}."
         return f"Undecided; looks forged{where}." if where else "Undecided."
     missed = " and ".join(summary.list_missed(weights.card))
@@ -127,58 +124,26 @@ def describe_verdict(result: Result, weights: Weights) -> str:
     return f"No trace was found of a forgery that these weights know.{often}"
 
 
-def mark_face(picture: np.ndarray, face: Face | None) -> np.ndarray:
-    """Return a picture with the face boxed: a crop alone does not show which clip it is from."""
+def encode_picture(picture: np.ndarray, side: int = THUMBNAIL, box: Box | None = None) -> str:
+    """Return a picture, a box drawn on it, its longer side made `side` pixels, as a data URI: JPEG."""
     image = Image.fromarray(picture)
-    if face:
-        ImageDraw.Draw(image).rectangle(face.box, outline="#ffd400", width=max(3, image.width // 100))
-    return np.asarray(image)
-
-
-def picture_people(result: Result, weights: Weights) -> Iterator[tuple[str, Person]]:
-    """Yield (picture of the lowest face, Person) of each of several people.
-
-    Of many people, only the lowest have a picture; "" stands for the others.
-    """
-    people = list_people(result.faces, result.item.kind, weights.rule)
-    if len(people) < 2:
-        return
-    lowest = {face.person: face for face in sorted(result.faces, key=lambda face: -face.score)}
-    shown = [lowest[person.number] for person in sorted(people, key=attrgetter("score"))[:MOST_PEOPLE]]
-    pictures = dict(zip((face.person for face in shown), read_pictures(result, shown), strict=True))
-    for person in people:
-        number = person.number
-        face = see_face(result, lowest[number], pictures.get(number), weights.view)
-        yield "" if face is None else encode_picture(face), person
-
-
-def encode_picture(picture: np.ndarray, side: int = THUMBNAIL) -> str:
-    """Return a picture, its longer side made `side` pixels, as a data URI: JPEG."""
-    image = Image.fromarray(picture)
+    if box:
+        ImageDraw.Draw(image).rectangle(box, outline="#ffd400", width=max(3, image.width // 100))
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     with io.BytesIO() as file:
         image.save(file, "JPEG", quality=82)
-        return encode("jpeg", file.getvalue())
+        return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def draw(figure: Any) -> str:
-    return encode("svg+xml", figures.save_svg(figure))
-
-
-def encode(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def encode_figure(figure: Figure) -> str:
+    """Return a figure as a data URI: SVG, which stays sharp; the same figure always gives the same bytes."""
+    with io.BytesIO() as file, rc_context({"svg.fonttype": "none", "svg.hashsalt": "mesonet"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+        return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def hash_file(path: Path) -> str:
-    try:
-        if path.exists() and not path.is_file():  # a pipe would block
-            return "none: not a regular file"
-        return compute_sha256(path)
-    except OSError:
-        return "unknown: the file cannot be read"
-
-
-def list_versions() -> dict[str, str]:
-    """Return {package: version} of what takes part in scoring."""
-    found = {package.name: package.version for package in distributions() if package.name in PACKAGES}
-    return {"this program": VERSION, "Python": platform.python_version()} | found
+    with contextlib.suppress(OSError):
+        if path.is_file():  # a pipe would block
+            return compute_sha256(path)
+    return "unknown: the file cannot be read"

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from weights.scoring.verdicts import VERDICTS, judge_face, list_doubts
 
 FILES_TABLE, FACES_TABLE, RESULTS = "results.csv", "faces.csv", "results.json"
 PAGE, COPIES = "report.html", "annotated"
-COPIED = (".mp4", ".png")  # suffixes of annotated copies
 OURS = {FILES_TABLE, FACES_TABLE, RESULTS, PAGE, COPIES}
 BOX = ("left", "top", "right", "bottom")
 MEASURED = ("sharpness", "brightness", "saturation", "outside")  # of a Face
@@ -23,6 +22,7 @@ FILE_COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", 
                 "settings")  # fmt: skip
 FACE_COLUMNS = ("path", "score", "verdict", "frame", "time", "person", *BOX, *Pose._fields, *MEASURED,
                 "warning")  # fmt: skip
+SAID = ("error", "warning", "note", "stamp")  # of a Result, in words
 LARGEST = 1e9  # no number in a table is larger
 
 
@@ -38,7 +38,7 @@ def open_folder(folder: Path, settings: str, force: bool) -> tuple[dict[str, Res
     names = os.listdir(folder) if folder.is_dir() else []
     entries = {name for name in names if not name.startswith(".writing-")}  # what a killed run left
     copies = (path for path in (folder / COPIES).rglob("*.*") if path.is_file())
-    others = sorted(entries - OURS) + sorted(path.name for path in copies if path.suffix not in COPIED)
+    others = sorted(entries - OURS) + sorted(p.name for p in copies if p.suffix not in (".mp4", ".png"))
     if others or (entries and RESULTS not in entries):
         held = ", ".join(others[:3]) or f"no {RESULTS}"
         raise ValueError(f"--output {folder}: holds {held}, so it is not ours: name another folder")
@@ -46,9 +46,8 @@ def open_folder(folder: Path, settings: str, force: bool) -> tuple[dict[str, Res
         shutil.rmtree(folder, ignore_errors=True)
     elif RESULTS in entries:
         before, summary = read_json(folder / RESULTS)
-        if summary["settings"] != settings:
+        if (old := summary["settings"]) != settings:
             cure = "name another folder, or begin anew with --force"
-            old = summary["settings"]
             raise ValueError(f"--output {folder}: was scored with {old}, not {settings}: {cure}")
     folder.mkdir(parents=True, exist_ok=True)
     return before, summary
@@ -56,35 +55,29 @@ def open_folder(folder: Path, settings: str, force: bool) -> tuple[dict[str, Res
 
 def write_tables(folder: Path, results: Sequence[Result], rule: Rule, summary: dict[str, Any]) -> None:
     """Write the tables, first that from which a later run continues. Raises OSError, naming the file."""
-    rows = [make_row(r) | {"faces": len(r.faces), "settings": summary["settings"]} for r in results]
-    faces = [row for r in results for row in make_face_rows(r, rule)]
-    items = [row for r in results for row in (make_row(r), *make_face_rows(r, rule))]
+    files, faces, items = [], [], []
+    for result in results:
+        row, own = make_row(result), make_face_rows(result, rule)
+        files.append(row | {"faces": len(own), "settings": summary["settings"]})
+        faces += own
+        items += [row, *own]
     text = json.dumps({"summary": summary, "items": items}, indent=1, allow_nan=False) + "\n"
     write_atomically(folder / RESULTS, lambda part: part.write_text(text))
-    write_atomically(folder / FILES_TABLE, lambda part: write_csv(part, rows, FILE_COLUMNS))
+    write_atomically(folder / FILES_TABLE, lambda part: write_csv(part, files, FILE_COLUMNS))
     write_atomically(folder / FACES_TABLE, lambda part: write_csv(part, faces, FACE_COLUMNS))
 
 
 def make_row(r: Result) -> dict[str, Any]:
     """Return what the tables say of a file."""
-    return {
-        "path": str(r.item.path),
-        "score": None if r.score is None else round(r.score, 6),
-        "verdict": r.verdict,
-        "label": r.item.label,
-        "error": r.error,
-        "kind": r.item.kind,
-        "frames": r.frames,
-        "warning": r.warning,
-        "note": r.note,
-        "stamp": r.stamp,
-    }
+    score = None if r.score is None else round(r.score, 6)
+    row = {"path": str(r.item.path), "score": score, "label": r.item.label, "kind": r.item.kind}
+    return row | {name: getattr(r, name) for name in ("verdict", "frames", *SAID)}
 
 
-def make_face_rows(r: Result, rule: Rule) -> Iterator[dict[str, Any]]:
-    """Yield what the tables say of each face of a video or photograph, of kind "face"."""
-    for face in r.faces:
-        yield {
+def make_face_rows(r: Result, rule: Rule) -> list[dict[str, Any]]:
+    """Return what the tables say of each face of a video or photograph, of kind "face"."""
+    return [
+        {
             "path": str(r.item.path),
             "kind": "face",
             "score": round(face.score, 6),
@@ -97,6 +90,8 @@ def make_face_rows(r: Result, rule: Rule) -> Iterator[dict[str, Any]]:
             **{name: round(getattr(face, name), 4) for name in MEASURED},
             "warning": ", ".join(list_doubts(face, rule)),
         }
+        for face in r.faces
+    ]
 
 
 def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
@@ -123,10 +118,10 @@ def read_json(path: Path) -> tuple[dict[str, Result], dict[str, Any]]:
             else:
                 results[name] = read_result(row)
         for name, result in results.items():
-            if (result.score is None) != (result.verdict in ("no face", "error")):
-                raise ValueError(f"{name}: score {result.score}, verdict {result.verdict}")
-            if result.item.kind != "image" and (result.score is None) != (not result.faces):
-                raise ValueError(f"{name}: a score must come with faces, and faces with a score")
+            scored, number = result.score is not None, len(result.faces)
+            lacks = result.item.kind != "image" and scored != (number > 0)
+            if lacks or scored == (result.verdict in ("no face", "error")):
+                raise ValueError(f"{name}: score {result.score}, verdict {result.verdict}, {number} faces")
         str(content["summary"]["settings"])
         return results, content["summary"]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
@@ -140,9 +135,8 @@ def read_result(row: dict[str, Any]) -> Result:
         raise ValueError(f"kind {row['kind']!r}, verdict {row['verdict']!r}")
     item = Item(Path(row["path"]), "", str(row["label"]), kind=row["kind"])
     score = None if row["score"] is None else read_number(row["score"], 0, 1)
-    error, warning, note, stamp = (str(row[name]) for name in ("error", "warning", "note", "stamp"))
-    frames = int(read_number(row["frames"]))
-    return Result(item, score, row["verdict"], error, frames, (), warning, note, stamp)
+    said: dict[str, Any] = {name: str(row[name]) for name in SAID}
+    return Result(item, score, row["verdict"], frames=int(read_number(row["frames"])), **said)
 
 
 def read_face(row: dict[str, Any]) -> Face:

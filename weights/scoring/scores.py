@@ -1,8 +1,4 @@
-"""Faces to scores: how real each looks to the network, 1 = real, 0 = forged.
-
-A video's score is the mean of its faces' scores, the paper's aggregation; where several people appear, the
-lowest person's mean decides. weights/scoring/verdicts.py says what a score means.
-"""
+"""Faces to scores: how real each looks to the network, 1 = real, 0 = forged."""
 
 import contextlib
 import itertools
@@ -14,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 import pipeline
-from pipeline import Face, FaceOptions, Frame, Item, Pose, View, Watch
+from pipeline import Face, FaceOptions, Frame, Item, Pose, View
 from weights import Predict, Rule, Weights, load_predictor
 from weights.scoring.verdicts import classify, decide, list_doubts
 
@@ -46,11 +42,10 @@ class Result(NamedTuple):
         return ", ".join(filter(None, (self.warning, self.note)))
 
 
-def score_images(items: Iterable[Item], weights: Weights, align: bool | None = None) -> Iterator[Result]:
+def score_images(items: Iterable[Item], weights: Weights, align: bool | None) -> Iterator[Result]:
     """Yield the Result of each image, in order. Files are decoded in threads meanwhile.
 
-    A face crop is scored as it is; of a photograph, the faces found. With `align` None, each image shows
-    which it is, see `choose_kind`; True: all are photographs, False: all are crops.
+    A face crop is scored as it is; of a photograph, the faces found. See `choose_kind`.
     """
     predict = load_predictor(weights)
 
@@ -73,7 +68,7 @@ def score_images(items: Iterable[Item], weights: Weights, align: bool | None = N
             elif result.item.kind == "photo":
                 yield score_photo(result.item, seen, predict, weights)
             elif np.isfinite(score := next(scores)):
-                yield result._replace(score=score, verdict=classify(score, "image", weights.rule))
+                yield judge(result._replace(score=score), weights.rule)
             else:
                 yield Result(result.item, None, "error", f"{UNUSABLE} {score}")
 
@@ -120,31 +115,24 @@ def score_photo(item: Item, image: np.ndarray, predict: Predict, weights: Weight
     try:
         found = [(Frame(0, 0.0, image), pipeline.find_faces_in_photo(image))]
         _, faces = score_faces(found, predict, weights.view)
-        score, verdict, warning = decide(faces, "photo", weights.rule)
-        return Result(item, score, verdict, "", 1, faces, warning)
+        return judge(Result(item, None, "", frames=1, faces=faces), weights.rule)
     except (OSError, ValueError, MemoryError) as error:
         return Result(item, None, "error", pipeline.describe_error(error))
 
 
 def score_video(
-    item: Item,
-    weights: Weights,
-    options: FaceOptions,
-    threads: int = 0,
-    watch: Watch[tuple[Frame, list[Face]]] = iter,
+    item: Item, weights: Weights, options: FaceOptions, threads: int = 0, progress: bool = False
 ) -> Result:
-    """Return the Result of a video, from the faces that extract_faces.py would write, errors included.
-
-    `watch` wraps the iterator over frames: a progress bar.
-    """
+    """Return the Result of a video, from the faces that extract_faces.py would write, errors included."""
     try:
         timeline = pipeline.read_timeline(item.path)
         frames = pipeline.read_frames(item.path, *options.sampling, threads, timeline)
         found = pipeline.find_faces(frames, options)
-        sampled, faces = score_faces(watch(found), load_predictor(weights, threads), weights.view)
-        score, verdict, warning = decide(faces, "video", weights.rule)
+        found = pipeline.show_progress(found, options.frames, "frame") if progress else found
+        sampled, faces = score_faces(found, load_predictor(weights, threads), weights.view)
         note = pipeline.describe_reading(timeline, options, sampled)
-        return Result(item, score, verdict, "", len(sampled), faces, warning, note)
+        result = Result(item, None, "", frames=len(sampled), faces=faces, note=note)
+        return judge(result, weights.rule)
     except (OSError, ValueError, MemoryError) as error:
         return Result(item, None, "error", pipeline.describe_error(error))
 
@@ -183,11 +171,9 @@ def measure_outside(face: Face, frame: Frame, view: View) -> float:
     return float(np.mean((x < 0) | (y < 0) | (x > width) | (y > height)))
 
 
-def judge_again(result: Result, rule: Rule) -> Result:
-    """Return a Result of an earlier run with the verdict that the rule gives now."""
-    if result.score is None:
-        return result
-    if result.item.kind == "image":
+def judge(result: Result, rule: Rule) -> Result:
+    """Return a Result with the verdict that the rule gives, by its faces or, of a crop, by its score."""
+    if result.item.kind == "image" and result.score is not None:
         return result._replace(verdict=classify(result.score, "image", rule))
     score, verdict, warning = decide(result.faces, result.item.kind, rule)
     return result._replace(score=score, verdict=verdict, warning=warning)
@@ -198,27 +184,22 @@ def read_pictures(result: Result, faces: Sequence[Face | None]) -> list[np.ndarr
 
     None stands for what cannot be read again. `faces` are those of the Result; of a face crop it is [None].
     """
-    path = result.item.path
-
-    def read(face: Face | None) -> np.ndarray | None:
-        start = face.time - 5e-4 if face else 0.0
-        with contextlib.suppress(OSError, ValueError, MemoryError, StopIteration):
-            return next(pipeline.read_frames(path, 1, start, start + 1e-3, timeline=timeline)).image
-        return None
-
-    try:
+    path, pictures = result.item.path, list[np.ndarray | None]([None] * len(faces))
+    unreadable = contextlib.suppress(OSError, ValueError, MemoryError, StopIteration)
+    with unreadable:
         if result.item.kind != "video":
             return [pipeline.read_image(path)] * len(faces)
         timeline = pipeline.read_timeline(path)
-    except (OSError, ValueError, MemoryError):
-        return [None] * len(faces)
-    return [read(face) for face in faces]
+        for place, face in enumerate(faces):
+            start = face.time - 5e-4 if face else 0.0
+            with unreadable:
+                found = pipeline.read_frames(path, 1, start, start + 1e-3, timeline=timeline)
+                pictures[place] = next(found).image
+    return pictures
 
 
-def see_face(result: Result, face: Face | None, picture: np.ndarray | None, view: View) -> np.ndarray | None:
-    """Return what the network saw of a face in its picture: uint8 (256, 256, 3); None without a picture."""
-    if picture is None:
-        return None
+def see_face(result: Result, face: Face | None, picture: np.ndarray, view: View) -> np.ndarray:
+    """Return what the network saw of a face (None: a face crop) in its picture, uint8 (256, 256, 3)."""
     if face is None:
         return pipeline.load_face(result.item.path, view)
     return pipeline.view_face(pipeline.align_face(picture, face.pose), view)

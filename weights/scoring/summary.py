@@ -19,7 +19,6 @@ KINDS = {"deepfakes": "Deepfakes", "face2face": "Face2Face", "faceswap": "FaceSw
          "neuraltextures": "NeuralTextures", "unnamed": "other forged"}  # fmt: skip
 NOUNS = {"image": "image", "video": "video", "photo": "photograph"}  # face crops are images
 MEANING = "A score says how real a face looks to the network: 1 = natural, 0 = deepfake/f2f."
-LARGEST_ONLY = "Only the largest face in each frame was scored; --everyone scores all faces."
 ROW_HEAD = " score  faces  %deepfake  verdict    file"
 
 
@@ -94,15 +93,17 @@ def print_outcome(results: Sequence[Result], summary: dict[str, Any], weights: W
     for kind in kinds:
         print_summary(summary[f"{kind}s"], NOUNS[kind])
     notes = [describe_errors(weights.card, kind) for kind in kinds if kind != "image"]
-    notes += [describe_knowledge(weights.card), LARGEST_ONLY * is_largest_only(summary)]
+    notes += [describe_knowledge(weights.card), describe_scope(summary)]
     halved = [NOUNS[kind].replace("image", "face crop") for kind in kinds if not weights.rule.bounds_of(kind)]
     below = f"Below {weights.rule.threshold:g}, {'s and '.join(halved)}s are called deepfake " * bool(halved)
     used = f"({printable(weights.path.name)}, resizing: {weights.view.resampling})."
     print(*filter(None, [*notes, f"{MEANING} {below}{used}"]), sep="\n", flush=True)
 
 
-def is_largest_only(summary: dict[str, Any]) -> bool:
-    return "videos" in summary and "the largest face of a frame" in summary["settings"]
+def describe_scope(summary: dict[str, Any]) -> str:
+    """Return a sentence that says so if faces of videos were left out, else ""."""
+    largest = "videos" in summary and "the largest face of a frame" in summary["settings"]
+    return "Only the largest face in each frame was scored; --everyone scores all faces." if largest else ""
 
 
 def print_images(images: Sequence[Result], folders: dict[str, dict[str, Any]]) -> None:
@@ -134,7 +135,7 @@ def format_row(result: Result, weights: Weights) -> str:
     people = list_people(result.faces, kind, rule)
     for person in people if len(people) > 1 else ():
         few = "" if person.counts else f", {UNCLEAR[kind]}"
-        start = f"{format_score(person.score)}  {person.faces:>5}  {'':>9}"
+        start = f"{format_score(person.score)}  {len(person.faces):>5}  {'':>9}"
         rows.append(f"{start}  {person.verdict:<9}    person {person.number}{few}")
     return "\n".join(rows)
 
@@ -170,10 +171,15 @@ def format_accuracy(found: dict[str, float]) -> str:
 
 
 def describe_errors(card: dict[str, Any], kind: str) -> str:
-    """Return a line about how often the weights err on a "video" or "photo", "" if the card does not say.
+    """Return a line about how often the weights err on a kind of file, "" if the card does not say.
 
     Of the kinds of forgery that were tried in videos, those that pass as real most often come first.
     """
+    if kind == "image":
+        if not (found := card.get("validation", {}).get("all", {}).get("image")):
+            return ""
+        shares = f"{100 * found['accuracy_df']:.0f} % of the forged and {100 * found['accuracy_real']:.0f} %"
+        return f"Of {found['count']} validation face crops, {shares} of the real ones were judged right."
     if "calibration" not in card:
         return ""
     found = card["calibration"]["video" if kind == "video" else "face"]
@@ -208,12 +214,3 @@ def describe_knowledge(card: dict[str, Any]) -> str:
     """Return which forgeries the weights know, in a sentence; "" if the card does not say."""
     known = ", ".join(KINDS.get(kind, kind) for kind in card.get("forgeries", ()))
     return f"Knows {known}; newer kinds pass as real." if known else ""
-
-
-def describe_crop_errors(weights: Weights) -> str:
-    """Return a line about verdicts on face crops, by the threshold alone, and how often they are right."""
-    right = "How often that is wrong was not measured."
-    if found := weights.card.get("validation", {}).get("all", {}).get("image"):
-        shares = f"{100 * found['accuracy_df']:.0f} % of the forged and {100 * found['accuracy_real']:.0f} %"
-        right = f"Of {found['count']} validation faces, {shares} of the real ones were judged right."
-    return f"Face crops are called deepfake below {weights.rule.threshold:g}; none is uncertain. {right}"

@@ -1,9 +1,7 @@
 """Scores to verdicts: deepfake, uncertain or real.
 
-A face crop is judged by one threshold, as published. Where the card is calibrated, a video or photograph
-gets one of three verdicts: the bounds were chosen on videos held back from training, so that few real ones
-fall below the lower and few forged ones above the upper (split conformal prediction; see
-training/calibrate.py).
+A face crop is judged by one threshold, as published. Where the card is calibrated, a video or photograph is
+judged by two bounds, between which it is uncertain (split conformal prediction; see training/calibrate.py).
 """
 
 import math
@@ -40,9 +38,13 @@ class Person(NamedTuple):
 
     number: int
     score: float  # mean of the faces' scores
-    faces: int
+    faces: list[Face]
     verdict: str
     counts: bool  # see `decide`
+
+    @property
+    def lowest(self) -> Face:
+        return min(self.faces, key=attrgetter("score"))
 
 
 def decide(faces: Sequence[Face], kind: str, rule: Rule) -> tuple[float | None, str, str]:
@@ -55,10 +57,18 @@ def decide(faces: Sequence[Face], kind: str, rule: Rule) -> tuple[float | None, 
     people = list_people(faces, kind, rule)
     if not people:
         return None, "no face", ""
-    counting = [person.score for person in people if person.counts]
-    score = min(counting or [person.score for person in people])
-    doubts = describe_doubts(faces, len(people), len(counting), kind, rule)
-    return score, classify(score, kind, rule, len(counting)), doubts
+    counting, bounds = [person for person in people if person.counts], rule.bounds_of(kind)
+    score = min(person.score for person in counting or people)
+    found = Counter(word for face in faces for word in list_doubts(face, rule))
+    parts = [] if counting or not bounds else [UNCLEAR[kind]]
+    parts += [f"{found[word]} of {len(faces)} faces {word}" for word in DOUBTS if found[word]]
+    if len(counting) > 1:
+        below = f" (deepfake below {lower_bound(bounds, len(counting)):.3f})" if bounds else ""
+        parts.append(f"the lowest of {len(counting)} people decides{below}")
+    if 0 < len(counting) < len(people):
+        ignored = f"{len(people) - len(counting)} of {len(people)} people not counted"
+        parts.append(f"{ignored}: {UNCLEAR[kind]}")
+    return score, classify(score, kind, rule, len(counting)), ", ".join(parts)
 
 
 def classify(score: float, kind: str, rule: Rule, people: int = 1) -> str:
@@ -80,9 +90,8 @@ def judge_face(face: Face, kind: str, rule: Rule) -> str:
 def lower_bound(bounds: Bounds, people: int) -> float:
     """Return below which score the lowest of several people is called a deepfake.
 
-    The lowest of several real people scores lower than one alone. So each person gets an equal part of
-    REAL_ERROR (Bonferroni). There are too few videos to count that far out: the logits of real scores are
-    taken to be normally distributed.
+    Each person gets an equal part of REAL_ERROR (Bonferroni). There are too few videos to count that far
+    out: the logits of real scores are taken to be normally distributed.
     """
     normal = NormalDist()
     shift = bounds.spread * (normal.inv_cdf(REAL_ERROR / people) - normal.inv_cdf(REAL_ERROR))
@@ -97,35 +106,15 @@ def list_people(faces: Sequence[Face], kind: str, rule: Rule) -> list[Person]:
         own[face.person].append(face)
     least = MIN_FACES_PER_PERSON if kind == "video" else 1
     clear = Counter(face.person for face in faces if not list_doubts(face, rule))
-    counting = [person for person in own if clear[person] >= max(least, len(own[person]) / 2)]
+    counts = {number: clear[number] >= max(least, len(found) / 2) for number, found in own.items()}
     people = []
-    for number in sorted(own):
-        score, counts = float(np.mean([face.score for face in own[number]])), number in counting
-        verdict = classify(score, kind, rule, len(counting) if counts else 0)
-        people.append(Person(number, score, len(own[number]), verdict, counts))
+    for number, found in sorted(own.items()):
+        score = float(np.mean([face.score for face in found]))
+        verdict = classify(score, kind, rule, sum(counts.values()) if counts[number] else 0)
+        people.append(Person(number, score, found, verdict, counts[number]))
     return people
-
-
-def list_counting(faces: Sequence[Face], kind: str, rule: Rule) -> list[Face]:
-    """Return the Faces of those people who count, the lowest score first; all where nobody counts."""
-    people = {person.number for person in list_people(faces, kind, rule) if person.counts}
-    return sorted((f for f in faces if not people or f.person in people), key=attrgetter("score"))
 
 
 def list_doubts(face: Face, rule: Rule) -> list[str]:
     """Return why the weights cannot be trusted on a face: keys of DOUBTS."""
     return [word for word, test in DOUBTS.items() if test(face, rule)]
-
-
-def describe_doubts(faces: Sequence[Face], people: int, counting: int, kind: str, rule: Rule) -> str:
-    """Return in words what weakens a verdict on so many people of whom so many count, or ""."""
-    found = Counter(word for face in faces for word in list_doubts(face, rule))
-    bounds = rule.bounds_of(kind)
-    parts = [] if counting or not bounds else [UNCLEAR[kind]]
-    parts += [f"{found[word]} of {len(faces)} faces {word}" for word in DOUBTS if found[word]]
-    if counting > 1:
-        below = f" (deepfake below {lower_bound(bounds, counting):.3f})" if bounds else ""
-        parts.append(f"the lowest of {counting} people decides{below}")
-    if 0 < counting < people:
-        parts.append(f"{people - counting} of {people} people not counted: {UNCLEAR[kind]}")
-    return ", ".join(parts)
