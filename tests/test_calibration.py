@@ -54,9 +54,9 @@ def test_errors_are_those_on_other_people():
         scores += [0.5 + 0.001 * number, 0.4 + 0.001 * number]
     items += [pipeline.Item(Path(), "", "real", name, "low") for name in "abcde"]  # one person, in five sets
     scores += [0.1] * 5
-    found = calibrate_level(items, np.array(scores), [[index] for index in range(len(items))])
+    found, kinds = calibrate_level(items, np.array(scores), [[index] for index in range(len(items))])
     assert found["lower"] == 0.1  # the fifth of all 105: nobody lies below it
-    assert found["kinds"]["real"]["deepfake"] == 5  # but they lie below the bound by all the others
+    assert kinds["real"]["deepfake"] == 5  # but they lie below the bound by all the others
     assert (found["real"], found["forged"]) == (105, 100)
     assert found["real_called_deepfake"] == pytest.approx(5 / 105)
     assert found["real_error_interval"] == compute_interval(np.arange(105) < 5)
@@ -88,7 +88,7 @@ def test_calibration_of_a_set(noise_path):
     assert found["video"]["upper"] == pytest.approx(0.641)  # the second from above
     assert found["face"]["real"] == 20  # one face for each video
     # each judged by bounds without its own group: the lowest real one, the second highest forged one
-    assert found["video"]["kinds"] == {
+    assert found["kinds"] == {
         "real": {"deepfake": 1, "uncertain": 7, "real": 12},
         "swap": {"deepfake": 14, "uncertain": 4, "real": 2},
     }

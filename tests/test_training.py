@@ -368,7 +368,7 @@ def test_few_steps_lead_to_a_card_with_bounds(tmp_path, monkeypatch):
     weights = find_weights("trained/mine")
     assert weights.view.zoom == 0.9
     assert weights.rule.video
-    counts = weights.card["calibration"]["video"]["kinds"]
+    counts = weights.card["calibration"]["kinds"]
     assert {kind: sum(verdicts.values()) for kind, verdicts in counts.items()} == {"real": 20, "swap": 20}
     assert f"videos: deepfake below {weights.rule.video.lower:.3f}, real above" in done.stdout
     leak = "videos, or forgeries of them, are in both training and validation, 1 in all: set1/1"

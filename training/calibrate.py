@@ -46,9 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             classifier.join(classifiers, face_set.faces[face_set.labels[:, 0] == 1])
             cards = {name_stem(e.path): {key: e.card.get(key) for key in KEPT} for e in experts}
             card = {"experts": cards}
-        card, report = calibration.calibrate_card(
-            weights.view._asdict() | card, classifier, face_set, weights.view
-        )
+        card = weights.view._asdict() | card
+        card, report = calibration.calibrate_card(card, classifier, face_set, weights.view)
         write_weights(classifier, arguments.name, card)
     except (OSError, ValueError) as error:
         return pipeline.fail(2, error)

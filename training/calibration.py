@@ -38,7 +38,7 @@ def calibrate_card(
     if found := choose_calibration(face_set, scores, view):
         card["calibration"], video = found, found["video"]
         lines.append(f"videos: deepfake below {video['lower']:.3f}, real above {video['upper']:.3f}")
-        for kind, counts in video["kinds"].items():
+        for kind, counts in found["kinds"].items():
             listed = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
             lines.append(f"{kind} videos, by bounds from other people's: {listed}")
     else:
@@ -77,8 +77,9 @@ def choose_calibration(
         sizes.append(crop.shape[1] / (zoom or view.zoom))
         sharpness.append(pipeline.measure_sharpness(crop))
     return {
-        "face": face,
-        "video": video,
+        "face": face[0],
+        "video": video[0],
+        "kinds": video[1],
         "min_size": round(float(np.quantile(sizes, 0.005)), 1),  # sizes end sharply: where a detector begins
         "min_sharpness": round(float(np.quantile(sharpness, 0.01)), 2),
     }
@@ -86,8 +87,8 @@ def choose_calibration(
 
 def calibrate_level(
     items: Sequence[Item], scores: np.ndarray, videos: Sequence[Sequence[int]]
-) -> dict[str, Any] | None:
-    """Return the bounds, how often they err, and by "kinds" of forgery the verdicts; None: too few videos.
+) -> tuple[dict[str, Any], dict[str, dict[str, int]]] | None:
+    """Return (bounds and how often they err, {kind of forgery: {verdict: number}}); None of too few videos.
 
     A video is given by the indices of its faces. Verdicts are counted by bounds from other people's videos.
     """
@@ -116,8 +117,7 @@ def calibrate_level(
         "uncertain": float(np.mean(verdicts == "uncertain")),
         "real_error_interval": compute_interval(accused),
         "forged_error_interval": compute_interval(passed),
-        "kinds": dict(sorted(kinds.items())),
-    }
+    }, dict(sorted(kinds.items()))
 
 
 def choose_bounds(real: np.ndarray, forged: np.ndarray) -> Bounds | None:
