@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -150,7 +151,7 @@ def write_faces(
     sound = [i for i, doubt in enumerate(doubts) if not doubt]
     if shown := sorted(shown + pipeline.pick_evenly(sound, MOST_SHOWN - len(shown))):
         sheet = draw_contact_sheet([(faces[i], doubts[i], folder / files[i]) for i in shown])
-        sheet.save(folder / SHEET_NAME)
+        iio.imwrite(folder / SHEET_NAME, np.asarray(sheet))
     people = len({face.person for face in faces})
     return Extraction(len(sampled), len(faces), empty, refused, people, sum(map(bool, doubts))), sampled
 

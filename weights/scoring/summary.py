@@ -187,7 +187,9 @@ def describe_errors(card: dict[str, Any], kind: str) -> str:
     overall = "forged", round(found["forged_called_real"] * found["forged"]), found["forged"]
     (name, missed, number), *others = kinds or [overall]
     noun = "videos" if kind == "video" else "faces"
-    parts = [f"Of {number} {name} {noun} of people it was not trained on, {missed} passed as real"]
+    # cards of before count on the videos that chose the bounds, without kinds
+    whose = "of people it was not trained on" if list_kinds(card) else "that also chose the bounds"
+    parts = [f"Of {number} {name} {noun} {whose}, {missed} passed as real"]
     parts += [f"of {number} {name}, {missed}" for name, missed, number in others]
     accused = f"of {found['real']} real, {round(found['real_called_deepfake'] * found['real'])}"
     interval = found.get("real_error_interval", (0, 1))
