@@ -246,6 +246,8 @@ def test_blocks_are_imitated_and_the_head_is_taken_over(tmp_path):
     found = imitation.cut_blocks(network.model)(whole, training=True).numpy()
     wanted = imitation.cut_blocks(teacher)(whole, training=False).numpy()
     assert 1 - np.mean((found - wanted) ** 2) / wanted.var() > 0.5
+    with pytest.raises(ValueError, match="Meso4Experts and Meso4 must end in layers of the same shapes"):
+        imitation.make_student(MODELS["Meso4Experts"]().model, teacher)
 
 
 # --- the command ----------------------------------------------------------------------------------

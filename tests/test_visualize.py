@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT, run_main
 
 import pipeline
-from classifiers import load_classifier, scale_pixels
+from classifiers import Meso4Experts, load_classifier, scale_pixels
 from training import visualize
 
 
@@ -45,10 +45,12 @@ def test_the_command_draws_both(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_drawn_is_one_line(tmp_path):
+    Meso4Experts().save(tmp_path / "four.weights.h5")
     for arguments, reason in (
         ([tmp_path], "must hold images in folders named df or real"),
         (["--weights", ROOT / "weights/Meso4_DF.tflite"], "must be Keras weights"),
         (["--weights", "none"], "none: no such weights"),
+        (["--weights", tmp_path / "four.weights.h5"], "must hold one network: draw each expert by itself"),
     ):
         error = run_main(visualize.main, *arguments, "--output", tmp_path, status=2).stderr
         assert reason in error

@@ -16,7 +16,11 @@ def make_student(model: keras.Model, teacher: keras.Model) -> tuple[keras.Model,
 
     The other layers of `model` become the teacher's. Raises ValueError if they have other shapes.
     """
-    for layer, taught in zip(list_head(model), list_head(teacher), strict=True):
+    heads = list_head(model), list_head(teacher)
+    ends, wanted_ends = ([[w.shape for w in layer.weights] for layer in head] for head in heads)
+    if ends != wanted_ends:
+        raise ValueError(f"--imitate: {model.name} and {teacher.name} must end in layers of the same shapes")
+    for layer, taught in zip(*heads, strict=True):
         layer.set_weights(taught.get_weights())
         layer.trainable = False
     models, window = (model, teacher), keras.Input((WINDOW, WINDOW, 3))

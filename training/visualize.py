@@ -37,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         faces = np.stack([pipeline.load_face(item.path, weights.view) for item in items])
         with pipeline.silence_native_stderr():
             import classifiers
-        model = classifiers.load_classifier(weights.path).model
+        classifier = classifiers.load_classifier(weights.path)
+        if isinstance(classifier, classifiers.Meso4Experts):
+            raise ValueError(f"{weights.path}: must hold one network: draw each expert by itself")
+        model = classifier.model
         labels = np.array([item.label for item in items])
         maps = {}
         for label in sorted(set(labels)):
