@@ -8,7 +8,7 @@ score of how real it looks: 1 = real, 0 = forged (deepfake or Face2Face). Label 
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -178,25 +178,6 @@ class MesoInception4(Classifier):
 
 class Meso4Experts(Classifier):
     build = staticmethod(build_meso4_experts)
-
-    def join(self, experts: Sequence[Classifier], faces: np.ndarray) -> None:
-        """Take over four Meso4, their scores brought to one scale by real faces, uint8 (N, 256, 256, 3).
-
-        Their last layers then give real faces logits of mean 2 and deviation 1.5, so that each doubts about
-        as many of them. Raises ValueError unless there are several faces.
-        """
-        own = [layer for layer in self.model.layers if layer.weights]  # by depth: four alike in a row
-        for number, expert in enumerate(experts):
-            scores = expert.predict(faces).astype(np.float64).clip(1e-7, 1 - 1e-7)
-            logits = np.log(scores / (1 - scores))
-            if not logits.std() > 0:
-                raise ValueError(f"experts are joined by several real faces, not {len(faces)}")
-            scale = 1.5 / logits.std()
-            learned = [layer.get_weights() for layer in expert.model.layers if layer.weights]
-            kernel, bias = learned[-1]
-            learned[-1] = [kernel * scale, (bias - logits.mean()) * scale + 2]
-            for layer, weights in zip(own[number::4], learned, strict=True):
-                layer.set_weights(weights)
 
 
 # A network added here can be trained, exported and scored; training/df_CNN.py --model offers it.

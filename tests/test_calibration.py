@@ -8,6 +8,7 @@ from conftest import ROOT, run_main
 from PIL import Image
 
 import pipeline
+from classifiers import Meso4Experts, load_classifier
 from training import calibrate, calibration, data
 from training.calibration import calibrate_level, choose_bounds, choose_calibration, compute_interval
 from weights import find_weights, read_rule
@@ -138,6 +139,18 @@ def test_the_threshold_chosen_is_the_best():
     assert choose_threshold(items, [0.1, 0.2, 0.3, 0.62, 0.66, 0.7, 0.8, 0.9]) == 0.65
     assert choose_threshold(items, [0.1, 0.2, 0.3, 0.3, 0.66, 0.7, 0.8, 0.9]) == 0.5
     assert choose_threshold(items, [0.1, 0.2, 0.3, 0.3, 0.36, 0.7, 0.8, 0.9]) == 0.35
+
+
+def test_joined_experts_multiply_their_scores(noise):
+    """Each expert's logits of real faces are brought to mean 2 and deviation 1.5."""
+    experts = [load_classifier(ROOT / f"weights/{name}.weights.h5") for name in ("Meso4_DF", "Meso4_F2F")] * 2
+    joined, product = Meso4Experts(), 1.0
+    calibration.join_experts(joined, experts, noise)
+    for expert in experts:
+        scores = expert.predict(noise)[:, 0].astype(float)
+        logits = np.log(scores / (1 - scores))
+        product = product / (1 + np.exp(-2 - 1.5 * (logits - logits.mean()) / logits.std()))
+    np.testing.assert_allclose(joined.predict(noise)[:, 0], product, atol=1e-4)
 
 
 def test_two_images_take_no_bounds_away(tmp_path, monkeypatch):

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, start
+from conftest import start
 from PIL import Image
 
-from classifiers import MODELS, Meso4, Meso4Experts, MesoInception4, load_classifier, scale_pixels
+from classifiers import MODELS, Meso4, MesoInception4, load_classifier, scale_pixels
 from training.trainer import BatchNormalization, quicken
 
 AUTHORS = ["Meso4_DF", "Meso4_F2F", "MesoInception_DF", "MesoInception_F2F"]
@@ -119,18 +119,6 @@ def test_a_quickened_network_scores_the_same(noise, name):
     faces = scale_pixels(noise)
     np.testing.assert_allclose(plain.predict_on_batch(faces), quick.predict_on_batch(faces), atol=1e-6)
     plain.set_weights(quick.get_weights())  # as training does to score
-
-
-def test_joined_experts_multiply_their_scores(noise):
-    """Each expert's logits of real faces are brought to mean 2 and deviation 1.5."""
-    experts = [load_classifier(ROOT / f"weights/{name}.weights.h5") for name in ("Meso4_DF", "Meso4_F2F")] * 2
-    joined, product = Meso4Experts(), 1.0
-    joined.join(experts, noise)
-    for expert in experts:
-        scores = expert.predict(noise)[:, 0].astype(float)
-        logits = np.log(scores / (1 - scores))
-        product = product / (1 + np.exp(-2 - 1.5 * (logits - logits.mean()) / logits.std()))
-    np.testing.assert_allclose(joined.predict(noise)[:, 0], product, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", MODELS)

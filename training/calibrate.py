@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         classifier, card = classifiers[0], weights.card
         if len(experts) > 1:
             classifier = Meso4Experts()
-            classifier.join(classifiers, face_set.faces[face_set.labels[:, 0] == 1])
+            calibration.join_experts(classifier, classifiers, face_set.faces[face_set.labels[:, 0] == 1])
             cards = {name_stem(e.path): {key: e.card.get(key) for key in KEPT} for e in experts}
             card = {"experts": cards}
         card = weights.view._asdict() | card

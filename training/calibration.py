@@ -26,6 +26,24 @@ from weights.scoring.verdicts import FORGED_ERROR, MIN_FACES_PER_PERSON, REAL_ER
 MAPPED = 100  # real faces whose maps of evidence show what is normal
 
 
+def join_experts(joined: Any, experts: Sequence[Any], faces: np.ndarray) -> None:
+    """Give a Meso4Experts four Meso4, brought to one scale by real faces, uint8 (N, 256, 256, 3).
+
+    Their last layers then give real faces logits of mean 2 and deviation 1.5, so that each doubts about as
+    many of them. Raises ValueError unless there are several faces.
+    """
+    own = [layer for layer in joined.model.layers if layer.weights]  # by depth: four alike in a row
+    for number, expert in enumerate(experts):
+        logits = compute_logits(data.score_faces(expert, faces))
+        if not logits.std() > 0:
+            raise ValueError(f"experts are joined by several real faces, not {len(faces)}")
+        learned = [layer.get_weights() for layer in expert.model.layers if layer.weights]
+        (kernel, bias), scale = learned[-1], 1.5 / logits.std()
+        learned[-1] = [kernel * scale, (bias - logits.mean()) * scale + 2]
+        for layer, weights in zip(own[number::4], learned, strict=True):
+            layer.set_weights(weights)
+
+
 def calibrate_card(
     card: dict[str, Any], classifier: Any, face_set: data.FaceSet, view: pipeline.View
 ) -> tuple[dict[str, Any], str]:
