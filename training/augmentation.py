@@ -48,26 +48,24 @@ COLORS: dict[str, Callable[..., Any]] = {  # of values in [0, 1], to which the r
 
 
 def draw_numbers(seeds: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Return the numbers for `augment` of faces with these seeds, float32 (N, 1 + changes, 2) in [-1, 1]."""
-    lists = {"moves": 1 + len(MOVES), "colors": len(COLORS)}  # one generator for each: more cost time
+    """Return the numbers for `augment` of faces with these seeds, float32 (N, changes, 2) in [-1, 1]."""
+    lists = {"moves": len(MOVES), "colors": len(COLORS)}  # one generator for each: more cost time
     drawn = [[seed_change(s, name).uniform(-1, 1, (n, 2)) for name, n in lists.items()] for s in seeds]
     return np.array([np.concatenate(pair) for pair in drawn], np.float32)
 
 
-def augment(faces: Any, numbers: Any, side: int = IMAGE_SIZE, strength: float = 0.0) -> Any:
+def augment(faces: Any, numbers: Any, strength: float = 0.0) -> Any:
     """Return uint8 faces (N, 256, 256, 3) changed as the authors' training does: float32 in [0, 1].
 
-    Of each face a window, (N, side, side, 3), that lies at random. Bilinear; where a face does not fill its
-    square any more, its edge is repeated. Numbers of 0 give exactly what `classifiers.scale_pixels` gives.
+    Bilinear; where a face does not fill its square any more, its edge is repeated. Numbers of 0 give exactly
+    what `classifiers.scale_pixels` gives.
     """
-    window, *others = tf.unstack(numbers[..., None, None], axis=1)
-    drawn = dict(zip((*MOVES, *COLORS), others, strict=True))
-    middle = (tf.range(side, dtype=tf.float32) - (side - 1) / 2)[None, None]
-    x, y = middle, tf.transpose(middle, (0, 2, 1))
-    x, y = (place + tf.round(window[:, i] * (IMAGE_SIZE - side) / 2) for i, place in enumerate((x, y)))
+    drawn = dict(zip((*MOVES, *COLORS), tf.unstack(numbers[..., None, None], axis=1), strict=True))
+    last = IMAGE_SIZE - 1
+    x = (tf.range(IMAGE_SIZE, dtype=tf.float32) - last / 2)[None, None]
+    y = tf.transpose(x, (0, 2, 1))
     for name, move in MOVES.items():
         x, y = move(x, y, drawn[name][:, 0], drawn[name][:, 1], strength)
-    last = IMAGE_SIZE - 1
     values = _look_up(faces, *(tf.clip_by_value(place + last / 2, 0, last) for place in (x, y))) * PIXEL_SCALE
     for name, change in COLORS.items():
         a, b = drawn[name][:, 0, ..., None], drawn[name][:, 1, ..., None]

@@ -161,10 +161,8 @@ def score_faces(classifier: Any, faces: np.ndarray) -> np.ndarray:
     return np.fromiter(pipeline.show_progress(scores, len(faces), "face"), np.float32)
 
 
-def make_batches(
-    face_set: FaceSet, order: np.ndarray, seeds: np.ndarray, side: int = SIDE, degrade: float = 0.0
-) -> Any:
-    """Return a tf.data.Dataset of (faces float32 (n, side, side, 3) in [0, 1], labels float32 (n, 1)).
+def make_batches(face_set: FaceSet, order: np.ndarray, seeds: np.ndarray, degrade: float = 0.0) -> Any:
+    """Return a tf.data.Dataset of (faces float32 (n, 256, 256, 3) in [0, 1], labels float32 (n, 1)).
 
     A batch is a row of `order`. They are made in parallel, ahead of the network.
     """
@@ -184,7 +182,7 @@ def make_batches(
         batch, numbers = tf.numpy_function(read, [chosen, seeds], (tf.uint8, tf.float32))
         batch = tf.ensure_shape(batch, (len(order[0]), SIDE, SIDE, 3))
         numbers = tf.ensure_shape(numbers, shape)
-        return change_faces(batch, numbers, side, degrade), tf.gather(face_set.labels, chosen)
+        return change_faces(batch, numbers, degrade), tf.gather(face_set.labels, chosen)
 
     batches = tf.data.Dataset.from_tensor_slices((order, seeds))
     threads = max(1, (os.cpu_count() or 1) // 4)  # more would take the network's

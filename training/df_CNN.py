@@ -76,15 +76,14 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("data").add_argument
     add("--data", metavar="FOLDER", help="holds training/ and validation/, each with df/ and real/ (default: data)")
     add("--split-by-video", type=read_number(0, 0.9), metavar="SHARE", help="without validation/: hold out this share of training's videos for validation")
-    add("--resample", choices=pipeline.RESAMPLING, help="filter that brings faces to 256x256 (default: nearest, or that of --weights or --imitate)")
-    add("--zoom", type=read_number(pipeline.SMALLEST_ZOOM, pipeline.CROP_ZOOM), metavar="X", help=f"width of the square to look at, in widths of the face; only in crops by extract_faces.py, which are {pipeline.CROP_ZOOM} wide (default: {pipeline.CROP_ZOOM}, or as --weights or --imitate)")
+    add("--resample", choices=pipeline.RESAMPLING, help="filter that brings faces to 256x256 (default: nearest, or that of --weights)")
+    add("--zoom", type=read_number(pipeline.SMALLEST_ZOOM, pipeline.CROP_ZOOM), metavar="X", help=f"width of the square to look at, in widths of the face; only in crops by extract_faces.py, which are {pipeline.CROP_ZOOM} wide (default: {pipeline.CROP_ZOOM}, or as --weights)")
     add("--balance", nargs="?", type=read_shares, const={}, metavar="SET=X,...", help="draw data sets evenly, in a set its classes, in a class its kinds of forgery, in a kind its videos; with relative sampling weights of data sets, e.g. dfdc=0.25,ffpp=2")
     add("--pairs", action="store_true", help="the same, and with a forged face df/<set>/<kind>_<video>... the same frame of its original real/<set>/<video>, changed alike")
     add("--degrade", type=read_number(0, 10), metavar="STRENGTH", help="compress as videos and JPEG do, scale, blur, add noise and crop at random; 1 is too strong for networks so small (default: 0, none)")
     add = parser.add_argument_group("network").add_argument
     add("--model", choices=NETWORKS, help=f"network to train (default: {PAPER.model})")
     add("--weights", metavar="FILE", help="start from these, ours or the authors'")
-    add("--imitate", metavar="FILE", help="learn to give what the first three blocks of these weights give, and copy the rest: a quick way from one network to the other, before training it on labels")
     add = parser.add_argument_group("recipe").add_argument
     add("--steps", type=read_count, metavar="N", help=f"batches to train on (default: {PAPER.steps})")
     add("--batch-size", type=read_count, metavar="N", help=f"images (default: {PAPER.batch_size})")

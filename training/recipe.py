@@ -40,7 +40,6 @@ class Recipe(NamedTuple):
     resample: str = "nearest"
     zoom: float = pipeline.CROP_ZOOM  # how wide a square is looked at, in widths of the face
     weights: str = ""  # file to start from
-    imitate: str = ""  # weights of the other network, to give what its first blocks give
     name: str = "Meso4"  # of the weights files
     data: str = "data"  # folder
     split_by_video: float = 0.0
@@ -59,8 +58,10 @@ def make_recipe(arguments: Namespace, command: Iterable[str]) -> Recipe:
     """
     path = arguments.output / RECIPE_FILE
     given = {name: value for name, value in vars(arguments).items() if name in Recipe._fields}
-    origins = {name: find_keras_weights(given[name]) for name in ("weights", "imitate") if name in given}
-    given |= {name: str(origin.path) for name, origin in origins.items()}
+    view = View()
+    if "weights" in given:
+        origin = find_keras_weights(given["weights"])
+        given["weights"], view = str(origin.path), origin.view
     if arguments.resume:
         try:
             recipe = Recipe(**json.loads(path.read_bytes()))
@@ -73,14 +74,10 @@ def make_recipe(arguments: Namespace, command: Iterable[str]) -> Recipe:
         return recipe
     if path.exists():
         raise FileExistsError(f"{path.parent}: holds a training already: add --resume or another --output")
-    view = next((origin.view for origin in origins.values()), View())
     inherited = {"resample": view.resampling, "zoom": view.zoom, "name": given.get("model", Recipe().model)}
     given["data"] = os.path.abspath(given.get("data", Recipe().data))
     given["command"] = shlex.join(["python3", *map(shorten, command)])
-    recipe = Recipe(**inherited | given)
-    if "imitate" in origins and recipe.view.zoom != view.zoom:
-        raise ValueError(f"--imitate {given['imitate']}: needs zoom {view.zoom}, not {recipe.zoom}")
-    return recipe
+    return Recipe(**inherited | given)
 
 
 def complete_recipe(recipe: Recipe, arguments: Namespace, items: Sequence[Item]) -> Recipe:

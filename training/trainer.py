@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 import pipeline
-from training import data, draws, imitation
+from training import data, draws
 from training.recipe import Recipe
 from weights import Rule
 from weights.scoring.metrics import evaluate_by_dataset, label_scores
@@ -83,17 +83,13 @@ class Trainer:
             self.scorer.load(recipe.weights)
         self.model = quicken(self.scorer.model, recipe.dropout)
         self.optimizer = keras.optimizers.Adam(make_schedule(recipe))
-        self.fitted, self.teacher, loss = self.model, None, LOSSES[recipe.loss]()
-        if recipe.imitate:
-            teacher = classifiers.load_classifier(recipe.imitate).model
-            self.fitted, self.teacher = imitation.make_student(self.model, teacher)
-            loss = LOSSES["mse"]()
-        self.optimizer.build(self.fitted.trainable_variables)
+        self.optimizer.build(self.model.trainable_variables)
         self.average = [tf.Variable(weight) for weight in self.model.weights] if recipe.average else []
         # the model's variables include the seeds of its dropout layers
         self.variables = [*self.model.variables, *self.optimizer.variables, *self.average]
         # no XLA: on a CPU it trains at a fifth of the speed (26 against 125 images/s)
-        self.fitted.compile(self.optimizer, loss, metrics=["accuracy"], jit_compile=False)
+        loss = LOSSES[recipe.loss]()
+        self.model.compile(self.optimizer, loss, metrics=["accuracy"], jit_compile=False)
         if checkpoint and resumed:
             self.restore(checkpoint)
 
@@ -102,15 +98,12 @@ class Trainer:
         return int(self.optimizer.iterations.numpy())
 
     def train_epoch(self, face_set: data.FaceSet, epoch: int, bar: Iterator[int]) -> dict[str, float]:
-        """Train one epoch; return its mean loss and accuracy (meaningless in an imitation)."""
+        """Train one epoch; return its mean loss and accuracy."""
         recipe, left = self.recipe, self.recipe.steps - self.steps_done
         order, seeds = (drawn[:left] for drawn in draws.draw_epoch(face_set.items, recipe, epoch))
-        side = imitation.WINDOW if self.teacher else data.SIDE
-        batches = data.make_batches(face_set, order, seeds, side, recipe.degrade)
-        if self.teacher:
-            batches = batches.map(lambda faces, _: (faces, self.teacher(faces, training=False)))
+        batches = data.make_batches(face_set, order, seeds, recipe.degrade)
         follow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: self.end_step(logs, bar))
-        found = self.fitted.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[follow]).history
+        found = self.model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[follow]).history
         return {name: found[name][0] for name in ("loss", "accuracy")}
 
     def end_step(self, logs: dict[str, float], bar: Iterator[int]) -> None:
