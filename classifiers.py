@@ -161,8 +161,11 @@ class Classifier:
     def export(self, path: str | Path) -> None:
         """Write the network for LiteRT, which takes uint8 faces: `classifier.export("mine.tflite")`."""
         faces = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), dtype="uint8")
-        scores = self.model(layers.Rescaling(float(PIXEL_SCALE))(faces))
+        scores = keras.Model(self.model.inputs, self._columns())(layers.Rescaling(float(PIXEL_SCALE))(faces))
         keras.Model(faces, scores).export(path, format="litert", verbose=False)
+
+    def _columns(self) -> KerasTensor:
+        return self.model.outputs[0]
 
     def _bare_model(self) -> keras.Model:
         return keras.Model(self.model.inputs, self.model.outputs)  # the same layers, no optimiser
@@ -177,7 +180,12 @@ class MesoInception4(Classifier):
 
 
 class Meso4Experts(Classifier):
+    """Exported, it gives each expert's score too: scores (N, 5)."""
+
     build = staticmethod(build_meso4_experts)
+
+    def _columns(self) -> KerasTensor:
+        return layers.Concatenate()([self.model.output, *self.model.layers[-1].input])
 
 
 # A network added here can be trained, exported and scored; training/df_CNN.py --model offers it.

@@ -613,6 +613,7 @@ class Face(NamedTuple):
     brightness: float = 255.0  # see measure_colors
     saturation: float = 1.0  # likewise
     outside: float = 0.0  # share of what the network saw of it that lies outside the frame
+    looks_like: str = ""  # kind of forgery whose expert doubts it most
 
 
 class FaceOptions(NamedTuple):

@@ -11,7 +11,8 @@ import pipeline
 from classifiers import Meso4Experts, load_classifier
 from training import calibrate, calibration, data
 from training.calibration import calibrate_level, choose_bounds, choose_calibration, compute_interval
-from weights import find_weights, read_rule
+from weights import find_weights, load_predictor, read_rule, write_weights
+from weights.scoring import score
 from weights.scoring.metrics import choose_threshold
 
 
@@ -151,6 +152,26 @@ def test_joined_experts_multiply_their_scores(noise):
         logits = np.log(scores / (1 - scores))
         product = product / (1 + np.exp(-2 - 1.5 * (logits - logits.mean()) / logits.std()))
     np.testing.assert_allclose(joined.predict(noise)[:, 0], product, atol=1e-4)
+
+
+def test_experts_say_which_forgery_it_looks_like(noise, tmp_path):
+    """The exported network has a column for each; the lowest names the kind."""
+    joined = Meso4Experts()
+    authors = [load_classifier(ROOT / f"weights/{name}.weights.h5") for name in ("Meso4_DF", "Meso4_F2F")]
+    calibration.join_experts(joined, authors * 2, noise)
+    card = {"resampling": "bilinear", "threshold": 0.5, "experts": {"A": {}, "B": {}, "C": {}, "D": {}}}
+    write_weights(joined, tmp_path / "joined", card)
+    weights = find_weights(tmp_path / "joined")
+    scores = load_predictor(weights)(noise)
+    assert scores.shape == (len(noise), 5)
+    np.testing.assert_allclose(scores[:, 1:].prod(axis=1), scores[:, 0], rtol=1e-4)
+    np.testing.assert_allclose(scores[:, :1], joined.predict(noise), atol=1e-4)
+    (result,) = score([ROOT / "test_images/df/biden.png"], weights, align=True)
+    face = pipeline.find_faces_in_photo(pipeline.read_image(result.item.path))[0]
+    found = load_predictor(weights)(pipeline.view_face(face.crop, weights.view)[None])[0]
+    assert result.verdict == "deepfake"
+    assert result.faces[0].looks_like == result.looks_like == "ABCD"[found[1:].argmin()]
+    assert result.remarks.startswith(f"looks like {result.looks_like}")
 
 
 def test_two_images_take_no_bounds_away(tmp_path, monkeypatch):

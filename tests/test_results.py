@@ -323,7 +323,7 @@ def test_labels_cover_no_other_face():
 
 def test_a_map_finds_a_planted_artefact(noise):
     def predict(faces):  # forged is what is bright in the upper left quarter
-        return 1 / (1 + np.exp(faces[:, :128, :128].mean(axis=(1, 2, 3)) / 20 - 5))
+        return 1 / (1 + np.exp(faces[:, :128, :128].mean(axis=(1, 2, 3)) / 20 - 5))[:, None]
 
     face = np.full((256, 256, 3), 40, np.uint8)
     face[200:, 200:] = 255  # among which pixels are shuffled

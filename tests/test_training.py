@@ -178,7 +178,7 @@ def test_training_sees_the_pixels_that_scoring_sees(face_folder, tmp_path, monke
         assert isinstance(face_set.faces, np.memmap)
         assert not list((tmp_path / "scratch").iterdir())  # nothing that a kill could leave behind
         seen = []
-        predict = lambda x: seen.append(x) or np.zeros(len(x))  # noqa: B023, E731
+        predict = lambda x: seen.append(x) or np.zeros((len(x), 1))  # noqa: B023, E731
         monkeypatch.setattr(scores, "load_predictor", lambda _: predict)  # noqa: B023
         list(scores.score_images(items, Weights(Path(), "", view), align=False))
         np.testing.assert_array_equal(face_set.faces, np.concatenate(seen))

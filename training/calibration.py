@@ -68,7 +68,7 @@ def calibrate_card(
     if card["validation"]["mean"]["image"]["auc"] < 0.5:
         lines.append("worse than chance: these weights do not suit these faces, whatever the threshold")
     chosen = pipeline.pick_evenly(np.flatnonzero(face_set.labels[:, 0]).tolist(), MAPPED)
-    card["maps"] = measure_normal(face_set.faces[chosen], lambda faces: classifier.predict(faces)[:, 0])
+    card["maps"] = measure_normal(face_set.faces[chosen], classifier.predict)
     return card, "\n".join(lines)
 
 

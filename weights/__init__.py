@@ -20,7 +20,8 @@ import numpy as np
 import pipeline
 from pipeline import View
 
-Predict = Callable[[np.ndarray], np.ndarray]  # uint8 faces (N, 256, 256, 3) -> float32 scores (N,)
+# uint8 faces (N, 256, 256, 3) -> float32 scores (N, 1), or of joined experts (N, 1 + experts), theirs last
+Predict = Callable[[np.ndarray], np.ndarray]
 WEIGHTS_FOLDER = Path(__file__).parent
 DEFAULT = "Meso4_DF_F2F"  # weights
 REPLACED: dict[str, str] = {}  # {name of weights of before: name of those that took their place}
@@ -146,7 +147,7 @@ _one_at_a_time = threading.RLock()  # LiteRT is not thread-safe; a Dask worker m
 
 
 def load_predictor(weights: Weights, threads: int = 0) -> Predict:
-    """Return the function that scores faces: uint8 (N, 256, 256, 3) -> float32 (N,), 1 = real, 0 = forged.
+    """Return the function that scores faces, see Predict: 1 = real, 0 = forged.
 
     `.tflite` runs in LiteRT with `threads` threads (0: one per core). Other files run in Keras; only then
     is TensorFlow imported, which takes seconds. Raises ValueError when the file cannot be read.
@@ -162,7 +163,7 @@ def _load(path: Path, threads: int) -> Predict:
     with pipeline.silence_native_stderr():
         from classifiers import load_classifier
     classifier = load_classifier(path)
-    return lambda faces: classifier.predict(faces, max(1, len(faces)))[:, 0]
+    return lambda faces: classifier.predict(faces, max(1, len(faces)))
 
 
 def _load_litert(path: Path, threads: int) -> Predict:
@@ -181,7 +182,7 @@ def _load_litert(path: Path, threads: int) -> Predict:
     def predict(faces: np.ndarray) -> np.ndarray:
         nonlocal shape
         if not len(faces):
-            return np.empty(0, np.float32)
+            return np.empty((0, 1), np.float32)
         with _one_at_a_time:
             try:
                 if faces.shape != shape:
@@ -195,7 +196,7 @@ def _load_litert(path: Path, threads: int) -> Predict:
             except RuntimeError as error:
                 reason = pipeline.describe_error(error)
                 raise ValueError(f"{path}: LiteRT cannot run it ({reason})") from error
-            return interpreter.get_tensor(scores_out["index"])[:, 0]
+            return interpreter.get_tensor(scores_out["index"])
 
     return predict
 

@@ -93,7 +93,7 @@ def measure_evidence(face: np.ndarray, predict: Predict) -> np.ndarray:
         for image, patch in zip(occluded, patches, strict=True):
             image[patch] = shuffled[patch]
         scores.append(predict(occluded))
-    logits = compute_logits(np.concatenate(scores))
+    logits = compute_logits(np.concatenate(scores)[:, 0])
     return (logits[1:] - logits[0]).reshape(len(STARTS), len(STARTS))
 
 

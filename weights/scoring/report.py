@@ -114,7 +114,7 @@ def describe_verdict(result: Result, weights: Weights) -> str:
     forged = {f.frame for f in result.faces if judge_face(f, result.item.kind, weights.rule) == "deepfake"}
     where = f" in {len(forged)} of {result.frames} frames" if result.item.kind == "video" else ""
     if result.verdict == "deepfake":
-        return f"Looks forged{where}."
+        return f"Looks forged{where}{f', like {result.looks_like}' * bool(result.looks_like)}."
     if result.verdict == "uncertain":
         if result.warning.startswith(UNCLEAR[result.item.kind]):
             return f"Undecided: {result.warning}."

@@ -18,10 +18,10 @@ PAGE, COPIES = "report.html", "annotated"
 OURS = {FILES_TABLE, FACES_TABLE, RESULTS, PAGE, COPIES}
 BOX = ("left", "top", "right", "bottom")
 MEASURED = ("sharpness", "brightness", "saturation", "outside")  # of a Face
-FILE_COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "faces", "warning", "note",
-                "settings")  # fmt: skip
+FILE_COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "faces", "looks_like",
+                "warning", "note", "settings")  # fmt: skip
 FACE_COLUMNS = ("path", "score", "verdict", "frame", "time", "person", *BOX, *Pose._fields, *MEASURED,
-                "warning")  # fmt: skip
+                "looks_like", "warning")  # fmt: skip
 SAID = ("error", "warning", "note", "stamp")  # of a Result, in words
 LARGEST = 1e9  # no number in a table is larger
 
@@ -71,7 +71,7 @@ def make_row(r: Result) -> dict[str, Any]:
     """Return what the tables say of a file."""
     score = None if r.score is None else round(r.score, 6)
     row = {"path": str(r.item.path), "score": score, "label": r.item.label, "kind": r.item.kind}
-    return row | {name: getattr(r, name) for name in ("verdict", "frames", *SAID)}
+    return row | {name: getattr(r, name) for name in ("verdict", "frames", "looks_like", *SAID)}
 
 
 def make_face_rows(r: Result, rule: Rule) -> list[dict[str, Any]]:
@@ -88,6 +88,7 @@ def make_face_rows(r: Result, rule: Rule) -> list[dict[str, Any]]:
             **dict(zip(BOX, face.box, strict=True)),
             **{name: round(value, 4) for name, value in face.pose._asdict().items()},
             **{name: round(getattr(face, name), 4) for name in MEASURED},
+            "looks_like": face.looks_like,
             "warning": ", ".join(list_doubts(face, rule)),
         }
         for face in r.faces
@@ -145,8 +146,9 @@ def read_face(row: dict[str, Any]) -> Face:
     pose = Pose(*(read_number(row[name], -LARGEST) for name in Pose._fields))
     if not 0 < pose.size <= 2 * max(1, *box):  # it would be cut out to be shown
         raise ValueError(f"{row['path']}: a face of {pose.size:g} pixels")
-    measured = {name: read_number(row[name]) for name in MEASURED}
-    return Face(int(frame), time, box, pose, int(person), score=read_number(row["score"], 0, 1), **measured)
+    measured: dict[str, Any] = {name: read_number(row[name]) for name in MEASURED}
+    said: dict[str, Any] = {"score": read_number(row["score"], 0, 1), "looks_like": str(row["looks_like"])}
+    return Face(int(frame), time, box, pose, int(person), **said, **measured)
 
 
 def read_number(value: Any, least: float = 0.0, most: float = LARGEST) -> float:

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -38,8 +39,15 @@ class Result(NamedTuple):
     stamp: str = ""  # size and time of the file: another file of its name has another
 
     @property
+    def looks_like(self) -> str:
+        """Kind of forgery that most of the lower faces look like; "" unless experts called it a deepfake."""
+        found = Counter(face.looks_like for face in self.faces if face.score <= self.score)
+        return found.most_common(1)[0][0] if found and self.verdict == "deepfake" else ""
+
+    @property
     def remarks(self) -> str:
-        return ", ".join(filter(None, (self.warning, self.note)))
+        likeness = f"looks like {self.looks_like}" if self.looks_like else ""
+        return ", ".join(filter(None, (likeness, self.warning, self.note)))
 
 
 def score_images(items: Iterable[Item], weights: Weights, align: bool | None) -> Iterator[Result]:
@@ -61,7 +69,7 @@ def score_images(items: Iterable[Item], weights: Weights, align: bool | None) ->
     loaded = pipeline.map_ahead(load, items, 2 * BATCH_SIZE)
     while batch := list(itertools.islice(loaded, BATCH_SIZE)):
         crops = [seen for result, seen in batch if result.item.kind == "image" and seen is not None]
-        scores = iter(predict(np.stack(crops)).tolist() if crops else ())
+        scores = iter(predict(np.stack(crops))[:, 0].tolist() if crops else ())
         for result, seen in batch:
             if seen is None:
                 yield result
@@ -114,7 +122,7 @@ def score_photo(item: Item, image: np.ndarray, predict: Predict, weights: Weight
     """Return the Result of a photograph, uint8 RGB: all its faces are scored."""
     try:
         found = [(Frame(0, 0.0, image), pipeline.find_faces_in_photo(image))]
-        _, faces = score_faces(found, predict, weights.view)
+        _, faces = score_faces(found, predict, weights)
         return judge(Result(item, None, "", frames=1, faces=faces), weights.rule)
     except (OSError, ValueError, MemoryError) as error:
         return Result(item, None, "error", pipeline.describe_error(error))
@@ -129,7 +137,7 @@ def score_video(
         frames = pipeline.read_frames(item.path, *options.sampling, threads, timeline)
         found = pipeline.find_faces(frames, options)
         found = pipeline.show_progress(found, options.frames, "frame") if progress else found
-        sampled, faces = score_faces(found, load_predictor(weights, threads), weights.view)
+        sampled, faces = score_faces(found, load_predictor(weights, threads), weights)
         note = pipeline.describe_reading(timeline, options, sampled)
         result = Result(item, None, "", frames=len(sampled), faces=faces, note=note)
         return judge(result, weights.rule)
@@ -138,15 +146,15 @@ def score_video(
 
 
 def score_faces(
-    found: Iterable[tuple[Frame, list[Face]]], predict: Predict, view: View
+    found: Iterable[tuple[Frame, list[Face]]], predict: Predict, weights: Weights
 ) -> tuple[list[int], tuple[Face, ...]]:
     """Return (indices of the frames, scored Faces) of what `pipeline.find_faces` yields.
 
     Faces are scored in batches while others are still being found. Raises ValueError when the network
     returns NaN or infinity.
     """
-    sampled: list[int] = []
-    scored: list[Face] = []
+    sampled, scored = list[int](), list[Face]()
+    view, kinds = weights.view, weights.card.get("experts", ())
 
     def list_faces() -> Iterator[Face]:
         for frame, faces in found:
@@ -155,11 +163,13 @@ def score_faces(
 
     waiting = list_faces()
     while batch := list(itertools.islice(waiting, BATCH_SIZE)):
-        scores = predict(np.stack([pipeline.view_face(face.crop, view) for face in batch])).tolist()
+        scores = predict(np.stack([pipeline.view_face(face.crop, view) for face in batch]))
         if not np.isfinite(scores).all():
-            raise ValueError(f"{UNUSABLE} {min(scores, key=np.isfinite)}")
-        # crops would fill the memory
-        scored += (face._replace(crop=None, score=s) for face, s in zip(batch, scores, strict=True))
+            raise ValueError(f"{UNUSABLE} {scores.sum()}")
+        for face, (score, *experts) in zip(batch, scores.tolist(), strict=True):
+            _, likest = min(zip(experts, kinds, strict=False), default=(0, ""))
+            # crops would fill the memory
+            scored.append(face._replace(crop=None, score=score, looks_like=likest))
     return sampled, tuple(scored)
 
 
