@@ -168,7 +168,6 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--dask", metavar="ADDRESS", help="use the Dask cluster with this scheduler")
     # fmt: on
     arguments = parser.parse_args(argv)
-    pipeline.check_times(parser, arguments)
     for name in ("annotate", "explain", "force"):
         if getattr(arguments, name) and not arguments.output:
             parser.error(f"--{name} must come with --output: it says where")

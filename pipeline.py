@@ -7,7 +7,6 @@ Nothing here runs a network or judges a score.
 import argparse
 import bisect
 import contextlib
-import errno
 import functools
 import hashlib
 import io
@@ -29,16 +28,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
+import av
 import numpy as np
+from av import Packet, VideoFrame, VideoStream
+from av.container import InputContainer
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 from PIL import ImageFile as PillowFile
+from pillow_heif import register_heif_opener
 from tqdm import tqdm
-
-if TYPE_CHECKING:
-    from av import Packet, VideoFrame, VideoStream
-    from av.container import InputContainer
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -164,13 +163,12 @@ def describe_passed_over(passed_over: Counter[str], wanted: str = "images or vid
 
 # --- images ---------------------------------------------------------------------------------------
 
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")  # EPS would start Ghostscript
-HEIF_BRANDS = [b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")]
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "HEIF")  # EPS: Ghostscript
 SMALLEST_IMAGE = 16  # pixels: in less there is no face to score
 LARGEST_IMAGE = 250_000_000  # pixels: 750 MB once decoded
-CROP_NOTE = "face crop by extract_faces.py: {} times as wide as the face"
-CROP_ZOOM_NOTED = re.compile(re.escape(CROP_NOTE).replace(r"\{\}", r"(\d\.\d+)"))
+CROP_NOTE = f"face crop by extract_faces.py: {CROP_ZOOM} times as wide as the face"
 RESAMPLING = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic")}
+register_heif_opener()
 Image.MAX_IMAGE_PIXELS = None  # check_size refuses what is too large
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # screenshots carry megabytes of XMP
 warnings.filterwarnings("ignore", "Glyph")  # of Matplotlib, which lacks some of the world's letters
@@ -193,13 +191,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError("not a regular file")  # opening a pipe would block
     try:
-        with open(path, "rb") as file:  # says what is wrong with a folder
-            is_heif = file.read(12)[4:] in HEIF_BRANDS
-        if is_heif:
-            from pillow_heif import register_heif_opener  # takes long to import
-
-            register_heif_opener()
-        with Image.open(path, formats=(*IMAGE_FORMATS, *["HEIF"] * is_heif)) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             yield image
     except Image.UnidentifiedImageError:
         raise ValueError("not an image" if os.path.getsize(path) else "empty file") from None
@@ -214,25 +206,22 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
-    """Return (image, uint8 (height, width, 3) sRGB, upright; zoom that `write_crop` noted, or None)."""
+    """Return (image, uint8 (height, width, 3) sRGB, upright; CROP_ZOOM if `write_crop` noted it, or None)."""
     with open_image(path) as image:
         width, height = image.size
         if min(width, height) < SMALLEST_IMAGE:
             raise ValueError(f"{width}x{height} pixels: must be at least {SMALLEST_IMAGE} both ways")
         check_size(width, height)
-        if image.mode == "F":
-            raise ValueError("float pixels, of unknown range: save the image with 8 bits")
+        if image.mode in ("F", "I"):
+            raise ValueError("32-bit or float pixels, of unknown range: save the image with 8 bits")
         image.load()
-        note = image.info.get("Comment", image.info.get("comment", ""))
-        noted = CROP_ZOOM_NOTED.fullmatch(note.decode("latin-1") if isinstance(note, bytes) else str(note))
-        zoom = float(noted[1]) if noted and 0.5 <= float(noted[1]) <= 5 else None  # else it is damaged
+        note = image.info.get("Comment", image.info.get("comment"))  # in a PNG, in a JPEG
+        zoom = CROP_ZOOM if note in (CROP_NOTE, CROP_NOTE.encode()) else None
         with contextlib.suppress(Exception):  # damaged EXIF makes Pillow raise anything
             ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
-            grey = np.asarray(image, np.float64)
-            if grey.min() < 0 or grey.max() > 65535:
-                raise ValueError(f"pixels from {grey.min():g} to {grey.max():g}: must have 8 or 16 bits")
-            return np.stack([(grey * (255 / 65535)).round().astype(np.uint8)] * 3, axis=-1), zoom
+            grey = (np.asarray(image, np.float64) / 257).round().astype(np.uint8)
+            return np.stack([grey] * 3, axis=-1), zoom
         return np.asarray(_convert_to_srgb(image)), zoom
 
 
@@ -255,10 +244,10 @@ def check_size(width: int, height: int) -> None:
         raise ValueError(f"{width}x{height} pixels: must be at most {LARGEST_IMAGE:,} in all")
 
 
-def write_crop(crop: np.ndarray, path: Path, zoom: float = CROP_ZOOM) -> None:
-    """Write a face crop, uint8 (side, side, 3), as PNG; a comment notes with which zoom it was cut."""
+def write_crop(crop: np.ndarray, path: Path) -> None:
+    """Write a face crop, uint8 (side, side, 3), as PNG; a comment notes that it was cut with CROP_ZOOM."""
     text = PngImagePlugin.PngInfo()
-    text.add_text("Comment", CROP_NOTE.format(float(zoom)))
+    text.add_text("Comment", CROP_NOTE)
     Image.fromarray(crop).save(path, "PNG", pnginfo=text, compress_level=3)  # three times as fast as 6
 
 
@@ -304,7 +293,6 @@ VIDEO_FORMATS = (  # that only hold a video: a playlist, say, would read other f
     "mpegvideo,mxf,nut,obu,ogg,webm,wtv,yuv4mpegpipe"
 )
 SEEK_FROM = 24  # frames: skipping fewer saves less than the seek costs
-WIDEST_PIXEL = 4  # pixels wider, or higher, than that are a mistake in the file's header
 NO_PICTURE = 8  # bytes: an MPEG-4 packet of at most as many holds no picture
 MISSING = 0.5  # seconds at the end of a file, from which on it counts as cut short
 PQ, HLG, BT2020 = 16, 18, 9  # FFmpeg's numbers of the transfer curves of HDR, and of its primaries
@@ -347,9 +335,8 @@ def read_frames(
     """
     timeline = timeline or read_timeline(path)
     wanted, index = choose_frames(timeline, count, start, end, keyframes), -1
-    with _explain_errors():
-        for index, image in _seek_and_decode(path, timeline, wanted, threads):
-            yield Frame(index, timeline.times[index], image)
+    for index, image in _seek_and_decode(path, timeline, wanted, threads):
+        yield Frame(index, timeline.times[index], image)
     if index < 0:
         raise ValueError(f"none of its {len(timeline.times)} frames can be decoded")
 
@@ -370,10 +357,8 @@ def choose_frames(
     return pick_evenly(wanted.tolist(), count or len(wanted))
 
 
-def open_video(path: str | Path) -> "InputContainer":
+def open_video(path: str | Path) -> InputContainer:
     """Return the PyAV container of a file. Nothing but the file is read: no playlist, no network."""
-    import av
-
     # where an MP4 is cut short, the packets of all streams are read in the order in which they lie
     options = {"format_whitelist": VIDEO_FORMATS, "interleaved_read": "0"}
     # an absolute path cannot begin with a protocol; tags may be in any encoding
@@ -382,8 +367,6 @@ def open_video(path: str | Path) -> "InputContainer":
 
 @contextlib.contextmanager
 def _explain_errors() -> Iterator[None]:
-    import av
-
     try:
         yield
     except av.error.FFmpegError as error:
@@ -392,8 +375,6 @@ def _explain_errors() -> Iterator[None]:
 
 def read_timeline(path: str | Path) -> Timeline:
     """Return the Timeline of a video's largest stream; decodes its first frame. Raises as `read_frames`."""
-    import av
-
     if not os.path.getsize(path):
         raise ValueError("empty file" if os.path.isfile(path) else "not a regular file")
     cover, last, notes = av.stream.Disposition.attached_pic, 0.0, []
@@ -412,12 +393,9 @@ def read_timeline(path: str | Path) -> Timeline:
                 header = (packet.pts, packet.dts, packet.is_keyframe, packet.duration or 0, packet.size)
                 packets[packet.stream_index].append(header)
 
-        # a picture of one frame is not the film; empty pictures have few bytes
-        filled = {index: (len(own) > 1, sum(size for *_, size in own)) for index, own in packets.items()}
-        stream = max(streams, key=lambda s: (filled[s.index][0], s.width * s.height, filled[s.index][1]))
+        # a picture of one frame is not the film
+        stream = max(streams, key=lambda s: (len(packets[s.index]) > 1, s.width * s.height))
         check_size(stream.width, stream.height)
-        if sizes := [f"{other.width}x{other.height}" for other in streams if other is not stream]:
-            notes.append(f"of {len(streams)} video streams the largest was taken, not {', '.join(sizes)}")
         whole = (container.duration or 0) / 1e6
         if container.format.name.startswith(("matroska", "mov")) and whole - last > MISSING:
             notes.append(f"cut short: the last {whole - last:.1f} of {whole:.1f} s are missing")
@@ -431,7 +409,7 @@ def read_timeline(path: str | Path) -> Timeline:
         return Timeline(*found, stream.index, interlaced, ", ".join(notes))
 
 
-def _time_frames(form: str, stream: "VideoStream", packets: list[tuple]) -> tuple[list, list, list]:
+def _time_frames(form: str, stream: VideoStream, packets: list[tuple]) -> tuple[list, list, list]:
     """Return (times, stamps, keys) of a Timeline, by FFmpeg's stamps; by durations where these are bad."""
     codec, unit = stream.codec_context.name, float(stream.time_base or 1)
     packets = [packet for packet in packets if codec != "mpeg4" or packet[-1] > NO_PICTURE]
@@ -452,20 +430,18 @@ def _time_frames(form: str, stream: "VideoStream", packets: list[tuple]) -> tupl
     return times, [] if counted else [stamps[i] for i in order], keys
 
 
-def _demux(container: "InputContainer", *streams: "VideoStream") -> Iterator["Packet"]:
+def _demux(container: InputContainer, *streams: VideoStream) -> Iterator[Packet]:
     """Yield the packets up to where the file is cut off, of all streams if none is given."""
-    import av
-
     with contextlib.suppress(av.error.FFmpegError):
         yield from (packet for packet in container.demux(*streams) if packet.size)
 
 
-def _convert_frame(frame: "VideoFrame", aspect: Fraction | None) -> np.ndarray:
+def _convert_frame(frame: VideoFrame, aspect: Fraction | None) -> np.ndarray:
     """Return a decoded frame as uint8 (height, width, 3) RGB, of square pixels, upright."""
-    check_size(frame.width, frame.height)  # it may change on the way
     wide = float(aspect or 1)  # of a pixel
-    wide = wide if 1 / WIDEST_PIXEL <= wide <= WIDEST_PIXEL else 1.0
-    square = frame.reformat(round(frame.width * max(wide, 1)), round(frame.height / min(wide, 1)))
+    width, height = round(frame.width * max(wide, 1)), round(frame.height / min(wide, 1))
+    check_size(width, height)  # it may change on the way
+    square = frame.reformat(width, height)
     if frame.color_trc in (PQ, HLG) or frame.color_primaries == BT2020:
         to_light, to_signal = _make_tables(frame.color_trc)  # by way of gbrp: rgb48 is wrong in PyAV 17
         light = to_light[cast("Any", square.to_ndarray(format="gbrp10le"))] @ TO_BT709.T
@@ -503,7 +479,7 @@ def _seek_and_decode(
     """Yield (index, image) of the frames `wanted`, as decoding from the start gives them, but seeks."""
     stamps, keys = timeline.stamps, timeline.keys if timeline.stamps else []
     position, missing = -1, (len(timeline.times), None)
-    with open_video(path) as container:
+    with _explain_errors(), open_video(path) as container:
         stream = cast("VideoStream", container.streams[timeline.stream])
         stream.thread_type, stream.thread_count = "FRAME", threads
         frames = _deinterlace(_decode(stream, _demux(container, stream), stamps))
@@ -523,7 +499,7 @@ def _seek_and_decode(
                 yield position, _convert_frame(frame, stream.sample_aspect_ratio)
 
 
-def _seek(container: "InputContainer", stream: "VideoStream", stamps: list[int]) -> Iterator["Packet"]:
+def _seek(container: InputContainer, stream: VideoStream, stamps: list[int]) -> Iterator[Packet]:
     """Return the packets from the first of the key frames on, else from the next; none if seeking failed."""
     for stamp in stamps:
         container.seek(stamp, stream=stream)
@@ -533,10 +509,8 @@ def _seek(container: "InputContainer", stream: "VideoStream", stamps: list[int])
     return iter(())
 
 
-def _decode(stream: "VideoStream", packets: Iterable["Packet"], stamps: list[int]) -> Iterator[tuple]:
+def _decode(stream: VideoStream, packets: Iterable[Packet], stamps: list[int]) -> Iterator[tuple]:
     """Yield (index, frame) in the order shown, by stamp or else counted, passing over what is damaged."""
-    import av
-
     index = -1
     for packet in itertools.chain(packets, [None]):  # None: what is still held back
         with contextlib.suppress(av.error.FFmpegError):
@@ -549,8 +523,6 @@ def _decode(stream: "VideoStream", packets: Iterable["Packet"], stamps: list[int
 
 def _deinterlace(frames: Iterable[tuple]) -> Iterator[tuple]:
     """Yield the (index, frame)s, interlaced ones deinterlaced by FFmpeg's bwdif, which needs the next one."""
-    import av
-
     describe = operator.attrgetter("width", "height", "format.name")
     for (width, height, form), run in itertools.groupby(frames, lambda found: describe(found[1])):
         graph, held = None, -1
@@ -671,20 +643,18 @@ def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tupl
     """Yield (Frame, its Faces, largest first, of person 0) for each of a video's Frames.
 
     The largest face is followed until a larger one is seen or the scene changes. Where nobody is found, the
-    first two frames and every eighth are searched doubled; with `options.everyone`, all after the first face.
+    first two frames and every eighth are searched doubled; with `options.everyone`, all frames are.
     """
     last: Located | None = None  # the face that is followed
     before: Frame | None = None
-    met, missed = False, 0  # whether anybody was found; frames since the last with a face
+    missed = 0  # frames since the last with a face
     for number, frame in enumerate(frames):
         last, before = None if is_cut(before, frame) else last, frame
         followed = _follow(frame.image, number, last) if last and not options.everyone else None
-        slow = missed == 1 or missed % SLOW_EVERY == 0 or (options.everyone and met)
+        slow = options.everyone or missed == 1 or missed % SLOW_EVERY == 0
         found = [followed] if followed else locate_anywhere(frame.image, options, slow)
-        if found and options.everyone and not slow:
-            found = locate_anywhere(frame.image, options)
         last = found[0] if found else last
-        met, missed = met or bool(found), 0 if found else missed + 1
+        missed = 0 if found else missed + 1
         yield frame, _make_faces(frame, found)
 
 
@@ -1024,15 +994,11 @@ def run(main: Callable[[], int]) -> NoReturn:
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
-    except FileNotFoundError as error:  # `main` reports all others
-        sys.exit(fail(2, f"the working folder is gone ({describe_error(error)})"))
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):  # of stdout
-            raise
+    except OSError as error:  # of stdout, or the working folder is gone: `main` reports all others
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if error.errno == errno.EPIPE:  # the reader, `head` say, has seen enough
+        if isinstance(error, BrokenPipeError):  # the reader, `head` say, has seen enough
             sys.exit(141)
-        sys.exit(fail(1, f"the output cannot be written ({describe_error(error)})"))
+        sys.exit(fail(1, f"{error.filename or 'the output cannot be written'} ({describe_error(error)})"))
 
 
 def fail(status: int, reason: object) -> int:
@@ -1072,11 +1038,6 @@ def add_sampling_options(group: argparse._ArgumentGroup) -> None:
     add("--start", type=read_time, default=0.0, metavar="TIME", help="of the first frame, in seconds or as 00:01:30 (default: %(default)s)")  # noqa: E501
     add("--end", type=read_time, metavar="TIME", help="of the last frame (default: the video's end)")
     # fmt: on
-
-
-def check_times(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    if arguments.end is not None and arguments.end < arguments.start:
-        parser.error(f"--end {arguments.end:g} must not be before --start {arguments.start:g}")
 
 
 def pick_evenly(items: Sequence[T], count: int) -> list[T]:
