@@ -42,7 +42,6 @@ from tqdm import tqdm
 S = TypeVar("S")
 T = TypeVar("T")
 Box = tuple[int, ...]  # left, top, right, bottom, whole pixels
-Watch = Callable[[Iterable[T]], Iterable[T]]  # wraps an iterator: a progress bar
 
 VERSION = "1.0"
 LABELS = ("df", "real")  # the order is the meaning: score 0 and score 1
@@ -181,9 +180,6 @@ class View(NamedTuple):
     resampling: str = "nearest"  # key of RESAMPLING: what brings the face to 256x256
     zoom: float = CROP_ZOOM  # how wide a square it looks at, in widths of the face
 
-    def __str__(self) -> str:
-        return f"{self.resampling} resizing and zoom {self.zoom}"
-
 
 @contextlib.contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
@@ -227,8 +223,6 @@ def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
 
 def _convert_to_srgb(image: Image.Image) -> Image.Image:
     """Return an image in RGB without alpha, converted from the colour profile in it if that can be used."""
-    if image.mode == "P":  # its transparency becomes an alpha channel
-        image = image.convert("RGBA")
     image = image.convert({"L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB"))
     with contextlib.suppress(Exception):  # it has none, or a broken one, or one for other channels
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
@@ -346,14 +340,13 @@ def choose_frames(
 ) -> list[int]:
     """Return the indices of the frames that `read_frames` yields. ValueError: there are none."""
     times = np.array(timeline.times)
-    if not len(times):
-        raise ValueError("it has no frames")
     wanted = np.flatnonzero((times >= start) & (times <= (np.inf if end is None else end)))
     if keyframes:
         wanted = np.intersect1d(wanted, timeline.keys)
     if not len(wanted):
         until = "s on" if end is None else f"to {end:g} s"
-        raise ValueError(f"no {'key ' * keyframes}frame from {start:g} {until}: it lasts {times[-1]:.2f} s")
+        lasts = max(timeline.times, default=0)
+        raise ValueError(f"no {'key ' * keyframes}frame from {start:g} {until}: it lasts {lasts:.2f} s")
     return pick_evenly(wanted.tolist(), count or len(wanted))
 
 
@@ -526,22 +519,19 @@ def _deinterlace(frames: Iterable[tuple]) -> Iterator[tuple]:
     describe = operator.attrgetter("width", "height", "format.name")
     for (width, height, form), run in itertools.groupby(frames, lambda found: describe(found[1])):
         graph, held = None, -1
-        for index, frame in run:
+        for index, frame in itertools.chain(run, [(-1, None)]):  # None: what is still held back
             if graph:
                 graph.push(frame)
                 yield held, graph.vpull()
-            elif frame.interlaced_frame:
+            elif frame and frame.interlaced_frame:
                 graph = av.filter.Graph()
                 source = graph.add_buffer(None, width, height, form, time_base=frame.time_base)
                 bwdif, sink = graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
                 graph.link_nodes(source, bwdif, sink).configure()
                 graph.push(frame)
-            else:
+            elif frame:
                 yield index, frame
             held = index
-        if graph:
-            graph.push(None)
-            yield held, graph.vpull()
 
 
 # --- faces ----------------------------------------------------------------------------------------
