@@ -12,7 +12,6 @@ import hashlib
 import io
 import itertools
 import math
-import multiprocessing
 import operator
 import os
 import re
@@ -477,12 +476,12 @@ def _seek_and_decode(
         stream.thread_type, stream.thread_count = "FRAME", threads
         frames = _deinterlace(_decode(stream, _demux(container, stream), stamps))
         for place, (index, following) in enumerate(zip(wanted, [*wanted[1:], missing[0]], strict=True)):
-            earlier = keys[: bisect.bisect_right(keys, index - timeline.interlaced)]  # bwdif needs one more
-            if far := bool(earlier) and earlier[-1] - position > SEEK_FROM:
+            earlier = bisect.bisect_right(keys, index - timeline.interlaced)  # bwdif needs one frame more
+            key = keys[earlier - 1] if earlier else -1
+            if far := key - position > SEEK_FROM:
                 if position < 0:
                     next(frames, None)  # it tells some decoders what kind of encoder made the rest
-                packets = _seek(container, stream, [stamps[key] for key in earlier[:-3:-1]])
-                frames = _deinterlace(_decode(stream, packets, stamps))
+                frames = _deinterlace(_decode(stream, _seek(container, stream, stamps[key]), stamps))
             if far or position < index:
                 position, frame = next((found for found in frames if found[0] >= index), missing)
             if far and position != index:  # damage, or a false key frame: from the start, without seeking
@@ -492,13 +491,12 @@ def _seek_and_decode(
                 yield position, _convert_frame(frame, stream.sample_aspect_ratio)
 
 
-def _seek(container: InputContainer, stream: VideoStream, stamps: list[int]) -> Iterator[Packet]:
-    """Return the packets from the first of the key frames on, else from the next; none if seeking failed."""
-    for stamp in stamps:
-        container.seek(stamp, stream=stream)
-        first = next(packets := _demux(container, stream), None)
-        if first and first.is_keyframe and first.pts is not None and first.pts <= stamps[0]:
-            return itertools.chain([first], packets)
+def _seek(container: InputContainer, stream: VideoStream, stamp: int) -> Iterator[Packet]:
+    """Return the packets from the key frame of a stamp on, or none if seeking failed."""
+    container.seek(stamp, stream=stream)
+    first = next(packets := _demux(container, stream), None)
+    if first and first.is_keyframe and first.pts is not None and first.pts <= stamp:
+        return itertools.chain([first], packets)
     return iter(())
 
 
@@ -951,9 +949,7 @@ def _end_with(parent: int) -> None:
     """Have this process end when its parent was killed."""
 
     def watch() -> None:
-        if sys.platform == "win32" and (own := multiprocessing.parent_process()):
-            own.join()
-        while os.getppid() == parent and sys.platform != "win32":
+        while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 

@@ -87,7 +87,10 @@ def test_a_finished_video_is_recognised(clip, pair, tmp_path):
     )
     assert other.error == f"{tmp_path}/out {reason} --output"
     shutil.copy(pair, tmp_path / "head.mp4")  # of the same name
-    assert "settings (size, changed): use" in extract_video(tmp_path / "head.mp4", tmp_path / "out", options).error
+    assert (
+        "settings (size, changed): use"
+        in extract_video(tmp_path / "head.mp4", tmp_path / "out", options).error
+    )
     forced = extract_video(clip, tmp_path / "out", options._replace(frames=2), force=True)
     assert (forced.faces, forced.error) == (2, "")
     assert len(list((tmp_path / "out").glob("head-*.png"))) == 2
