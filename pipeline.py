@@ -371,11 +371,9 @@ def read_timeline(path: str | Path) -> Timeline:
         raise ValueError("empty file" if os.path.isfile(path) else "not a regular file")
     cover, last, notes = av.stream.Disposition.attached_pic, 0.0, []
     with _explain_errors(), open_video(path) as container:
-        films = [stream for stream in container.streams.video if not stream.disposition & cover]
-        streams = [stream for stream in films if stream.codec_context is not None]
+        streams = [s for s in container.streams.video if s.codec_context and not s.disposition & cover]
         if not streams:
-            sound = ", only sound" if container.streams.audio else ""
-            raise ValueError("not a readable video (unknown codec)" if films else f"it has no video{sound}")
+            raise ValueError("it has no video of a known codec")
         # of each packet that holds a picture; the content of all may exceed the memory
         packets: dict[int, list[tuple]] = {stream.index: [] for stream in streams}
         for packet in _demux(container):
