@@ -241,7 +241,7 @@ def test_what_is_no_video_is_one_clear_line_each(tmp_path, portrait):
     missing = tmp_path / "zone.mp4"
     done = run_script("extract_faces.py", tmp_path, missing, "--output", tmp_path / "out", status=1)
     assert done.stdout == f"{tmp_path}/face.MP4: 3 faces in 3 frames, 0 without a face\n"
-    reasons = {"sound.m4v": "it has no video, only sound", "empty.mp4": "empty file",
+    reasons = {"sound.m4v": "it has no video of a known codec", "empty.mp4": "empty file",
                "zone.mp4": "No such file or directory"}  # fmt: skip
     for name in ("headless.mp4", "noise.mkv", "text.mp4"):
         reasons[name] = "not a readable video .*"
