@@ -614,7 +614,7 @@ def find_faces_in_photo(image: np.ndarray) -> list[Face]:
         x, y = (factor * (place + 0.5) - 0.5 for place in pose[:2])
         located.append((tuple(factor * edge for edge in box), Pose(x, y, factor * pose.size, pose.angle)))
     frame = Frame(0, 0.0, image)
-    ((_, faces),) = recognize_people([(frame, _make_faces(frame, located))])
+    ((_, faces),) = recognize_people([(frame, list(_make_faces(frame, located)))])
     return faces
 
 
@@ -641,16 +641,14 @@ def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tupl
         found = [followed] if followed else locate_anywhere(frame.image, options, slow)
         last = found[0] if found else last
         missed = 0 if found else missed + 1
-        yield frame, _make_faces(frame, found)
+        yield frame, list(_make_faces(frame, found))
 
 
-def _make_faces(frame: Frame, located: Iterable[Located]) -> list[Face]:
-    faces = []
+def _make_faces(frame: Frame, located: Iterable[Located]) -> Iterator[Face]:
     for box, pose in located:
         crop = align_face(frame.image, pose)
         measured = measure_sharpness(crop), crop, None, *measure_colors(crop)
-        faces.append(Face(frame.index, frame.time, box, pose, 0, *measured))
-    return faces
+        yield Face(frame.index, frame.time, box, pose, 0, *measured)
 
 
 def _follow(image: np.ndarray, number: int, last: Located) -> Located | None:
