@@ -56,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         watched = extractions if single else show_progress(extractions, len(videos), "video")
         for item, found in zip(videos, watched, strict=True):
             extraction = found or Extraction(error=pipeline.PROCESS_DIED)
-            # all of a video's faces may have been deleted since
-            failed += not (extraction.faces or (extraction.before and extraction.people))
+            failed += not extraction.faces
             line = f"{printable(item.path)}: {describe_extraction(extraction)}"
             tqdm.write(line, file=sys.stderr if extraction.error else sys.stdout)
     except KeyboardInterrupt:
@@ -100,7 +99,6 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--dask", metavar="ADDRESS", help="use the Dask cluster with this scheduler")
     # fmt: on
     arguments = parser.parse_args(argv)
-    pipeline.check_times(parser, arguments)
     if not 0 <= arguments.min_size < float("inf"):
         parser.error(f"--min-size must be at least 0, not {arguments.min_size:g}")
     return arguments

@@ -7,13 +7,11 @@ Nothing here runs a network or judges a score.
 import argparse
 import bisect
 import contextlib
-import errno
 import functools
 import hashlib
 import io
 import itertools
 import math
-import multiprocessing
 import operator
 import os
 import re
@@ -29,21 +27,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
+import av
 import numpy as np
+from av import Packet, VideoFrame, VideoStream
+from av.container import InputContainer
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 from PIL import ImageFile as PillowFile
+from pillow_heif import register_heif_opener
 from tqdm import tqdm
-
-if TYPE_CHECKING:
-    from av import Packet, VideoFrame, VideoStream
-    from av.container import InputContainer
 
 S = TypeVar("S")
 T = TypeVar("T")
 Box = tuple[int, ...]  # left, top, right, bottom, whole pixels
-Watch = Callable[[Iterable[T]], Iterable[T]]  # wraps an iterator: a progress bar
 
 VERSION = "1.0"
 LABELS = ("df", "real")  # the order is the meaning: score 0 and score 1
@@ -164,13 +161,12 @@ def describe_passed_over(passed_over: Counter[str], wanted: str = "images or vid
 
 # --- images ---------------------------------------------------------------------------------------
 
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")  # EPS would start Ghostscript
-HEIF_BRANDS = [b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")]
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "HEIF")  # EPS: Ghostscript
 SMALLEST_IMAGE = 16  # pixels: in less there is no face to score
 LARGEST_IMAGE = 250_000_000  # pixels: 750 MB once decoded
-CROP_NOTE = "face crop by extract_faces.py: {} times as wide as the face"
-CROP_ZOOM_NOTED = re.compile(re.escape(CROP_NOTE).replace(r"\{\}", r"(\d\.\d+)"))
+CROP_NOTE = f"face crop by extract_faces.py: {CROP_ZOOM} times as wide as the face"
 RESAMPLING = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic")}
+register_heif_opener()
 Image.MAX_IMAGE_PIXELS = None  # check_size refuses what is too large
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # screenshots carry megabytes of XMP
 warnings.filterwarnings("ignore", "Glyph")  # of Matplotlib, which lacks some of the world's letters
@@ -183,9 +179,6 @@ class View(NamedTuple):
     resampling: str = "nearest"  # key of RESAMPLING: what brings the face to 256x256
     zoom: float = CROP_ZOOM  # how wide a square it looks at, in widths of the face
 
-    def __str__(self) -> str:
-        return f"{self.resampling} resizing and zoom {self.zoom}"
-
 
 @contextlib.contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
@@ -193,13 +186,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ValueError("not a regular file")  # opening a pipe would block
     try:
-        with open(path, "rb") as file:  # says what is wrong with a folder
-            is_heif = file.read(12)[4:] in HEIF_BRANDS
-        if is_heif:
-            from pillow_heif import register_heif_opener  # takes long to import
-
-            register_heif_opener()
-        with Image.open(path, formats=(*IMAGE_FORMATS, *["HEIF"] * is_heif)) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             yield image
     except Image.UnidentifiedImageError:
         raise ValueError("not an image" if os.path.getsize(path) else "empty file") from None
@@ -214,32 +201,27 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
-    """Return (image, uint8 (height, width, 3) sRGB, upright; zoom that `write_crop` noted, or None)."""
+    """Return (image, uint8 (height, width, 3) sRGB, upright; CROP_ZOOM if `write_crop` noted it, or None)."""
     with open_image(path) as image:
         width, height = image.size
         if min(width, height) < SMALLEST_IMAGE:
             raise ValueError(f"{width}x{height} pixels: must be at least {SMALLEST_IMAGE} both ways")
         check_size(width, height)
-        if image.mode == "F":
-            raise ValueError("float pixels, of unknown range: save the image with 8 bits")
+        if image.mode in ("F", "I"):
+            raise ValueError("32-bit or float pixels, of unknown range: save the image with 8 bits")
         image.load()
-        note = image.info.get("Comment", image.info.get("comment", ""))
-        noted = CROP_ZOOM_NOTED.fullmatch(note.decode("latin-1") if isinstance(note, bytes) else str(note))
-        zoom = float(noted[1]) if noted and 0.5 <= float(noted[1]) <= 5 else None  # else it is damaged
+        note = image.info.get("Comment", image.info.get("comment"))  # in a PNG, in a JPEG
+        zoom = CROP_ZOOM if note in (CROP_NOTE, CROP_NOTE.encode()) else None
         with contextlib.suppress(Exception):  # damaged EXIF makes Pillow raise anything
             ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
-            grey = np.asarray(image, np.float64)
-            if grey.min() < 0 or grey.max() > 65535:
-                raise ValueError(f"pixels from {grey.min():g} to {grey.max():g}: must have 8 or 16 bits")
-            return np.stack([(grey * (255 / 65535)).round().astype(np.uint8)] * 3, axis=-1), zoom
+            grey = (np.asarray(image, np.float64) / 257).round().astype(np.uint8)
+            return np.stack([grey] * 3, axis=-1), zoom
         return np.asarray(_convert_to_srgb(image)), zoom
 
 
 def _convert_to_srgb(image: Image.Image) -> Image.Image:
     """Return an image in RGB without alpha, converted from the colour profile in it if that can be used."""
-    if image.mode == "P":  # its transparency becomes an alpha channel
-        image = image.convert("RGBA")
     image = image.convert({"L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB"))
     with contextlib.suppress(Exception):  # it has none, or a broken one, or one for other channels
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
@@ -255,10 +237,10 @@ def check_size(width: int, height: int) -> None:
         raise ValueError(f"{width}x{height} pixels: must be at most {LARGEST_IMAGE:,} in all")
 
 
-def write_crop(crop: np.ndarray, path: Path, zoom: float = CROP_ZOOM) -> None:
-    """Write a face crop, uint8 (side, side, 3), as PNG; a comment notes with which zoom it was cut."""
+def write_crop(crop: np.ndarray, path: Path) -> None:
+    """Write a face crop, uint8 (side, side, 3), as PNG; a comment notes that it was cut with CROP_ZOOM."""
     text = PngImagePlugin.PngInfo()
-    text.add_text("Comment", CROP_NOTE.format(float(zoom)))
+    text.add_text("Comment", CROP_NOTE)
     Image.fromarray(crop).save(path, "PNG", pnginfo=text, compress_level=3)  # three times as fast as 6
 
 
@@ -304,7 +286,6 @@ VIDEO_FORMATS = (  # that only hold a video: a playlist, say, would read other f
     "mpegvideo,mxf,nut,obu,ogg,webm,wtv,yuv4mpegpipe"
 )
 SEEK_FROM = 24  # frames: skipping fewer saves less than the seek costs
-WIDEST_PIXEL = 4  # pixels wider, or higher, than that are a mistake in the file's header
 NO_PICTURE = 8  # bytes: an MPEG-4 packet of at most as many holds no picture
 MISSING = 0.5  # seconds at the end of a file, from which on it counts as cut short
 PQ, HLG, BT2020 = 16, 18, 9  # FFmpeg's numbers of the transfer curves of HDR, and of its primaries
@@ -347,9 +328,8 @@ def read_frames(
     """
     timeline = timeline or read_timeline(path)
     wanted, index = choose_frames(timeline, count, start, end, keyframes), -1
-    with _explain_errors():
-        for index, image in _seek_and_decode(path, timeline, wanted, threads):
-            yield Frame(index, timeline.times[index], image)
+    for index, image in _seek_and_decode(path, timeline, wanted, threads):
+        yield Frame(index, timeline.times[index], image)
     if index < 0:
         raise ValueError(f"none of its {len(timeline.times)} frames can be decoded")
 
@@ -359,21 +339,18 @@ def choose_frames(
 ) -> list[int]:
     """Return the indices of the frames that `read_frames` yields. ValueError: there are none."""
     times = np.array(timeline.times)
-    if not len(times):
-        raise ValueError("it has no frames")
     wanted = np.flatnonzero((times >= start) & (times <= (np.inf if end is None else end)))
     if keyframes:
         wanted = np.intersect1d(wanted, timeline.keys)
     if not len(wanted):
         until = "s on" if end is None else f"to {end:g} s"
-        raise ValueError(f"no {'key ' * keyframes}frame from {start:g} {until}: it lasts {times[-1]:.2f} s")
+        lasts = max(timeline.times, default=0)
+        raise ValueError(f"no {'key ' * keyframes}frame from {start:g} {until}: it lasts {lasts:.2f} s")
     return pick_evenly(wanted.tolist(), count or len(wanted))
 
 
-def open_video(path: str | Path) -> "InputContainer":
+def open_video(path: str | Path) -> InputContainer:
     """Return the PyAV container of a file. Nothing but the file is read: no playlist, no network."""
-    import av
-
     # where an MP4 is cut short, the packets of all streams are read in the order in which they lie
     options = {"format_whitelist": VIDEO_FORMATS, "interleaved_read": "0"}
     # an absolute path cannot begin with a protocol; tags may be in any encoding
@@ -382,8 +359,6 @@ def open_video(path: str | Path) -> "InputContainer":
 
 @contextlib.contextmanager
 def _explain_errors() -> Iterator[None]:
-    import av
-
     try:
         yield
     except av.error.FFmpegError as error:
@@ -392,17 +367,13 @@ def _explain_errors() -> Iterator[None]:
 
 def read_timeline(path: str | Path) -> Timeline:
     """Return the Timeline of a video's largest stream; decodes its first frame. Raises as `read_frames`."""
-    import av
-
     if not os.path.getsize(path):
         raise ValueError("empty file" if os.path.isfile(path) else "not a regular file")
     cover, last, notes = av.stream.Disposition.attached_pic, 0.0, []
     with _explain_errors(), open_video(path) as container:
-        films = [stream for stream in container.streams.video if not stream.disposition & cover]
-        streams = [stream for stream in films if stream.codec_context is not None]
+        streams = [s for s in container.streams.video if s.codec_context and not s.disposition & cover]
         if not streams:
-            sound = ", only sound" if container.streams.audio else ""
-            raise ValueError("not a readable video (unknown codec)" if films else f"it has no video{sound}")
+            raise ValueError("it has no video of a known codec")
         # of each packet that holds a picture; the content of all may exceed the memory
         packets: dict[int, list[tuple]] = {stream.index: [] for stream in streams}
         for packet in _demux(container):
@@ -412,12 +383,9 @@ def read_timeline(path: str | Path) -> Timeline:
                 header = (packet.pts, packet.dts, packet.is_keyframe, packet.duration or 0, packet.size)
                 packets[packet.stream_index].append(header)
 
-        # a picture of one frame is not the film; empty pictures have few bytes
-        filled = {index: (len(own) > 1, sum(size for *_, size in own)) for index, own in packets.items()}
-        stream = max(streams, key=lambda s: (filled[s.index][0], s.width * s.height, filled[s.index][1]))
+        # a picture of one frame is not the film
+        stream = max(streams, key=lambda s: (len(packets[s.index]) > 1, s.width * s.height))
         check_size(stream.width, stream.height)
-        if sizes := [f"{other.width}x{other.height}" for other in streams if other is not stream]:
-            notes.append(f"of {len(streams)} video streams the largest was taken, not {', '.join(sizes)}")
         whole = (container.duration or 0) / 1e6
         if container.format.name.startswith(("matroska", "mov")) and whole - last > MISSING:
             notes.append(f"cut short: the last {whole - last:.1f} of {whole:.1f} s are missing")
@@ -431,7 +399,7 @@ def read_timeline(path: str | Path) -> Timeline:
         return Timeline(*found, stream.index, interlaced, ", ".join(notes))
 
 
-def _time_frames(form: str, stream: "VideoStream", packets: list[tuple]) -> tuple[list, list, list]:
+def _time_frames(form: str, stream: VideoStream, packets: list[tuple]) -> tuple[list, list, list]:
     """Return (times, stamps, keys) of a Timeline, by FFmpeg's stamps; by durations where these are bad."""
     codec, unit = stream.codec_context.name, float(stream.time_base or 1)
     packets = [packet for packet in packets if codec != "mpeg4" or packet[-1] > NO_PICTURE]
@@ -452,20 +420,18 @@ def _time_frames(form: str, stream: "VideoStream", packets: list[tuple]) -> tupl
     return times, [] if counted else [stamps[i] for i in order], keys
 
 
-def _demux(container: "InputContainer", *streams: "VideoStream") -> Iterator["Packet"]:
+def _demux(container: InputContainer, *streams: VideoStream) -> Iterator[Packet]:
     """Yield the packets up to where the file is cut off, of all streams if none is given."""
-    import av
-
     with contextlib.suppress(av.error.FFmpegError):
         yield from (packet for packet in container.demux(*streams) if packet.size)
 
 
-def _convert_frame(frame: "VideoFrame", aspect: Fraction | None) -> np.ndarray:
+def _convert_frame(frame: VideoFrame, aspect: Fraction | None) -> np.ndarray:
     """Return a decoded frame as uint8 (height, width, 3) RGB, of square pixels, upright."""
-    check_size(frame.width, frame.height)  # it may change on the way
     wide = float(aspect or 1)  # of a pixel
-    wide = wide if 1 / WIDEST_PIXEL <= wide <= WIDEST_PIXEL else 1.0
-    square = frame.reformat(round(frame.width * max(wide, 1)), round(frame.height / min(wide, 1)))
+    width, height = round(frame.width * max(wide, 1)), round(frame.height / min(wide, 1))
+    check_size(width, height)  # it may change on the way
+    square = frame.reformat(width, height)
     if frame.color_trc in (PQ, HLG) or frame.color_primaries == BT2020:
         to_light, to_signal = _make_tables(frame.color_trc)  # by way of gbrp: rgb48 is wrong in PyAV 17
         light = to_light[cast("Any", square.to_ndarray(format="gbrp10le"))] @ TO_BT709.T
@@ -503,17 +469,17 @@ def _seek_and_decode(
     """Yield (index, image) of the frames `wanted`, as decoding from the start gives them, but seeks."""
     stamps, keys = timeline.stamps, timeline.keys if timeline.stamps else []
     position, missing = -1, (len(timeline.times), None)
-    with open_video(path) as container:
+    with _explain_errors(), open_video(path) as container:
         stream = cast("VideoStream", container.streams[timeline.stream])
         stream.thread_type, stream.thread_count = "FRAME", threads
         frames = _deinterlace(_decode(stream, _demux(container, stream), stamps))
         for place, (index, following) in enumerate(zip(wanted, [*wanted[1:], missing[0]], strict=True)):
-            earlier = keys[: bisect.bisect_right(keys, index - timeline.interlaced)]  # bwdif needs one more
-            if far := bool(earlier) and earlier[-1] - position > SEEK_FROM:
+            earlier = bisect.bisect_right(keys, index - timeline.interlaced)  # bwdif needs one frame more
+            key = keys[earlier - 1] if earlier else -1
+            if far := key - position > SEEK_FROM:
                 if position < 0:
                     next(frames, None)  # it tells some decoders what kind of encoder made the rest
-                packets = _seek(container, stream, [stamps[key] for key in earlier[:-3:-1]])
-                frames = _deinterlace(_decode(stream, packets, stamps))
+                frames = _deinterlace(_decode(stream, _seek(container, stream, stamps[key]), stamps))
             if far or position < index:
                 position, frame = next((found for found in frames if found[0] >= index), missing)
             if far and position != index:  # damage, or a false key frame: from the start, without seeking
@@ -523,20 +489,17 @@ def _seek_and_decode(
                 yield position, _convert_frame(frame, stream.sample_aspect_ratio)
 
 
-def _seek(container: "InputContainer", stream: "VideoStream", stamps: list[int]) -> Iterator["Packet"]:
-    """Return the packets from the first of the key frames on, else from the next; none if seeking failed."""
-    for stamp in stamps:
-        container.seek(stamp, stream=stream)
-        first = next(packets := _demux(container, stream), None)
-        if first and first.is_keyframe and first.pts is not None and first.pts <= stamps[0]:
-            return itertools.chain([first], packets)
+def _seek(container: InputContainer, stream: VideoStream, stamp: int) -> Iterator[Packet]:
+    """Return the packets from the key frame of a stamp on, or none if seeking failed."""
+    container.seek(stamp, stream=stream)
+    first = next(packets := _demux(container, stream), None)
+    if first and first.is_keyframe and first.pts is not None and first.pts <= stamp:
+        return itertools.chain([first], packets)
     return iter(())
 
 
-def _decode(stream: "VideoStream", packets: Iterable["Packet"], stamps: list[int]) -> Iterator[tuple]:
+def _decode(stream: VideoStream, packets: Iterable[Packet], stamps: list[int]) -> Iterator[tuple]:
     """Yield (index, frame) in the order shown, by stamp or else counted, passing over what is damaged."""
-    import av
-
     index = -1
     for packet in itertools.chain(packets, [None]):  # None: what is still held back
         with contextlib.suppress(av.error.FFmpegError):
@@ -549,27 +512,22 @@ def _decode(stream: "VideoStream", packets: Iterable["Packet"], stamps: list[int
 
 def _deinterlace(frames: Iterable[tuple]) -> Iterator[tuple]:
     """Yield the (index, frame)s, interlaced ones deinterlaced by FFmpeg's bwdif, which needs the next one."""
-    import av
-
     describe = operator.attrgetter("width", "height", "format.name")
     for (width, height, form), run in itertools.groupby(frames, lambda found: describe(found[1])):
         graph, held = None, -1
-        for index, frame in run:
+        for index, frame in itertools.chain(run, [(-1, None)]):  # None: what is still held back
             if graph:
                 graph.push(frame)
                 yield held, graph.vpull()
-            elif frame.interlaced_frame:
+            elif frame and frame.interlaced_frame:
                 graph = av.filter.Graph()
                 source = graph.add_buffer(None, width, height, form, time_base=frame.time_base)
                 bwdif, sink = graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
                 graph.link_nodes(source, bwdif, sink).configure()
                 graph.push(frame)
-            else:
+            elif frame:
                 yield index, frame
             held = index
-        if graph:
-            graph.push(None)
-            yield held, graph.vpull()
 
 
 # --- faces ----------------------------------------------------------------------------------------
@@ -657,7 +615,7 @@ def find_faces_in_photo(image: np.ndarray) -> list[Face]:
         x, y = (factor * (place + 0.5) - 0.5 for place in pose[:2])
         located.append((tuple(factor * edge for edge in box), Pose(x, y, factor * pose.size, pose.angle)))
     frame = Frame(0, 0.0, image)
-    ((_, faces),) = recognize_people([(frame, _make_faces(frame, located))])
+    ((_, faces),) = recognize_people([(frame, list(_make_faces(frame, located)))])
     return faces
 
 
@@ -672,30 +630,26 @@ def locate_faces(frames: Iterable[Frame], options: FaceOptions) -> Iterator[tupl
     """Yield (Frame, its Faces, largest first, of person 0) for each of a video's Frames.
 
     The largest face is followed until a larger one is seen or the scene changes. Where nobody is found, the
-    first two frames and every eighth are searched doubled; with `options.everyone`, all after the first face.
+    first two frames and every eighth are searched doubled; with `options.everyone`, all frames are.
     """
     last: Located | None = None  # the face that is followed
     before: Frame | None = None
-    met, missed = False, 0  # whether anybody was found; frames since the last with a face
+    missed = 0  # frames since the last with a face
     for number, frame in enumerate(frames):
         last, before = None if is_cut(before, frame) else last, frame
         followed = _follow(frame.image, number, last) if last and not options.everyone else None
-        slow = missed == 1 or missed % SLOW_EVERY == 0 or (options.everyone and met)
+        slow = options.everyone or missed == 1 or missed % SLOW_EVERY == 0
         found = [followed] if followed else locate_anywhere(frame.image, options, slow)
-        if found and options.everyone and not slow:
-            found = locate_anywhere(frame.image, options)
         last = found[0] if found else last
-        met, missed = met or bool(found), 0 if found else missed + 1
-        yield frame, _make_faces(frame, found)
+        missed = 0 if found else missed + 1
+        yield frame, list(_make_faces(frame, found))
 
 
-def _make_faces(frame: Frame, located: Iterable[Located]) -> list[Face]:
-    faces = []
+def _make_faces(frame: Frame, located: Iterable[Located]) -> Iterator[Face]:
     for box, pose in located:
         crop = align_face(frame.image, pose)
         measured = measure_sharpness(crop), crop, None, *measure_colors(crop)
-        faces.append(Face(frame.index, frame.time, box, pose, 0, *measured))
-    return faces
+        yield Face(frame.index, frame.time, box, pose, 0, *measured)
 
 
 def _follow(image: np.ndarray, number: int, last: Located) -> Located | None:
@@ -992,9 +946,7 @@ def _end_with(parent: int) -> None:
     """Have this process end when its parent was killed."""
 
     def watch() -> None:
-        if sys.platform == "win32" and (own := multiprocessing.parent_process()):
-            own.join()
-        while os.getppid() == parent and sys.platform != "win32":
+        while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
@@ -1025,15 +977,11 @@ def run(main: Callable[[], int]) -> NoReturn:
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
-    except FileNotFoundError as error:  # `main` reports all others
-        sys.exit(fail(2, f"the working folder is gone ({describe_error(error)})"))
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):  # of stdout
-            raise
+    except OSError as error:  # of stdout, or the working folder is gone: `main` reports all others
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if error.errno == errno.EPIPE:  # the reader, `head` say, has seen enough
+        if isinstance(error, BrokenPipeError):  # the reader, `head` say, has seen enough
             sys.exit(141)
-        sys.exit(fail(1, f"the output cannot be written ({describe_error(error)})"))
+        sys.exit(fail(1, f"{error.filename or 'the output cannot be written'} ({describe_error(error)})"))
 
 
 def fail(status: int, reason: object) -> int:
@@ -1073,11 +1021,6 @@ def add_sampling_options(group: argparse._ArgumentGroup) -> None:
     add("--start", type=read_time, default=0.0, metavar="TIME", help="of the first frame, in seconds or as 00:01:30 (default: %(default)s)")  # noqa: E501
     add("--end", type=read_time, metavar="TIME", help="of the last frame (default: the video's end)")
     # fmt: on
-
-
-def check_times(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    if arguments.end is not None and arguments.end < arguments.start:
-        parser.error(f"--end {arguments.end:g} must not be before --start {arguments.start:g}")
 
 
 def pick_evenly(items: Sequence[T], count: int) -> list[T]:

@@ -79,7 +79,7 @@ def test_a_finished_video_is_recognised(clip, pair, tmp_path):
     first = extract_video(clip, tmp_path / "out", options)
     assert (first.frames, first.faces, first.before, first.error) == (3, 3, False, "")
     (tmp_path / "out/head-000000.png").unlink()  # cleaned by hand
-    assert extract_video(clip, tmp_path / "out", options) == first._replace(before=True, faces=2)
+    assert extract_video(clip, tmp_path / "out", options) == first._replace(before=True)
     assert not (tmp_path / "out/head-000000.png").exists()
     other = extract_video(clip, tmp_path / "out", options._replace(frames=2))
     reason = (
@@ -87,7 +87,10 @@ def test_a_finished_video_is_recognised(clip, pair, tmp_path):
     )
     assert other.error == f"{tmp_path}/out {reason} --output"
     shutil.copy(pair, tmp_path / "head.mp4")  # of the same name
-    assert "settings (digest): use" in extract_video(tmp_path / "head.mp4", tmp_path / "out", options).error
+    assert (
+        "settings (size, changed): use"
+        in extract_video(tmp_path / "head.mp4", tmp_path / "out", options).error
+    )
     forced = extract_video(clip, tmp_path / "out", options._replace(frames=2), force=True)
     assert (forced.faces, forced.error) == (2, "")
     assert len(list((tmp_path / "out").glob("head-*.png"))) == 2
@@ -131,17 +134,14 @@ def test_two_runs_do_not_mix_in_one_folder(clip, tmp_path):
 
 
 def test_a_contact_sheet_shows_a_thousand_faces(tmp_path, noise, monkeypatch):
-    """The doubtful first, the others evenly."""
+    """The doubtful, then the earliest."""
     pose, shown = pipeline.Pose(9, 9, 100, 0), []
-    faces = [pipeline.Face(i, i / 25, (0, 0, 9, 9), pose, 1, 5.0 if i == 1 else 99.0) for i in range(2000)]
+    faces = [pipeline.Face(i, i / 25, (0, 0, 9, 9), pose, 1, 5.0 if i == 1999 else 99.0) for i in range(2000)]
     found = ((pipeline.Frame(f.frame, f.time, None), [f._replace(crop=noise[0, :20, :20])]) for f in faces)
     draw = extraction.draw_contact_sheet
     monkeypatch.setattr(extraction, "draw_contact_sheet", lambda rows: shown.extend(rows) or draw(rows))
     extraction.write_faces("x", tmp_path, found, pipeline.FaceOptions())
-    frames = [face.frame for face, _, _ in shown]
-    assert len(frames) == 1000
-    assert {0, 1, 1999} <= set(frames)
-    assert max(np.diff(frames)) <= 3
+    assert [face.frame for face, _, _ in shown] == [*range(999), 1999]
 
 
 def test_several_videos_in_processes(clip, pair, tmp_path):
@@ -256,7 +256,6 @@ def test_wrong_usage():
     for arguments, reason in (
         (["x.mp4", "--output", ""], "an argument is empty"),
         (["x.mp4", "--min-size", "nan"], "--min-size must be at least 0, not nan"),
-        (["x.mp4", "--start", "5", "--end", "3"], "--end 3 must not be before --start 5"),
         (["gone.mp4"], "no video in gone.mp4: name one: python3 extract_faces.py clip.mp4"),
         (["README.md", "--output", "README.md"], "--output README.md must be a folder"),
     ):

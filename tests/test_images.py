@@ -89,7 +89,7 @@ def test_every_kind_of_image_is_read_as_rgb(tmp_path, photo):
         assert found.dtype == np.uint8
         assert np.abs(found - np.asarray(wanted, int)).mean() <= tolerance, name
     Image.fromarray(np.full((64, 64), 70_000, np.int32)).save(tmp_path / "32bit.tif")
-    with pytest.raises(ValueError, match="70000 to 70000: must have 8 or 16 bits"):
+    with pytest.raises(ValueError, match="32-bit or float pixels, of unknown range: save the image with 8"):
         pipeline.read_image(tmp_path / "32bit.tif")
     Image.fromarray(np.zeros((20, 20_000, 3), np.uint8)).save(tmp_path / "wide.png")
     assert pipeline.load_face(tmp_path / "wide.png", pipeline.View()).shape == (256, 256, 3)
@@ -137,6 +137,8 @@ def test_a_crop_says_how_wide_it_was_cut(tmp_path, photo):
     """So that a network sees as much of it as of a face that was cut for it from a video."""
     crop = np.asarray(photo.resize((200, 200)))
     pipeline.write_crop(crop, tmp_path / "crop.png")
+    photo.save(tmp_path / "crop.jpg", comment=pipeline.CROP_NOTE)
+    assert pipeline.read_crop(tmp_path / "crop.jpg")[1] == 1.3
     Image.fromarray(crop).save(tmp_path / "unknown.png")
     assert pipeline.read_crop(tmp_path / "unknown.png")[1] is None
     pixels, zoom = pipeline.read_crop(tmp_path / "crop.png")
@@ -148,12 +150,6 @@ def test_a_crop_says_how_wide_it_was_cut(tmp_path, photo):
     np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop.png", near), middle)
     np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop.png", wide), whole)
     np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop.png", wider), whole)
-
-
-@pytest.mark.parametrize("zoom", ["9.0", "0.1", "1e9", "1.3 ", "nan", ""])
-def test_a_note_that_makes_no_sense_is_ignored(tmp_path, photo, zoom):
-    photo.save(tmp_path / "x.jpg", comment=pipeline.CROP_NOTE.format(zoom).encode() + b"\xff" * (zoom == ""))
-    assert pipeline.read_crop(tmp_path / "x.jpg")[1] is None
 
 
 def test_loading_ahead_is_bounded_and_in_order(tmp_path, photo):

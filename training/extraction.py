@@ -2,14 +2,13 @@
 
 import contextlib
 import csv
-import hashlib
 import itertools
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +17,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import pipeline
-from pipeline import PERSON_NAME, RECORD_NAME, SHEET_NAME, Face, FaceOptions, Frame, Watch
+from pipeline import PERSON_NAME, RECORD_NAME, SHEET_NAME, Face, FaceOptions, Frame
 
 TABLE_NAME = "faces.csv"
 FACE_NAME = re.compile(r".+-\d{6,}\.png", re.DOTALL)
-MEGABYTE = 1 << 20
 COLUMNS = ("frame", "time", "person", "left", "top", "right", "bottom", "x", "y", "size", "angle",
            "sharpness", "doubt", "file")  # fmt: skip
 THUMBNAIL, MOST_SHOWN = 112, 1000  # pixels; faces on a contact sheet
@@ -47,7 +45,7 @@ def extract_video(
     force: bool = False,
     threads: int = 0,
     run: str = "",
-    watch: Watch = iter,
+    watch: Callable[[Iterable], Iterable] = iter,  # a progress bar
 ) -> Extraction:
     """Write a video's faces to a folder of their own; return the Extraction, errors included.
 
@@ -57,7 +55,8 @@ def extract_video(
     """
     path, folder = Path(path), Path(os.path.realpath(folder))
     try:
-        own = {"video": path.name, "digest": compute_digest(path), "zoom": pipeline.CROP_ZOOM}
+        status = os.stat(path)
+        own = {"video": path.name, "size": status.st_size, "changed": status.st_mtime_ns}
         record = own | options._asdict()
         if force:
             check_replaceable(folder)
@@ -85,16 +84,6 @@ def extract_video(
         return Extraction(error=f"{named}{pipeline.describe_error(error)}")
 
 
-def compute_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's size and of its first and last megabyte: it tells videos apart."""
-    if os.path.exists(path) and not path.is_file():
-        raise ValueError("not a regular file")  # opening a pipe would block
-    with open(path, "rb") as file:
-        size, first = os.path.getsize(path), file.read(MEGABYTE)
-        file.seek(max(0, size - MEGABYTE))
-        return hashlib.sha256(f"{size} ".encode() + first + file.read(MEGABYTE)).hexdigest()
-
-
 def check_extraction(folder: Path, record: dict[str, Any]) -> Extraction | None:
     """Return the Extraction that a folder holds, None if it is empty. FileExistsError if it is another."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -103,10 +92,7 @@ def check_extraction(folder: Path, record: dict[str, Any]) -> Extraction | None:
         found = json.loads((folder / RECORD_NAME).read_bytes())
         differing = [name for name, value in record.items() if found[name] != value]
         if not differing:
-            left = sum(bool(FACE_NAME.fullmatch(entry.name)) for entry in folder.rglob("*"))
-            before = Extraction(**found["found"])._replace(before=True)
-            # some may have been deleted since, the doubtful ones above all
-            return before if left == before.faces else before._replace(faces=left, doubtful=0)
+            return Extraction(**found["found"])._replace(before=True)
         reason = f"faces of another video or by other settings ({', '.join(differing)})"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         reason = "something else"
@@ -147,9 +133,8 @@ def write_faces(
         for face, doubt, name in zip(faces, doubts, files, strict=True):
             pose = (*(round(value, 2) for value in face.pose), round(face.sharpness, 1))
             writer.writerow((face.frame, round(face.time, 4), face.person, *face.box, *pose, doubt, name))
-    shown = pipeline.pick_evenly([i for i, doubt in enumerate(doubts) if doubt], MOST_SHOWN)
-    sound = [i for i, doubt in enumerate(doubts) if not doubt]
-    if shown := sorted(shown + pipeline.pick_evenly(sound, MOST_SHOWN - len(shown))):
+    doubtful_first = sorted(range(len(faces)), key=lambda i: not doubts[i])
+    if shown := sorted(doubtful_first[:MOST_SHOWN]):
         sheet = draw_contact_sheet([(faces[i], doubts[i], folder / files[i]) for i in shown])
         iio.imwrite(folder / SHEET_NAME, np.asarray(sheet))
     people = len({face.person for face in faces})
