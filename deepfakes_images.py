@@ -56,26 +56,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             known, summary = open_folder(arguments.output, settings, arguments.force)
     except (OSError, ValueError) as error:
         return fail(2, error)
-    results, status = dict(known), 0
+    results, status, stopped = dict(known), 0, False
     try:
-        score_files(arguments, items, weights, settings, results)
-        done = [results[str(item.path)] for item in items]
-        if arguments.annotate:
-            current = known if summary.get("rule") == str(weights.rule) else {}
-            status = annotate_files(arguments, done, current, weights.rule)
+        try:
+            score_files(arguments, items, weights, settings, results)
+            if arguments.annotate:
+                current = known if summary.get("rule") == str(weights.rule) else {}
+                found = [results[str(item.path)] for item in items]
+                status = annotate_files(arguments, found, current, weights.rule)
+        except KeyboardInterrupt:
+            stopped = True
         if arguments.output:
             from weights.scoring.report import write_report
 
             page, found, loud = arguments.output / PAGE, list(results.values()), not arguments.quiet
             write_report(page, found, weights, settings, arguments.explain, loud)
-    except KeyboardInterrupt:
-        number = sum(str(item.path) in results for item in items)
-        further = "; the same command continues" if arguments.output else ""
-        return fail(130, f"stopped after {number} of {len(items)} files{further}")
     except BrokenPipeError:
         raise
     except (OSError, ValueError, ImportError, MemoryError) as error:
         return fail(1, error)
+    done = [results[str(item.path)] for item in items if str(item.path) in results]
+    if stopped:
+        further = "; the same command continues" if arguments.output else ""
+        return fail(130, f"stopped after {len(done)} of {len(items)} files{further}")
     return print_results(arguments, done, weights, settings) or status
 
 
@@ -165,6 +168,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--dask", metavar="ADDRESS", help="use the Dask cluster with this scheduler")
     # fmt: on
     arguments = parser.parse_args(argv)
+    pipeline.check_times(parser, arguments)
     for name in ("annotate", "explain", "force"):
         if getattr(arguments, name) and not arguments.output:
             parser.error(f"--{name} must come with --output: it says where")

@@ -99,6 +99,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--dask", metavar="ADDRESS", help="use the Dask cluster with this scheduler")
     # fmt: on
     arguments = parser.parse_args(argv)
+    pipeline.check_times(parser, arguments)
     if not 0 <= arguments.min_size < float("inf"):
         parser.error(f"--min-size must be at least 0, not {arguments.min_size:g}")
     return arguments

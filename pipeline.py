@@ -207,16 +207,16 @@ def read_crop(path: Path) -> tuple[np.ndarray, float | None]:
         if min(width, height) < SMALLEST_IMAGE:
             raise ValueError(f"{width}x{height} pixels: must be at least {SMALLEST_IMAGE} both ways")
         check_size(width, height)
-        if image.mode in ("F", "I"):
-            raise ValueError("32-bit or float pixels, of unknown range: save the image with 8 bits")
         image.load()
         note = image.info.get("Comment", image.info.get("comment"))  # in a PNG, in a JPEG
         zoom = CROP_ZOOM if note in (CROP_NOTE, CROP_NOTE.encode()) else None
         with contextlib.suppress(Exception):  # damaged EXIF makes Pillow raise anything
             ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion would clip, not scale
-            grey = (np.asarray(image, np.float64) / 257).round().astype(np.uint8)
-            return np.stack([grey] * 3, axis=-1), zoom
+        if image.mode.startswith(("I", "F")):  # 16 bits: Pillow's own conversion would clip, not scale
+            grey = np.asarray(image, np.float64)
+            if image.mode == "F" or grey.min() < 0 or grey.max() > 65535:
+                raise ValueError("pixels of unknown range: must have 8 or 16 bits")
+            return np.stack([(grey / 257).round().astype(np.uint8)] * 3, axis=-1), zoom
         return np.asarray(_convert_to_srgb(image)), zoom
 
 
@@ -1021,6 +1021,11 @@ def add_sampling_options(group: argparse._ArgumentGroup) -> None:
     add("--start", type=read_time, default=0.0, metavar="TIME", help="of the first frame, in seconds or as 00:01:30 (default: %(default)s)")  # noqa: E501
     add("--end", type=read_time, metavar="TIME", help="of the last frame (default: the video's end)")
     # fmt: on
+
+
+def check_times(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    if arguments.end is not None and arguments.end < arguments.start:
+        parser.error(f"--end {arguments.end:g} must not be before --start {arguments.start:g}")
 
 
 def pick_evenly(items: Sequence[T], count: int) -> list[T]:

@@ -101,7 +101,7 @@ def make_bad_images(folder, photo):
         "dangling.png": "No such file",
         "pipe.jpg": "not a regular file",
         "pixel.png": "1x1 pixels: must be at least 16",
-        "float.tif": "float pixels",
+        "float.tif": "pixels of unknown range",
         "bomb.png": "20000x20000 pixels",
     }
 

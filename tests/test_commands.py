@@ -146,6 +146,7 @@ def test_odd_names_are_scored_like_others(tmp_path, photo):
         (["--frames", "0"], "--frames: must be a whole number of at least 1, not 0"),
         (["--start", "-1"], "--start: must be seconds or .*, not -1"),
         (["--start", "inf"], "--start: must be seconds"),
+        (["--start", "2", "--end", "1"], "--end 1 must not be before --start 2"),
         (["--annotate"], "--annotate must come with --output"),
         (["--explain"], "--explain must come with --output"),
         (["--force"], "--force must come with --output"),
@@ -200,6 +201,7 @@ def test_a_stopped_run_says_how_far_it_came(monkeypatch, tmp_path):
     done = run_script(SCRIPT, "test_images/df", "--output", tmp_path, status=130)
     assert done.stderr == "deepfakes_images.py: stopped after 1 of 4 files; the same command continues\n"
     assert len(read_items(tmp_path)) == 1
+    assert (tmp_path / "report.html").exists()
 
 
 def test_ctrl_c_in_the_first_second_is_no_traceback():
