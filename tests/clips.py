@@ -1,9 +1,6 @@
 """Clips for the tests and the README: of numbers, and of public-domain portraits, real and forged."""
 
-import re
-import subprocess
 import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -87,18 +84,6 @@ def film_portrait(path, frames=100):
     """Write a clip of a face that moves to the right."""
     portrait = open_portrait()
     return write_clip(path, (film(portrait, pipeline.Pose(250 + i, 240, 130, 0)) for i in range(frames)))
-
-
-def time_python(*arguments):
-    """Run a script or code in a Python of its own. Returns (seconds, peak megabytes)."""
-    begin, peak = time.perf_counter(), 0.0
-    process = subprocess.Popen([sys.executable, *map(str, arguments)], cwd=ROOT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)  # fmt: skip
-    while process.poll() is None:
-        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text("utf-8"))
-        peak = int(found[1]) / 1000 if found else peak
-        time.sleep(0.005)
-    return time.perf_counter() - begin, peak
 
 
 def find_landmarks(image):
