@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_main
+from conftest import ROOT, run_script
 from PIL import Image
 
 import pipeline
 from classifiers import Meso4Experts, load_classifier
-from training import calibrate, calibration, data
+from training import calibration, data
 from training.calibration import calibrate_level, choose_bounds, choose_calibration, compute_interval
 from weights import find_weights, read_rule
 from weights.scoring.metrics import choose_threshold
@@ -161,7 +161,7 @@ def test_two_images_take_no_bounds_away(tmp_path, monkeypatch):
         Image.open(ROOT / f"test_images/{label}/hopper.png").save(tmp_path / "data" / label / "1.png")
     before = (ROOT / "weights/Meso4_DF_F2F.json").read_bytes()
     command = ("Meso4_DF_F2F", "--data", tmp_path / "data", "--name", tmp_path / "new/mine")
-    done = run_main(calibrate.main, *command)
+    done = run_script("training/calibrate.py", *command)
     assert 'no bounds of "uncertain": they need 20 real and 10 forged videos' in done.stdout
     assert done.stdout.endswith(f"wrote {tmp_path}/new/mine.weights.h5, .tflite and .json\n")
     assert (ROOT / "weights/Meso4_DF_F2F.json").read_bytes() == before
@@ -179,6 +179,6 @@ def test_two_images_take_no_bounds_away(tmp_path, monkeypatch):
         (("Meso4_DF", *command[:4], tmp_path / "other"), "must be one WEIGHTS, or four of Meso4"),
         ((*["Meso4_DF"] * 4, *command[1:4], tmp_path / "other"), "by several real faces, not 1"),
     ):
-        done = run_main(calibrate.main, *wrong, status=2)
+        done = run_script("training/calibrate.py", *wrong, status=2)
         assert reason in done.stderr
         assert done.stderr.count("\n") == 1

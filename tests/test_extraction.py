@@ -1,6 +1,5 @@
 """Videos to folders of faces: what is written, what is continued, replaced, refused and left alone."""
 
-import csv
 import os
 import re
 import shutil
@@ -9,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 from clips import film, open_portrait, write_clip
-from conftest import ROOT, run_script, start, touch, wait_for
+from conftest import ROOT, read_table, run_script, start, touch, wait_for
 from PIL import Image, ImageFilter
 
 import pipeline
@@ -35,17 +34,11 @@ def pair(films):
     return films / "pair.mp4"
 
 
-def read_rows(folder):
-    with open(folder / "faces.csv", encoding="utf-8", newline="") as file:
-        assert file.read(1) == "\ufeff"  # spreadsheets need it
-        return list(csv.DictReader(file))
-
-
 def test_faces_of_a_clip(clip, tmp_path):
     done = run_script(SCRIPT, clip, "--output", tmp_path / "faces")
     assert done.stdout == f"{clip}: 19 faces in 20 frames, 1 without a face, 2 doubtful\n"
     assert done.stderr == ""
-    rows = read_rows(tmp_path / "faces")
+    rows = read_table(tmp_path / "faces/faces.csv")
     assert [int(row["frame"]) for row in rows] == [i for i in range(20) if i != 9]
     assert {int(row["frame"]): row["doubt"] for row in rows if row["doubt"]} == {5: "blurred", 6: "blurred"}
     for row in rows:
@@ -177,13 +170,13 @@ def test_videos_on_a_cluster(clip, tmp_path):
 def test_everyone_gets_a_folder(pair, tmp_path):
     found = extract_video(pair, tmp_path / "out", pipeline.FaceOptions(everyone=True))
     assert (found.frames, found.faces, found.people, found.empty) == (8, 16, 2, 0)
-    for row in read_rows(tmp_path / "out"):
+    for row in read_table(tmp_path / "out/faces.csv"):
         assert row["person"] == ("1" if float(row["x"]) > 320 else "2")
         assert row["file"] == f"person{row['person']}/pair-{int(row['frame']):06}.png"
         assert (tmp_path / "out" / row["file"]).is_file()
     small = extract_video(pair, tmp_path / "large", pipeline.FaceOptions(everyone=True, min_size=160))
     assert (small.faces, small.refused, small.people, small.empty) == (8, 8, 1, 0)
-    assert all(float(row["size"]) >= 160 for row in read_rows(tmp_path / "large"))
+    assert all(float(row["size"]) >= 160 for row in read_table(tmp_path / "large/faces.csv"))
     # persons of one video are one video, where it is asked which images belong together
     assert len({item.video for item in pipeline.find_files([tmp_path / "out"])[0]}) == 1
 
@@ -193,7 +186,9 @@ def test_another_person_is_doubted(portrait, tmp_path):
     frames = [film(open_portrait("obama") if i == 4 else portrait, pose) for i in range(7)]
     found = extract_video(write_clip(tmp_path / "cut.mp4", frames), tmp_path / "out", pipeline.FaceOptions())
     assert (found.faces, found.people, found.doubtful) == (7, 2, 1)
-    assert [row["frame"] for row in read_rows(tmp_path / "out") if row["doubt"] == "identity"] == ["4"]
+    assert [row["frame"] for row in read_table(tmp_path / "out/faces.csv") if row["doubt"] == "identity"] == [
+        "4"
+    ]
 
 
 @pytest.mark.parametrize(("number", "jobs"), [("SIGKILL", 1), ("SIGINT", 1), ("SIGINT", 2)])
@@ -226,7 +221,7 @@ def test_hostile_names(tmp_path, clip):
     done = run_script(SCRIPT, "in", "--output", "out", "--frames", "1", cwd=tmp_path)
     assert len(done.stdout.splitlines()) == len(names)
     for name in names:
-        (row,) = read_rows(tmp_path / "out" / name)
+        (row,) = read_table(tmp_path / "out" / name / "faces.csv")
         assert row["file"] == f"{name}-000000.png".encode(errors="backslashreplace").decode()
     assert len(list((tmp_path / "out").rglob("*-000000.png"))) == len(names)
 

@@ -1,6 +1,5 @@
 """What scoring writes: a folder of tables, a page, annotated copies, maps of evidence."""
 
-import csv
 import json
 import os
 import re
@@ -13,7 +12,7 @@ import clips
 import numpy as np
 import pytest
 from clips import RATE, film, find_landmarks, forge_face
-from conftest import ROOT, read_items, read_rows, run_script
+from conftest import ROOT, read_items, read_rows, read_table, run_script
 from PIL import Image
 
 import pipeline
@@ -52,8 +51,7 @@ def test_the_tables_hold_everything(folder, films):
     pair = rows[str(films / "pair.mp4")]
     assert (pair["verdict"], pair["frames"], pair["faces"]) == ("deepfake", "8", "16")
     assert pair["settings"].startswith(f"{DEFAULT}.tflite ")
-    with (folder / "faces.csv").open(encoding="utf-8-sig", newline="") as file:
-        faces = list(csv.DictReader(file))
+    faces = read_table(folder / "faces.csv")
     assert len(faces) == len(items) - len(files) == 32
     first = [faces[0][name] for name in ("path", "frame", "time")]
     assert first == [str(films / "pair.mp4"), "0", "0.0"]
@@ -66,7 +64,6 @@ def test_the_tables_hold_everything(folder, films):
 
 def test_any_program_reads_the_tables(folder, tmp_path, photo):
     """A spreadsheet needs the BOM, pandas whole UTF-8, and no formula; results.json keeps the exact name."""
-    assert (folder / "results.csv").read_bytes().startswith(b"\xef\xbb\xbf")
     assert {"not-utf8-\\udcff.png", HOSTILE} <= {os.path.basename(path) for path in read_rows(folder)}
     assert any(item["path"].endswith("not-utf8-\udcff.png") for item in read_items(folder))
     names = ("=1+1.png", "\t=2.png", "@x.png")
@@ -124,14 +121,6 @@ def test_folders_of_others_are_never_touched(tmp_path):
     run_script(SCRIPT, image, "--output", tmp_path / "out", "--force", status=2)
     assert "must be a folder" in run_script(SCRIPT, image, "--output", image, status=2).stderr
     run_script(SCRIPT, image, "--output", "/proc/none", status=2)
-
-
-def test_a_folder_of_results_is_passed_over(tmp_path):
-    shutil.copy(ROOT / "test_images/real/obama.png", tmp_path / "a.png")
-    command = [SCRIPT, tmp_path, "--output", tmp_path / "out", "--annotate"]
-    run_script(*command)
-    assert "Only the largest face" not in (tmp_path / "out/report.html").read_text()  # it is for videos
-    assert "(0 of 1 image)" in run_script(*command).stdout
 
 
 @pytest.mark.parametrize(

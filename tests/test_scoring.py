@@ -131,49 +131,42 @@ def test_jobs_give_the_same(films):
 # --- verdicts -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("value", "kind", "verdict"),
-    [
-        (0.39, "video", "deepfake"), (0.4, "video", "uncertain"), (0.6, "video", "uncertain"),
-        (0.61, "video", "real"), (0.39, "photo", "uncertain"), (0.29, "photo", "deepfake"),
-        (0.71, "photo", "real"),
-    ],
-)  # fmt: skip
-def test_three_verdicts(value, kind, verdict):
-    assert decide(make_faces(value), kind, RULE) == (pytest.approx(value), verdict, "")
+FEW, LOWEST = "too few clear faces to decide", "the lowest of 2 people decides"
+UNCOUNTED = f"1 of 2 people not counted: {FEW}"
+CLEAR, MANY = make_faces(0.9), make_faces(0.9, 20)
+DECISIONS = [  # faces, kind, rule, and what comes of them
+    # videos and photographs have bounds of their own
+    (make_faces(0.39), "video", RULE, (0.39, "deepfake", "")),
+    (make_faces(0.4), "video", RULE, (0.4, "uncertain", "")),
+    (make_faces(0.6), "video", RULE, (0.6, "uncertain", "")),
+    (make_faces(0.61), "video", RULE, (0.61, "real", "")),
+    (make_faces(0.29), "photo", RULE, (0.29, "deepfake", "")),
+    (make_faces(0.39), "photo", RULE, (0.39, "uncertain", "")),
+    (make_faces(0.71), "photo", RULE, (0.71, "real", "")),
+    # without bounds one threshold decides
+    *((make_faces(0.49), kind, Rule(), (0.49, "deepfake", "")) for kind in ("video", "photo")),
+    *((make_faces(0.5), kind, Rule(), (0.5, "real", "")) for kind in ("video", "photo")),
+    ([], "video", Rule(), (None, "no face", "")),
+    # who is hardly seen decides nothing
+    *((MANY + make_faces(0.1, 2, 2), "video", rule, (0.9, "real", UNCOUNTED)) for rule in (RULE, Rule())),
+    (MANY + make_faces(0.1, 3, 2), "video", Rule(), (0.1, "deepfake", LOWEST)),
+    (MANY + make_faces(0.1, 3, 2), "video", RULE, (0.1, "deepfake", f"{LOWEST} (deepfake below 0.363)")),
+    (make_faces(0.9, 2) + make_faces(0.1, 1, 2), "video", RULE, (0.1, "uncertain", FEW)),
+    # nor does who is small and blurred
+    (CLEAR + make_faces(0.0, 9, 2, size=79), "video", RULE,
+     (0.9, "real", f"9 of 14 faces small, {UNCOUNTED}")),
+    (make_faces(0.0, 9, sharpness=9, size=79), "video", RULE,
+     (0.0, "uncertain", f"{FEW}, 9 of 9 faces small, 9 of 9 faces blurred")),
+    # the mean of a person who decides is that of all faces, as published; but half must be clear
+    (CLEAR + make_faces(0.0, 5, size=79), "video", RULE, (0.45, "uncertain", "5 of 10 faces small")),
+    (CLEAR + make_faces(0.0, 6, size=79), "video", RULE,
+     (4.5 / 11, "uncertain", f"{FEW}, 6 of 11 faces small")),
+]  # fmt: skip
 
 
-def test_without_bounds_one_threshold_decides():
-    for kind in ("video", "photo"):
-        assert decide(make_faces(0.49), kind, Rule(0.5))[1] == "deepfake"
-        assert decide(make_faces(0.5), kind, Rule(0.5))[1] == "real"
-    assert decide([], "video", Rule(0.5)) == (None, "no face", "")
-    assert [classify(value, "image", RULE) for value in (0.49, 0.5)] == ["deepfake", "real"]
-
-
-def test_who_is_hardly_seen_decides_nothing():
-    for rule in (RULE, Rule()):
-        found = decide(make_faces(0.9, 20) + make_faces(0.1, 2, 2), "video", rule)
-        assert found[:2] == (pytest.approx(0.9), "real")
-        found = decide(make_faces(0.9, 20) + make_faces(0.1, 3, 2), "video", rule)
-        warning = f"the lowest of 2 people decides{' (deepfake below 0.363)' if rule is RULE else ''}"
-        assert found == (pytest.approx(0.1), "deepfake", warning)
-    found = decide(make_faces(0.9, 2) + make_faces(0.1, 1, 2), "video", RULE)
-    assert found == (pytest.approx(0.1), "uncertain", "too few clear faces to decide")
-
-
-def test_small_and_blurred_faces_decide_nothing():
-    clear = make_faces(0.9)
-    value, verdict, warning = decide(clear + make_faces(0.0, 9, 2, size=79), "video", RULE)
-    assert (value, verdict) == (pytest.approx(0.9), "real")
-    assert warning == "9 of 14 faces small, 1 of 2 people not counted: too few clear faces to decide"
-    value, verdict, warning = decide(make_faces(0.0, 9, size=79, sharpness=9), "video", RULE)
-    assert (value, verdict) == (0.0, "uncertain")
-    assert warning == "too few clear faces to decide, 9 of 9 faces small, 9 of 9 faces blurred"
-    # the mean of a person who decides is that of all faces, as published
-    assert decide(clear + make_faces(0.0, 5, size=79), "video", RULE)[0] == pytest.approx(0.45)
-    # but most of them must be clear
-    assert decide(clear + make_faces(0.0, 6, size=79), "video", RULE)[1] == "uncertain"
+@pytest.mark.parametrize(("faces", "kind", "rule", "expected"), DECISIONS)
+def test_verdicts(faces, kind, rule, expected):
+    assert decide(faces, kind, rule) == (pytest.approx(expected[0]), *expected[1:])
 
 
 @pytest.mark.parametrize(
@@ -183,9 +176,8 @@ def test_small_and_blurred_faces_decide_nothing():
 )  # fmt: skip
 def test_faces_that_the_weights_do_not_know_decide_nothing(measured, word):
     odd = make_faces(0.1, 4, 2, **measured)
-    warning = f"too few clear faces to decide, 4 of 4 faces {word}"
-    assert decide(odd, "video", RULE) == (pytest.approx(0.1), "uncertain", warning)
-    assert decide(make_faces(0.9) + odd, "video", RULE)[:2] == (pytest.approx(0.9), "real")
+    assert decide(odd, "video", RULE) == (pytest.approx(0.1), "uncertain", f"{FEW}, 4 of 4 faces {word}")
+    assert decide(CLEAR + odd, "video", RULE)[:2] == (pytest.approx(0.9), "real")
     assert decide(odd[:1], "photo", RULE)[1] == "uncertain"
     assert list_doubts(odd[0], Rule()) == [word]
 
@@ -206,10 +198,11 @@ def test_black_and_white_and_cut_off_faces_are_noticed(shared, portrait, tmp_pat
         assert all(0 < face.pose.x < 200 for face in found.faces)  # not of the mirror image
 
 
-def test_more_people_need_a_lower_score():
+def test_more_people_need_a_lower_score_and_crops_have_one_threshold():
     bounds = [lower_bound(BOUNDS, people) for people in (1, 2, 6)]
     assert bounds == pytest.approx([0.4, 0.36285, 0.31431], abs=1e-4)
     assert [classify(0.35, "video", RULE, people) for people in (1, 6, 0)] == ["deepfake", *["uncertain"] * 2]
+    assert [classify(value, "image", RULE) for value in (0.49, 0.5)] == ["deepfake", "real"]
 
 
 def test_rules_of_cards():

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, run_main, start, touch, wait_for
+from conftest import ROOT, run_script, start, touch, wait_for
 from PIL import Image
 
 import classifiers
@@ -79,7 +79,7 @@ def load(folder):
 
 
 def train(*arguments, status=0):
-    return run_main(df_CNN.main, *arguments, status=status)
+    return run_script(SCRIPT, *arguments, status=status)
 
 
 def refuse(reason, *arguments, status=2):

@@ -3,11 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, run_main
+from conftest import ROOT, run_script
 
 import pipeline
 from classifiers import Meso4Experts, load_classifier, scale_pixels
 from training import visualize
+
+SCRIPT = "training/visualize.py"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def test_activations_are_means(classifier, noise):
 
 def test_the_command_draws_both(tmp_path, monkeypatch):
     monkeypatch.setattr(visualize, "STEPS", 1)
-    done = run_main(visualize.main, ROOT / "test_images", "--weights", "Meso4_F2F", "--output", tmp_path)
+    done = run_script(SCRIPT, ROOT / "test_images", "--weights", "Meso4_F2F", "--output", tmp_path)
     assert done.stderr == ""
     for name in ("activations", "units"):
         assert str(tmp_path / f"Meso4_F2F-{name}.png") in done.stdout
@@ -52,6 +54,6 @@ def test_what_cannot_be_drawn_is_one_line(tmp_path):
         (["--weights", "none"], "none: no such weights"),
         (["--weights", tmp_path / "four.weights.h5"], "must hold one network: draw each expert by itself"),
     ):
-        error = run_main(visualize.main, *arguments, "--output", tmp_path, status=2).stderr
+        error = run_script(SCRIPT, *arguments, "--output", tmp_path, status=2).stderr
         assert reason in error
         assert error.count("\n") == 1
