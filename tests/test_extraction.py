@@ -12,8 +12,7 @@ from conftest import ROOT, read_table, run_script, start, touch, wait_for
 from PIL import Image, ImageFilter
 
 import pipeline
-from training import extraction
-from training.extraction import check_replaceable, extract_video
+from training.extraction import extract_video
 
 SCRIPT = "extract_faces.py"
 
@@ -89,24 +88,21 @@ def test_a_finished_video_is_recognised(clip, pair, tmp_path):
     assert "out holds the faces of one video: several need another --output" in done.stderr
 
 
-def test_other_files_are_not_touched(clip, tmp_path):
-    (tmp_path / "holiday.png").write_bytes(b"mine")
-    done = run_script(SCRIPT, clip, "--output", ".", cwd=tmp_path, status=1)
-    assert "holds something else: use --force" in done.stderr
-    done = run_script(SCRIPT, clip, "--output", tmp_path, "--force", status=1)
-    assert "holds no extraction.json, so it is not ours: name another --output" in done.stderr
-    assert os.listdir(tmp_path) == ["holiday.png"]
-
-
-def test_force_replaces_an_extraction_and_nothing_else(tmp_path):
-    (tmp_path / "person2").mkdir()
-    touch(tmp_path, "extraction.json", "faces.csv", "contact_sheet.png", "clip-000012.png")
-    check_replaceable(tmp_path)
+def test_only_an_extraction_is_replaced(clip, tmp_path):
+    folder = tmp_path / "mine"
+    touch(folder, "holiday.png")
+    for options, reason in (
+        ((), "holds something else: use --force"),
+        (["--force"], "holds no extraction.json, so it is not ours: name another --output"),
+    ):
+        assert reason in run_script(SCRIPT, clip, "--output", folder, *options, status=1).stderr
+    assert os.listdir(tmp_path) == ["mine"]
+    touch(tmp_path / "x", "extraction.json", "faces.csv", "contact_sheet.png", "person2/a-000012.png")
     for name in ("notes.xlsx", "holiday.png", "person2/extraction.json", "person2/thesis.docx"):
-        (tmp_path / name).touch()
-        with pytest.raises(FileExistsError, match=f"holds {name}, which does not belong there"):
-            check_replaceable(tmp_path)
-        (tmp_path / name).unlink()
+        touch(tmp_path / "x", name)
+        error = run_script(SCRIPT, clip, "--output", tmp_path / "x", "--force", status=1).stderr
+        assert f"holds {name}, which does not belong there" in error
+        (tmp_path / "x" / name).unlink()
 
 
 def test_two_runs_do_not_mix_in_one_folder(clip, tmp_path):
@@ -121,20 +117,6 @@ def test_two_runs_do_not_mix_in_one_folder(clip, tmp_path):
     assert re.fullmatch(r"/.*/x: Directory not empty", late.error)
     assert extract_video(clip, tmp_path / "x", options).before
     assert os.listdir(tmp_path) == ["x"]
-
-
-def test_a_contact_sheet_shows_a_thousand_faces(tmp_path, noise, monkeypatch):
-    """The doubtful first, the others evenly."""
-    pose, shown = pipeline.Pose(9, 9, 100, 0), []
-    faces = [pipeline.Face(i, i / 25, (0, 0, 9, 9), pose, 1, 5.0 if i == 1 else 99.0) for i in range(2000)]
-    found = ((pipeline.Frame(f.frame, f.time, None), [f._replace(crop=noise[0, :20, :20])]) for f in faces)
-    draw = extraction.draw_contact_sheet
-    monkeypatch.setattr(extraction, "draw_contact_sheet", lambda rows: shown.extend(rows) or draw(rows))
-    extraction.write_faces("x", tmp_path, found, pipeline.FaceOptions())
-    frames = [face.frame for face, _, _ in shown]
-    assert len(frames) == 1000
-    assert {0, 1, 1999} <= set(frames)
-    assert max(np.diff(frames)) <= 3
 
 
 def test_several_videos_in_processes(clip, pair, tmp_path):

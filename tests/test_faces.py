@@ -4,8 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from clips import film, locate, open_portrait
-from conftest import ROOT
+from clips import film, open_portrait
 
 import pipeline
 
@@ -20,9 +19,6 @@ def locate_all(images, **options):
     found = list(pipeline.locate_faces(frames, pipeline.FaceOptions(**options)))
     assert [frame.index for frame, _ in found] == list(range(len(frames)))
     return [faces for _, faces in found]
-
-
-# --- poses and crops ------------------------------------------------------------------------------
 
 
 def test_pose_is_the_published_one(shared):
@@ -82,17 +78,6 @@ def test_upright_crops_copy_pixels_and_mirror_those_beyond_the_frame(noise):
     np.testing.assert_array_equal(corner[50:, 50:], frame[254:204:-1, 254:204:-1])
 
 
-def test_portraits_are_aligned_crops():
-    """The shipped faces: the pose found in a crop is the crop's own, size and angle included."""
-    for path in sorted((ROOT / "test_images").glob("*/*.png")):
-        face = pipeline.read_image(path)
-        pose = locate(face)
-        side = face.shape[0]
-        assert abs(pose.angle) < 4, path
-        assert pose[:2] == pytest.approx((side / 2, side / 2), abs=0.05 * side)
-        assert pose.size * 1.3 == pytest.approx(side, rel=0.1)
-
-
 def check_pose(found, true):
     assert np.hypot(found.x - true.x, found.y - true.y) < 0.03 * true.size, (found, true)
     assert found.size == pytest.approx(true.size, rel=0.05), (found, true)
@@ -129,9 +114,6 @@ def test_a_small_face_is_followed(portrait):
         assert face.pose.size == pytest.approx(true.size, rel=0.1)
 
 
-# --- faces of a video ---------------------------------------------------------------------------
-
-
 def test_the_largest_face_is_taken_even_when_it_comes_later(shared):
     """A small untouched portrait is there from the start; the large forged face from the fourth frame on."""
     clip = shared / "inputs/forged_large_from_frame3.mp4"
@@ -165,9 +147,6 @@ def test_frames_without_a_face_cost_few_slow_searches(monkeypatch):
     assert sum(doubled) == 6
 
 
-# --- photographs ----------------------------------------------------------------------------------
-
-
 def test_a_large_photograph_is_searched_reduced_and_cut_whole(portrait, monkeypatch):
     true = pipeline.Pose(640, 480, 300, 5)
     image = film(portrait, true, (1280, 960))
@@ -188,9 +167,6 @@ def test_a_small_face_in_a_large_picture_is_found(portrait):
     ((box, pose),) = pipeline.locate_anywhere(picture, pipeline.FaceOptions(everyone=True))
     assert (pose.x, pose.y) == pytest.approx((5320, 3240), abs=4)
     assert box[2] - box[0] < 140
-
-
-# --- people ---------------------------------------------------------------------------------------
 
 
 def find_people(images, monkeypatch, **options):

@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from clips import RATE, film, find_landmarks, forge_face
 from conftest import ROOT, read_items, read_rows, read_table, run_script
-from PIL import Image
 
 import pipeline
 from weights import DEFAULT, Rule, find_weights, load_predictor
 from weights.scoring import score
-from weights.scoring.annotate import draw_label, interpolate_faces
+from weights.scoring.annotate import interpolate_faces
 from weights.scoring.figures import describe_evidence, describe_timeline, measure_evidence, measure_normal
 from weights.scoring.report import describe_verdict, hash_file
 from weights.scoring.results import read_json
@@ -39,9 +38,6 @@ def folder(films, photo, tmp_path_factory):
     command = [SCRIPT, films, ".", ROOT / "test_images", "--everyone", "--output", "out"]
     run_script(*command, "--annotate", "--explain", cwd=folder, status=1)
     return folder / "out"
-
-
-# --- tables ---------------------------------------------------------------------------------------
 
 
 def test_the_tables_hold_everything(folder, films):
@@ -71,9 +67,6 @@ def test_any_program_reads_the_tables(folder, tmp_path, photo):
         photo.resize((64, 64)).save(tmp_path / name)
     run_script(SCRIPT, *names, "--output", "out", cwd=tmp_path)
     assert set(read_rows(tmp_path / "out")) == {f"./{name}" for name in names}
-
-
-# --- the same command again -----------------------------------------------------------------------
 
 
 def test_the_same_command_continues(tmp_path, photo):
@@ -135,9 +128,6 @@ def test_damaged_tables_are_refused(folder, tmp_path, old, new):
     (tmp_path / "results.json").write_text(text.replace(old, new))
     done = run_script(SCRIPT, "test_images", "--output", tmp_path, status=2)
     assert re.search(r"results\.json: damaged, or not written by this program \(.*\): --force", done.stderr)
-
-
-# --- the page -------------------------------------------------------------------------------------
 
 
 def test_the_page_answers_first(folder, films):
@@ -212,26 +202,6 @@ def test_sentences_say_what_is_so():
     assert describe_timeline(clip._replace(faces=faces[:1]), Rule()) == f"{below} never"
 
 
-# --- annotated copies -----------------------------------------------------------------------------
-
-
-def write_sounding(path, frames, codec):
-    """Write a clip with a second of tone, stored as `codec`."""
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", RATE)
-        video.height, video.width = frames[0].shape[:2]
-        sound = container.add_stream(codec, rate=44100)
-        for frame in frames:
-            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
-        container.mux(video.encode())
-        tone = (np.sin(np.arange(44100) / 16) * 9000).astype(np.int16)[None]
-        samples = av.AudioFrame.from_ndarray(tone, "s16", "mono")
-        samples.sample_rate, samples.pts = 44100, 0
-        container.mux(sound.encode(samples))
-        container.mux(sound.encode())
-    return path
-
-
 @pytest.mark.parametrize(
     ("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "pcm_s16le"), ("a.avi", "libmp3lame")]
 )
@@ -239,7 +209,7 @@ def test_annotated_video(portrait, tmp_path, name, codec):
     forged = forge_face(portrait, find_landmarks(portrait))
     frames = [film(forged, pipeline.Pose(250 + 4 * i, 240, 180, 0), (501, 401)) for i in range(25)]
     frames = [np.ascontiguousarray(frame[:400, :500]) for frame in frames]
-    clip = write_sounding(tmp_path / name, frames, codec)
+    clip = clips.write_clip(tmp_path / name, frames, sound=codec)
     run_script(SCRIPT, clip, "--frames", "5", "--annotate", "--output", tmp_path / "out")
     with av.open(str(tmp_path / "out/annotated/a.mp4")) as container:
         (video,), (sound,) = container.streams.video, container.streams.audio
@@ -282,7 +252,7 @@ def test_annotated_pictures_and_copies_that_fail(tmp_path):
 def test_sound_that_changes_costs_no_copy(portrait, tmp_path):
     frame = film(portrait, pipeline.Pose(320, 240, 180, 0))
     for codec in ("aac", "mp2"):
-        write_sounding(tmp_path / f"{codec}.ts", [frame] * 25, codec)
+        clips.write_clip(tmp_path / f"{codec}.ts", [frame] * 25, sound=codec)
     (tmp_path / "x.ts").write_bytes(b"".join((tmp_path / f"{c}.ts").read_bytes() for c in ("aac", "mp2")))
     command = [SCRIPT, tmp_path / "x.ts", "--frames", "2", "--annotate", "--output", tmp_path / "out"]
     assert re.search(r"x\.ts: its copy has no sound after 1\.\d s \(.+\)$", run_script(*command).stderr)
@@ -297,17 +267,6 @@ def test_boxes_vanish_where_no_face_was_found():
     boxes = [interpolate_faces(faces, i) for i in range(60)]
     expected = [*range(10), *[10] * 10, *[None] * 20, *[40] * 10, *[None] * 10]
     assert [b[0].box[0] if b else None for b in boxes] == expected
-
-
-def test_labels_cover_no_other_face():
-    image = Image.new("RGB", (200, 200))
-    draw_label(image, (20, 60, 80, 100), "0.123 deepfake", "deepfake", [(20, 102, 80, 160)])
-    drawn = np.asarray(image).any(axis=2)
-    assert drawn[:60].any()
-    assert not drawn[60:].any()
-
-
-# --- maps of evidence -----------------------------------------------------------------------------
 
 
 def test_a_map_finds_a_planted_artefact(noise):

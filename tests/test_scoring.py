@@ -12,7 +12,7 @@ from PIL import Image
 import pipeline
 from pipeline import Item
 from training.extraction import extract_video
-from weights import Bounds, Rule, find_weights, load_predictor, read_rule
+from weights import Bounds, Rule, find_weights, load_predictor
 from weights.scoring import score, scores, summary
 from weights.scoring.metrics import evaluate, evaluate_by_dataset, evaluate_results
 from weights.scoring.scores import LOST_NOTE, NO_FACE, NOT_SQUARE, Result
@@ -26,9 +26,6 @@ WEIGHTS = find_weights("Meso4_DF")
 def make_faces(value, number=5, person=1, size=100.0, sharpness=50.0, **more):
     face = pipeline.Face(0, 0, (0, 0, 9, 9), pipeline.Pose(0.0, 0.0, size, 0.0), person, sharpness, **more)
     return [face._replace(frame=i, time=i / 25, score=value) for i in range(number)]
-
-
-# --- scores ---------------------------------------------------------------------------------------
 
 
 def test_scores_do_not_depend_on_order_run_or_batch_size(monkeypatch):
@@ -128,9 +125,6 @@ def test_jobs_give_the_same(films):
             assert face.score == pytest.approx(other.score, abs=2e-6)  # another number of threads
 
 
-# --- verdicts -------------------------------------------------------------------------------------
-
-
 FEW, LOWEST = "too few clear faces to decide", "the lowest of 2 people decides"
 UNCOUNTED = f"1 of 2 people not counted: {FEW}"
 CLEAR, MANY = make_faces(0.9), make_faces(0.9, 20)
@@ -203,21 +197,6 @@ def test_more_people_need_a_lower_score_and_crops_have_one_threshold():
     assert bounds == pytest.approx([0.4, 0.36285, 0.31431], abs=1e-4)
     assert [classify(0.35, "video", RULE, people) for people in (1, 6, 0)] == ["deepfake", *["uncertain"] * 2]
     assert [classify(value, "image", RULE) for value in (0.49, 0.5)] == ["deepfake", "real"]
-
-
-def test_rules_of_cards():
-    assert read_rule({"threshold": 0.4}) == Rule(0.4)
-    level = {"lower": 0.4, "upper": 0.6, "spread": 0.5, "real": 19, "forged": 9}
-    level |= {"real_called_deepfake": 0, "forged_called_real": 0, "uncertain": 0}
-    calibration = {"face": level, "video": level, "min_size": 80, "min_sharpness": 9}
-    assert read_rule({"threshold": 0.5, "calibration": calibration}) == Rule(0.5, BOUNDS, BOUNDS, 80.0, 9.0)
-    with pytest.raises(KeyError):
-        read_rule({"threshold": 0.5, "calibration": {"face": {}}})
-    with pytest.raises(ValueError, match=r"threshold 1\.5, must be from 0 to 1"):
-        read_rule({"threshold": 1.5})
-
-
-# --- figures --------------------------------------------------------------------------------------
 
 
 def make_result(label, video, value, verdict, dataset=""):

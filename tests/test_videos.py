@@ -9,7 +9,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from clips import RATE, draw_number, film, locate, read_number, write_clip
+from clips import RATE, draw_number, film, locate, make_sound, read_number, write_clip
 from conftest import read_rows, run_script
 from PIL import Image
 
@@ -235,7 +235,7 @@ def test_what_is_no_video_is_one_clear_line_each(tmp_path, portrait):
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "noise.mkv").write_bytes(np.random.default_rng(0).bytes(5000))
     with av.open(str(tmp_path / "sound.m4v"), "w") as container:
-        container.mux(container.add_stream("aac", 16000).encode(make_silence(16000)))
+        container.mux(container.add_stream("aac", 16000).encode(make_sound(np.zeros(16000), 16000)))
     (tmp_path / "text.mp4").write_text("This is not a video.\n" * 50)
     write_clip(tmp_path / "face.MP4", [film(portrait, locate(portrait)._replace(x=320, y=240))] * 3)
     missing = tmp_path / "zone.mp4"
@@ -340,19 +340,13 @@ def test_videos_are_known_by_suffix_or_content(tmp_path, portrait):
     assert "of 5 videos)" in done.stdout
 
 
-def make_silence(samples):
-    frame = av.AudioFrame.from_ndarray(np.zeros((1, samples), np.float32), "fltp", "mono")
-    frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
-    return frame
-
-
 def test_matroska_whose_video_begins_late(tmp_path):
     """FFmpeg makes up its decoding times, and they may go back."""
     with av.open(str(tmp_path / "late.mkv"), "w") as container:
         video, sound = container.add_stream("libx264", 25), container.add_stream("aac", 16000, layout="mono")
         video.height, video.width, video.pix_fmt = 64, 160, "yuv420p"
         video.codec_context.time_base = Fraction(1, 25)
-        packets = sound.encode(make_silence(160_000)) + sound.encode()
+        packets = sound.encode(make_sound(np.zeros(160_000), 16000)) + sound.encode()
         for number in range(100):
             picture = av.VideoFrame.from_ndarray(NUMBERS[number], "rgb24")
             picture.pts, picture.time_base = 150 + number, Fraction(1, 25)
