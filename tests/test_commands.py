@@ -96,28 +96,23 @@ def test_crops_that_are_odd_say_so(tmp_path, portrait):
 
 def make_bad_images(folder, photo):
     """Write images that cannot be scored; return {name: what the reason must say}."""
-    photo.save(folder / "truncated.jpg")
-    whole = (folder / "truncated.jpg").read_bytes()
-    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
-    (folder / "header-only.jpg").write_bytes(whole[:30])
-    (folder / "text.jpg").write_text("not an image at all")
-    (folder / "empty.png").touch()
+    photo.save(folder / "whole.jpg")
+    whole = (folder / "whole.jpg").read_bytes()
+    (folder / "whole.jpg").unlink()
+    for name, content in (("truncated.jpg", whole[: len(whole) // 2]), ("header-only.jpg", whole[:30]),
+                          ("text.jpg", b"not an image at all"), ("empty.png", b"")):  # fmt: skip
+        (folder / name).write_bytes(content)
+    for name, *kind in (("pixel.png", "RGB", (1, 1)), ("float.tif", "F", (64, 64)),
+                        ("bomb.png", "L", (20_000, 20_000))):  # fmt: skip
+        Image.new(*kind).save(folder / name)
     (folder / "dangling.png").symlink_to(folder / "gone.png")
     os.mkfifo(folder / "pipe.jpg")
-    Image.new("RGB", (1, 1)).save(folder / "pixel.png")
-    Image.new("F", (64, 64)).save(folder / "float.tif")
-    Image.new("L", (20_000, 20_000)).save(folder / "bomb.png")
     return {
-        "truncated.jpg": "truncated",
-        "header-only.jpg": "image|Truncated",
-        "text.jpg": "not an image",
-        "empty.png": "empty file",
-        "dangling.png": "No such file",
-        "pipe.jpg": "not a regular file",
-        "pixel.png": "1x1 pixels: must be at least 16",
-        "float.tif": "float pixels",
+        "truncated.jpg": "truncated", "header-only.jpg": "image|Truncated", "text.jpg": "not an image",
+        "empty.png": "empty file", "dangling.png": "No such file", "pipe.jpg": "not a regular file",
+        "pixel.png": "1x1 pixels: must be at least 16", "float.tif": "float pixels",
         "bomb.png": "20000x20000 pixels",
-    }
+    }  # fmt: skip
 
 
 def test_bad_images_in_a_batch_are_reported_and_the_rest_scored(tmp_path, photo):

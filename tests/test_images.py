@@ -14,16 +14,8 @@ import pipeline
 
 def test_files_are_found_sorted_each_once_hidden_and_foreign_passed_over(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    touch(
-        tmp_path / "top",
-        "b/2.JPG",
-        "b/1.png",
-        "a.jpeg",
-        "b/c/x.WebP",
-        "b/notes.txt",
-        ".git/z.png",
-        "b/._1.png",
-    )
+    names = "b/2.JPG b/1.png a.jpeg b/c/x.WebP b/notes.txt .git/z.png b/._1.png"
+    touch(tmp_path / "top", *names.split())
     links = {"b/loop": tmp_path / "top", "again.png": "b/1.png", "self.png": "self.png", "there": "back"}
     for link, target in (links | {"back": "there"}).items():
         (tmp_path / "top" / link).symlink_to(target)

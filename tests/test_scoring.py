@@ -203,16 +203,6 @@ def make_result(label, video, value, verdict, dataset=""):
     return Result(Item(Path("x.png"), "x", label, dataset, video), value, verdict)
 
 
-def test_summaries_count_verdicts():
-    verdicts = {0.9: "real", 0.5: "uncertain", 0.1: "deepfake", 0.2: "deepfake", None: "no face"}
-    results = [make_result("", "", value, verdict) for value, verdict in verdicts.items()]
-    found = summary.summarize([*results, make_result("", "", None, "error")])
-    assert (found["files"], found["scored"], found["skipped"], found["no_face"]) == (6, 4, 1, 1)
-    assert (found["deepfake_percent"], found["uncertain_percent"]) == (50, 25)
-    assert found["average_score"] == pytest.approx(0.425)
-    assert summary.summarize([])["average_score"] is None
-
-
 def test_error_rates_name_the_kinds_missed_most_first():
     level = {"lower": 0.4, "upper": 0.6, "real": 40, "forged": 28, "real_called_deepfake": 0.05}
     level |= {"forged_called_real": 0.18, "uncertain": 0.2, "real_error_interval": [0.01, 0.13]}

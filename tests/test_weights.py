@@ -60,15 +60,11 @@ def fresh(tmp_path_factory):
     return folder
 
 
-def test_card_goes_with_its_files(fresh):
+def test_a_card_goes_with_its_files_and_keras_weights_go_without(tmp_path, fresh):
     for name in ("net", "net.tflite", "net.weights.h5"):
-        weights = find_weights(fresh / name)
-        assert weights[1:4] == ("Meso4", pipeline.View("bilinear"), Rule(0.25))
+        assert find_weights(fresh / name)[1:4] == ("Meso4", pipeline.View("bilinear"), Rule(0.25))
     assert find_weights(fresh / "net").path.name == "net.tflite"
-
-
-def test_without_card_only_keras_weights_are_used_as_published(tmp_path, fresh):
-    for name in ("mine.weights.h5", "mine.h5"):
+    for name in ("mine.weights.h5", "mine.h5"):  # used as published
         shutil.copy(fresh / "net.weights.h5", tmp_path / name)
         assert find_weights(tmp_path / name)[1:] == ("", pipeline.View("nearest", 1.3), Rule(), {})
     shutil.copy(fresh / "net.tflite", tmp_path / "lite.tflite")
