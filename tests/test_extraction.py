@@ -194,20 +194,6 @@ def test_a_stopped_run_continues(clip, tmp_path, number, jobs):
     assert sum(line.endswith("2 doubtful") for line in lines) == 3 - len(before)
 
 
-def test_hostile_names(tmp_path, clip):
-    """Spaces, quotes, a new line, a formula, bytes that are no UTF-8: the table is read all the same."""
-    names = ["-x", "a b", "ü", "=1+1", "new\nline", '"', "%d", "x.y", os.fsdecode(b"\xff\xe9"), "person1"]
-    (tmp_path / "in").mkdir()
-    for name in names:
-        shutil.copy(clip, tmp_path / f"in/{name}.mp4")
-    done = run_script(SCRIPT, "in", "--output", "out", "--frames", "1", cwd=tmp_path)
-    assert len(done.stdout.splitlines()) == len(names)
-    for name in names:
-        (row,) = read_table(tmp_path / "out" / name / "faces.csv")
-        assert row["file"] == f"{name}-000000.png".encode(errors="backslashreplace").decode()
-    assert len(list((tmp_path / "out").rglob("*-000000.png"))) == len(names)
-
-
 def test_a_full_disk_is_one_line(clip, tmp_path):
     process = start(ROOT / SCRIPT, clip, "--frames", "2", cwd=tmp_path, full_at=1000)
     _, error = process.communicate()

@@ -113,20 +113,6 @@ def test_the_largest_face_is_taken_even_when_it_comes_later(shared):
     assert sum(size > 200 for size in sizes) >= 26
 
 
-def test_frames_without_a_face_cost_few_slow_searches(monkeypatch):
-    """The first two are searched doubled, then every eighth."""
-    doubled, detect = [], pipeline.detect_faces
-
-    def count(image, reduction=1, upsample=0):
-        doubled.append(upsample)
-        return detect(image, reduction, upsample)
-
-    monkeypatch.setattr(pipeline, "detect_faces", count)
-    random = np.random.default_rng(0)
-    assert not any(locate_all(random.integers(0, 256, (40, 120, 160, 3), dtype=np.uint8)))
-    assert sum(doubled) == 6
-
-
 def test_a_large_photograph_is_searched_reduced_and_cut_whole(portrait, monkeypatch):
     true = pipeline.Pose(640, 480, 300, 5)
     image = film(portrait, true, (1280, 960))
@@ -138,15 +124,6 @@ def test_a_large_photograph_is_searched_reduced_and_cut_whole(portrait, monkeypa
     assert found.crop.shape[0] == round(1.3 * found.pose.size)
     assert pipeline.correlate(found.crop, whole.crop) > 0.98
     assert found.sharpness == pytest.approx(whole.sharpness, rel=0.1)
-
-
-def test_a_small_face_in_a_large_picture_is_found(portrait):
-    """Of 80 pixels in 48 megapixels, which are not doubled, as a photograph of 12 is not."""
-    picture = np.full((6000, 8000, 3), 128, np.uint8)
-    picture[3000:3480, 5000:5640] = film(portrait, pipeline.Pose(320, 240, 100, 0))
-    ((box, pose),) = pipeline.locate_anywhere(picture, pipeline.FaceOptions(everyone=True))
-    assert (pose.x, pose.y) == pytest.approx((5320, 3240), abs=4)
-    assert box[2] - box[0] < 140
 
 
 def find_people(images, monkeypatch, **options):

@@ -16,12 +16,11 @@ from conftest import ROOT, read_items, read_rows, read_table, run_script
 
 import pipeline
 from weights import DEFAULT, Rule, find_weights, load_predictor
-from weights.scoring import score
 from weights.scoring.annotate import interpolate_faces
 from weights.scoring.figures import describe_evidence, describe_timeline, measure_evidence, measure_normal
 from weights.scoring.report import describe_verdict, hash_file
 from weights.scoring.results import read_json
-from weights.scoring.scores import Result, read_pictures
+from weights.scoring.scores import Result
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SCRIPT = "deepfakes_images.py"
@@ -153,20 +152,6 @@ def test_the_page_answers_first(folder, films):
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)" in text
     assert (folder / "report.html").stat().st_size < 15 * 150_000
-
-
-def test_a_frame_that_cannot_be_read_again_costs_only_its_own_picture(films, monkeypatch):
-    (video,) = score([films / "pair.mp4"], frames=4)
-    read, faces = pipeline.read_frames, video.faces
-    assert len(faces) == 4
-
-    def read_some(path, frames, start, *rest, **options):
-        if abs(start - faces[1].time) < 0.01:
-            raise ValueError("damaged")
-        return read(path, frames, start, *rest, **options)
-
-    monkeypatch.setattr(pipeline, "read_frames", read_some)
-    assert [picture is None for picture in read_pictures(video, faces)] == [False, True, False, False]
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium")

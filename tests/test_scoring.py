@@ -39,14 +39,6 @@ def test_scores_do_not_depend_on_order_run_or_batch_size(monkeypatch):
         assert found == pytest.approx({path: first[path] for path in chosen}, abs=1.1e-6)
 
 
-def test_several_threads_share_the_network(noise):
-    predict = load_predictor(WEIGHTS)
-    expected = [predict(noise[: i % 4 + 1]) for i in range(8)]
-    with ThreadPoolExecutor(4) as pool:
-        for i, found in enumerate(pool.map(lambda i: predict(noise[: i % 4 + 1]), range(80))):
-            np.testing.assert_array_equal(found, expected[i % 8])
-
-
 def test_a_score_that_is_no_number_is_an_error(monkeypatch):
     monkeypatch.setattr(scores, "load_predictor", lambda *_: lambda faces: np.full(len(faces), np.nan))
     found = list(score([ROOT / "test_images/real"]))
@@ -108,12 +100,17 @@ def test_crops_and_photographs_are_told_apart(portrait, photo, tmp_path):
     assert crops["pair"].warning == NOT_SQUARE
 
 
-def test_several_threads_share_the_detector(portrait):
-    """Images are looked at in threads; dlib's detector takes one picture at a time."""
+def test_several_threads_share_network_and_detector(portrait, noise):
     wall = np.full((500, 500, 3), 99, np.uint8)
     pictures = [film(portrait, pipeline.Pose(250, 240, 100, 0), (500, 500)), wall]
-    expected = [scores.measure_largest_face(picture) for picture in pictures]
-    assert list(pipeline.map_ahead(scores.measure_largest_face, pictures * 20)) == expected * 20
+    for work, inputs in (
+        (load_predictor(WEIGHTS), [noise[: i % 4 + 1] for i in range(8)]),
+        (scores.measure_largest_face, pictures),
+    ):
+        expected = list(map(work, inputs)) * 20
+        with ThreadPoolExecutor(4) as pool:
+            for one, other in zip(pool.map(work, inputs * 20), expected, strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 def test_jobs_give_the_same(films):

@@ -199,7 +199,7 @@ def test_a_trimmed_video_has_all_frames_shown(tmp_path):
         assert read_number(frame.image) == 60 - len(frames) + frame.index
 
 
-def test_damage_in_the_middle_is_passed_over(tmp_path):
+def test_damage_in_the_middle_is_passed_over_and_counted(tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", NUMBERS, options={"g": "12", "bf": "3"})
     content = bytearray(clip.read_bytes())
     middle = content.index(b"mdat") + 5000
@@ -212,6 +212,9 @@ def test_damage_in_the_middle_is_passed_over(tmp_path):
     wrong = [f.index for f in frames if read_number(f.image) != f.index]
     assert len(wrong) < 40
     assert all(40 < index < 199 for index in wrong)
+    command = ("extract_faces.py", clip, "--frames", "200", "--output", tmp_path / "faces")
+    for done in (run_script("deepfakes_images.py", clip, "--frames", "200"), run_script(*command, status=1)):
+        assert re.search(r"clip\.mp4.* \([1-9]\d* of 200 frames damaged\)$", done.stdout, re.MULTILINE)
 
 
 def test_what_is_no_video_is_one_clear_line_each(tmp_path, portrait):
