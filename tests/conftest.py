@@ -9,23 +9,21 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
-sys.path.insert(0, str(ROOT))
-os.chdir(ROOT)
 # as classifiers.py does, for tests that import TensorFlow first
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-from clips import draw_number, film, find_landmarks, forge_face, open_portrait, write_clip
+from clips import ROOT, draw_number, film, find_landmarks, forge_face, open_portrait, write_clip
 
 import pipeline
+
+SHARED = ROOT.parent / "shared"
+os.chdir(ROOT)
 
 
 @pytest.fixture(scope="session")

@@ -241,6 +241,10 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path, photo):
         assert (process.returncode, error) == (1, reason)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     assert not list((tmp_path / "new").iterdir())
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        process = start(SCRIPT, stdout=full)
+    assert process.communicate()[1].endswith("the output cannot be written (No space left on device)\n")
+    assert process.returncode == 1
 
 
 def test_a_file_that_crashes_its_process_costs_itself_alone():

@@ -27,12 +27,6 @@ def clip(portrait, tmp_path_factory):
     return write_clip(tmp_path_factory.mktemp("clip") / "head.mp4", frames)
 
 
-@pytest.fixture(scope="module")
-def pair(films):
-    """A clip of 8 frames with two people side by side, the right one larger."""
-    return films / "pair.mp4"
-
-
 def test_faces_of_a_clip(clip, tmp_path):
     done = run_script(SCRIPT, clip, "--output", tmp_path / "faces")
     assert done.stdout == f"{clip}: 19 faces in 20 frames, 1 without a face, 2 doubtful\n"
@@ -66,7 +60,7 @@ def test_faces_of_a_clip(clip, tmp_path):
     assert not passed_over
 
 
-def test_a_finished_video_is_recognised(clip, pair, tmp_path):
+def test_a_finished_video_is_recognised(clip, films, tmp_path):
     options = pipeline.FaceOptions(frames=3)
     first = extract_video(clip, tmp_path / "out", options)
     assert (first.frames, first.faces, first.before, first.error) == (3, 3, False, "")
@@ -78,7 +72,7 @@ def test_a_finished_video_is_recognised(clip, pair, tmp_path):
         "holds faces of another video or by other settings (frames): use --force to replace it, or another"
     )
     assert other.error == f"{tmp_path}/out {reason} --output"
-    shutil.copy(pair, tmp_path / "head.mp4")  # of the same name
+    shutil.copy(films / "pair.mp4", tmp_path / "head.mp4")  # of the same name
     assert "settings (digest): use" in extract_video(tmp_path / "head.mp4", tmp_path / "out", options).error
     forced = extract_video(clip, tmp_path / "out", options._replace(frames=2), force=True)
     assert (forced.faces, forced.error) == (2, "")
@@ -119,8 +113,9 @@ def test_two_runs_do_not_mix_in_one_folder(clip, tmp_path):
     assert os.listdir(tmp_path) == ["x"]
 
 
-def test_several_videos_in_processes(clip, pair, tmp_path):
+def test_several_videos_in_processes(clip, films, tmp_path):
     """Each in a folder of its own, as deep as the video; the crops are training data as they are."""
+    pair = films / "pair.mp4"
     sources = {"df/one.mp4": clip, "df/two.mp4": pair, "real/one.avi": clip, "real/one.mp4": pair}
     for name, source in sources.items():
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +144,8 @@ def test_videos_on_a_cluster(clip, tmp_path):
     assert len(list((tmp_path / "o").glob("*/*-000019.png"))) == 2
 
 
-def test_everyone_gets_a_folder(pair, tmp_path):
+def test_everyone_gets_a_folder(films, tmp_path):
+    pair = films / "pair.mp4"  # two people side by side, the right one larger
     found = extract_video(pair, tmp_path / "out", pipeline.FaceOptions(everyone=True))
     assert (found.frames, found.faces, found.people, found.empty) == (8, 16, 2, 0)
     for row in read_table(tmp_path / "out/faces.csv"):

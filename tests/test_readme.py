@@ -34,7 +34,6 @@ def clone(shared, tmp_path_factory):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(folder / "test_images", folder / "photos")
-    shutil.copytree(folder / "test_images/real", folder / "portraits")
     shutil.copy(shared / "videos/clips/face_filling_frame_real.mp4", folder / "video.mp4")
     for label in ("real", "df"):
         clip = shared / f"videos/clips/face_filling_frame_{label}.mp4"

@@ -55,12 +55,12 @@ def test_the_tables_hold_everything(folder, films):
     assert (summary["files"], summary["scored"], summary["no_face"], summary["skipped"]) == (15, 13, 1, 1)
     assert (summary["images"]["files"], summary["videos"]["files"]) == (11, 4)
     assert "photos" not in summary
-
-
-def test_any_program_reads_the_tables(folder, tmp_path, photo):
-    """A spreadsheet needs the BOM, pandas whole UTF-8, and no formula; results.json keeps the exact name."""
+    # results.json keeps the exact name
     assert {"not-utf8-\\udcff.png", HOSTILE} <= {os.path.basename(path) for path in read_rows(folder)}
     assert any(item["path"].endswith("not-utf8-\udcff.png") for item in read_items(folder))
+
+
+def test_no_name_is_a_formula(tmp_path, photo):
     names = ("=1+1.png", "\t=2.png", "@x.png")
     for name in names:
         photo.resize((64, 64)).save(tmp_path / name)

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -359,17 +358,6 @@ def test_the_authors_weights_are_a_start(face_set, shared):
     authors = load_classifier(recipe.weights).predict(face_set.faces[:4])[:, 0]
     few = face_set._replace(faces=face_set.faces[:4])
     np.testing.assert_allclose(trainer.Trainer(recipe).score(few), authors, atol=1e-6)
-
-
-def test_a_line_a_minute_without_a_terminal(face_set, tmp_path, monkeypatch, capsys):
-    """Over all epochs, of which each may take less than a minute, and while faces are scored."""
-    network = trainer.Trainer(Recipe(steps=10, batch_size=18))
-    clock = itertools.count(0, 25)
-    monkeypatch.setattr(pipeline, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    list(trainer.train(network, face_set, face_set, tmp_path, lambda *_: None))
-    shown = capsys.readouterr().err
-    assert re.search(r"^\d of 10 steps, \d+ min left$", shown, re.MULTILINE)
-    assert re.search(r"^36 of 36 faces, 0 min left$", shown, re.MULTILINE)
 
 
 def test_divergence_stops_with_a_word(face_folder, tmp_path):

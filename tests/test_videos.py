@@ -276,12 +276,10 @@ def test_times_are_ffmpegs_and_indices_count_pictures(shared, name):
     assert [frame.time for frame in frames] == [timeline.times[frame.index] for frame in frames]
 
 
-@pytest.mark.parametrize(
-    ("aspect", "size"), [((4, 3), (64, 213)), ((3, 4), (85, 160)), ((100, 1), (64, 160))]
-)
-def test_pixels_are_made_square(tmp_path, aspect, size):
-    (frame,) = pipeline.read_frames(write_clip(tmp_path / "x.mp4", NUMBERS[5:6], aspect=Fraction(*aspect)))
-    assert frame.image.shape[:2] == size
+def test_pixels_are_made_square(tmp_path):
+    for aspect, size in (((4, 3), (64, 213)), ((3, 4), (85, 160)), ((100, 1), (64, 160))):
+        clip = write_clip(tmp_path / "x.mp4", NUMBERS[5:6], aspect=Fraction(*aspect))
+        assert next(pipeline.read_frames(clip)).image.shape[:2] == size
 
 
 def test_colours_of_bt709(tmp_path):

@@ -72,12 +72,6 @@ def test_a_card_goes_with_its_files_and_keras_weights_go_without(tmp_path, fresh
         find_weights(tmp_path / "lite")
 
 
-def test_weights_that_were_replaced_say_by_which(monkeypatch):
-    monkeypatch.setitem(weights_module.REPLACED, "Meso3", "Meso4_DF")
-    with pytest.raises(FileNotFoundError, match=r"^Meso3: Meso4_DF replaced it: --weights Meso4_DF$"):
-        find_weights("Meso3")
-
-
 def test_damage_and_mixed_up_cards_are_seen(tmp_path, fresh):
     def spoil(name, content):
         shutil.copytree(fresh, tmp_path, dirs_exist_ok=True)
@@ -180,7 +174,7 @@ def test_other_networks_of_the_same_shapes_are_refused(shared, tmp_path):
     load_classifier(tmp_path / "whole.h5")
 
 
-def test_suffixes_of_weights(shared, tmp_path, noise):
+def test_names_and_suffixes_of_weights(shared, tmp_path, noise, monkeypatch):
     source = shared / "published_weights/Meso4_DF.h5"
     shutil.copy(source, tmp_path / "mine.hdf5")
     weights = find_weights(tmp_path / "mine.hdf5")
@@ -191,3 +185,6 @@ def test_suffixes_of_weights(shared, tmp_path, noise):
             find_weights(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="has Meso4_DF, Meso4_DF_F2F, Meso4_F2F, MesoInception_DF"):
         find_weights("Meso5")
+    monkeypatch.setitem(weights_module.REPLACED, "Meso3", "Meso4_DF")
+    with pytest.raises(FileNotFoundError, match=r"^Meso3: Meso4_DF replaced it: --weights Meso4_DF$"):
+        find_weights("Meso3")
