@@ -141,8 +141,7 @@ def test_a_crop_says_how_wide_it_was_cut(tmp_path, photo):
     np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop.png", wide), whole)
     np.testing.assert_array_equal(pipeline.load_face(tmp_path / "crop.png", wider), whole)
     for senseless in (b"9.0", b"0.1", b"1e9", b"1.3 ", b"nan", b"", b"\xff"):
-        comment = pipeline.CROP_NOTE.encode().replace(b"{}", senseless)
-        photo.save(tmp_path / "x.jpg", comment=comment)
+        photo.save(tmp_path / "x.jpg", comment=pipeline.CROP_NOTE.encode().replace(b"{}", senseless))
         assert pipeline.read_crop(tmp_path / "x.jpg")[1] is None, senseless
 
 

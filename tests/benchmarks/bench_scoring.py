@@ -17,10 +17,9 @@ from pathlib import Path
 
 import av
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import clips
+from clips import ROOT, film_portrait
 
 CLIPS = 40
 
@@ -30,7 +29,7 @@ def main():
         folder = Path(scratch)
         (folder / "clips").mkdir()
         for number in range(CLIPS):
-            clips.film_portrait(folder / f"clips/{number}.mp4", 30)
+            film_portrait(folder / f"clips/{number}.mp4", 30)
         used = os.times().children_user
         one, _ = time_script("deepfakes_images.py", folder / "clips")
         used = os.times().children_user - used
@@ -40,7 +39,7 @@ def main():
             f"one job keeps {used / one:.2f} cores busy: on two, at most {2 * one / used:.2f} times as fast"
         )
         print("minutes   extract_faces   deepfakes_images", flush=True)
-        source = clips.film_portrait(folder / "portrait.mp4")
+        source = film_portrait(folder / "portrait.mp4")
         for minutes in map(float, sys.argv[1:] or (1, 10, 60)):
             video = repeat(source, folder / "long.mkv", minutes)
             extracted = time_script("extract_faces.py", video, "--output", folder / f"faces{minutes:g}")

@@ -15,11 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import clips
 import numpy as np
+from clips import ROOT, film_portrait
 from conftest import read_rows
 
 KILLS = 4
@@ -32,7 +31,7 @@ def main():
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        sources = (clips.film_portrait(folder / "portrait.mp4"), ROOT / "test_images/df/obama.png")
+        sources = (film_portrait(folder / "portrait.mp4"), ROOT / "test_images/df/obama.png")
         kinds = list(zip(("clips", "images"), sources, numbers, strict=True))
         damaged = {name: copy_file(source, folder / name, number, random) for name, source, number in kinds}
         printed = soak(folder, "extract_faces.py", "clips", "faces", random)
