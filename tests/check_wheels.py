@@ -7,6 +7,7 @@ It resolves requirements.txt for each pair, wheels only, without installing anyt
 (data and a line of Python, which pip builds anywhere), by its other dependencies.
 """
 
+import itertools
 import re
 import subprocess
 import sys
@@ -28,13 +29,11 @@ def main():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     wanted = [line.partition("#")[0].strip() for line in lines]
     wanted = [REPLACED.get(re.split(r"[<>=]", line)[0], line) for line in wanted if line]
-    failed = False
-    for system, platforms in SYSTEMS.items():
-        for python in PYTHONS:
-            reason = resolve(wanted, platforms, python)
-            print(f"{system:<15} Python {python}  {reason or 'wheels for all'}", flush=True)
-            failed |= bool(reason)
-    return int(failed)
+    reasons = []
+    for (system, platforms), python in itertools.product(SYSTEMS.items(), PYTHONS):
+        reasons.append(resolve(wanted, platforms, python))
+        print(f"{system:<15} Python {python}  {reasons[-1] or 'wheels for all'}", flush=True)
+    return int(any(reasons))
 
 
 def resolve(wanted, platforms, python):

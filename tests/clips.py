@@ -1,9 +1,6 @@
 """Clips for the tests and the README: of numbers, and of public-domain portraits, real and forged."""
 
-import re
-import subprocess
 import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,15 +19,15 @@ GENERATED = 64  # pixels: side of the faces that the first deepfake autoencoders
 BITS = 10  # of a frame's number, shown as black and white bars
 
 
-def write_clip(
-    path, frames, codec="libx264", options=(), stamps=None, pixels="yuv420p", aspect=1, **container
-):
-    """Write uint8 RGB frames, the n-th shown at stamps[n] / 1000 s (default: 25 a second)."""
+def write_clip(path, frames, codec="libx264", options=(), stamps=None, pixels="yuv420p", aspect=1, sound="",
+               **container):  # fmt: skip
+    """Write uint8 RGB frames, the n-th shown at stamps[n] / 1000 s (default: 25 a second), and `sound`."""
     unit = Fraction(1, 1000 if stamps else RATE)
     with av.open(str(path), "w", options=container) as target:
         stream = target.add_stream(codec, RATE, options=dict(options))
         stream.pix_fmt, stream.codec_context.time_base = pixels, unit
         stream.codec_context.sample_aspect_ratio = aspect
+        tone = target.add_stream(sound, 44100) if sound else None
         for i, frame in enumerate(frames):
             if not i:
                 stream.height, stream.width = frame.shape[:2]
@@ -38,7 +35,17 @@ def write_clip(
             picture.pts, picture.time_base = stamps[i] if stamps else i, unit
             target.mux(stream.encode(picture))
         target.mux(stream.encode())
+        if tone:
+            target.mux(tone.encode(make_sound(np.sin(np.arange(44100) / 16) * 9000, 44100)))
+            target.mux(tone.encode())
     return path
+
+
+def make_sound(samples, rate):
+    """Return an audio frame of one channel from numbers within those of int16."""
+    frame = av.AudioFrame.from_ndarray(np.asarray(samples, np.int16)[None], "s16", "mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+    return frame
 
 
 def draw_number(number, height=64, width=160):
@@ -87,18 +94,6 @@ def film_portrait(path, frames=100):
     """Write a clip of a face that moves to the right."""
     portrait = open_portrait()
     return write_clip(path, (film(portrait, pipeline.Pose(250 + i, 240, 130, 0)) for i in range(frames)))
-
-
-def time_python(*arguments):
-    """Run a script or code in a Python of its own. Returns (seconds, peak megabytes)."""
-    begin, peak = time.perf_counter(), 0.0
-    process = subprocess.Popen([sys.executable, *map(str, arguments)], cwd=ROOT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)  # fmt: skip
-    while process.poll() is None:
-        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text("utf-8"))
-        peak = int(found[1]) / 1000 if found else peak
-        time.sleep(0.005)
-    return time.perf_counter() - begin, peak
 
 
 def find_landmarks(image):

@@ -9,22 +9,21 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
-sys.path.insert(0, str(ROOT))
 # as classifiers.py does, for tests that import TensorFlow first
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-from clips import draw_number, film, find_landmarks, forge_face, open_portrait, write_clip
+from clips import ROOT, draw_number, film, find_landmarks, forge_face, open_portrait, write_clip
 
 import pipeline
+
+SHARED = ROOT.parent / "shared"
+os.chdir(ROOT)
 
 
 @pytest.fixture(scope="session")
@@ -80,42 +79,22 @@ def films(portrait, tmp_path_factory):
     return folder
 
 
-def make_bad_images(folder, photo):
-    """Write images that cannot be scored; return {name: what the reason must say}."""
-    photo.save(folder / "truncated.jpg")
-    whole = (folder / "truncated.jpg").read_bytes()
-    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
-    (folder / "header-only.jpg").write_bytes(whole[:30])
-    (folder / "text.jpg").write_text("not an image at all")
-    (folder / "empty.png").touch()
-    (folder / "dangling.png").symlink_to(folder / "gone.png")
-    os.mkfifo(folder / "pipe.jpg")
-    Image.new("RGB", (1, 1)).save(folder / "pixel.png")
-    Image.new("F", (64, 64)).save(folder / "float.tif")
-    Image.new("L", (20_000, 20_000)).save(folder / "bomb.png")
-    return {
-        "truncated.jpg": "truncated",
-        "header-only.jpg": "image|Truncated",
-        "text.jpg": "not an image",
-        "empty.png": "empty file",
-        "dangling.png": "No such file",
-        "pipe.jpg": "not a regular file",
-        "pixel.png": "1x1 pixels: must be at least 16",
-        "float.tif": "pixels of unknown range",
-        "bomb.png": "20000x20000 pixels",
-    }
-
-
 def touch(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
 
 
+def read_table(path):
+    """Return the rows of a CSV file, which must begin with the mark that spreadsheets need."""
+    with path.open(encoding="utf-8", newline="") as file:
+        assert file.read(1) == "\ufeff"
+        return list(csv.DictReader(file))
+
+
 def read_rows(folder):
-    """Return {path: row} of the table of files in a folder of results, which must be strict UTF-8."""
-    with open(folder / "results.csv", encoding="utf-8-sig", newline="") as file:
-        return {row["path"]: row for row in csv.DictReader(file)}
+    """Return {path: row} of the table of files in a folder of results."""
+    return {row["path"]: row for row in read_table(folder / "results.csv")}
 
 
 def read_items(folder):
@@ -131,21 +110,24 @@ def list_files():
     return [name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
 
 
-def run_script(script, *arguments, cwd=ROOT, status=0, root=ROOT):
+def run_script(script, *arguments, cwd=".", status=0):
     """Run a script of the repository as a user would, check its exit status, and return what it printed.
 
-    In this process, by its main(argv), which is 20 times as fast; of another copy of the project (`root`), in
-    one of its own.
+    In this process, by its main(argv), which is 20 times as fast.
     """
-    words = list(map(os.fspath, arguments))
-    if root == ROOT:
-        with contextlib.chdir(cwd), mock.patch.object(sys, "argv", [script, *words]):
-            return run_main(load_script(script), *words, status=status)
-    command = [sys.executable, root / script, *words]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, check=False, text=True)
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == status, f"status {done.returncode}: {done.stdout}{done.stderr}"
-    return done
+    main = importlib.import_module(script.removesuffix(".py").replace("/", ".")).main
+    words, out, err = [os.fspath(argument) for argument in arguments], io.StringIO(), io.StringIO()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.chdir(cwd))
+        stack.enter_context(mock.patch.object(sys, "argv", [script, *words]))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(err))
+        try:
+            found = main(words)
+        except SystemExit as ended:
+            found = ended.code
+    assert found == status, f"status {found}: {out.getvalue()}{err.getvalue()}"
+    return subprocess.CompletedProcess(words, found, out.getvalue(), err.getvalue())
 
 
 def start(*command, full_at=None, **options):
@@ -163,20 +145,3 @@ def wait_for(process, folder, pattern):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def load_script(script):
-    """Return the main function of a script."""
-    return importlib.import_module(script.removesuffix(".py").replace("/", ".")).main
-
-
-def run_main(main, *arguments, status=0):
-    """Call a script's main(argv) in this process, as run_script does in its own."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            found = main([os.fspath(argument) for argument in arguments])
-        except SystemExit as ended:
-            found = ended.code
-    assert found == status, f"status {found}: {out.getvalue()}{err.getvalue()}"
-    return subprocess.CompletedProcess(arguments, found, out.getvalue(), err.getvalue())

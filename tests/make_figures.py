@@ -9,12 +9,12 @@ takes the picture of the report.
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from clips import film, find_landmarks, forge_face, open_portrait, write_clip
+from clips import ROOT, film, find_landmarks, forge_face, open_portrait, write_clip
+from conftest import run_script
 from PIL import Image, ImageFilter
 
 import pipeline
@@ -22,7 +22,6 @@ from weights import DEFAULT, find_weights
 from weights.scoring import score
 from weights.scoring.figures import draw_timeline
 
-ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "tests/figures"
 FRAMES = 75
 SHOWN = (4, 37, 62)  # of the annotated copy, above the timeline
@@ -34,10 +33,11 @@ def main():
         clip = write_clip(folder / "portrait.mp4", draw_frames(), options={"crf": "12"})
         for label in pipeline.LABELS:
             shutil.copytree(ROOT / "test_images" / label, folder / label)
-        run("extract_faces.py", clip, "--output", folder / "faces", "--frames", "20")
+        command = "extract_faces.py portrait.mp4 --output faces --frames 20"
+        run_script(*command.split(), cwd=folder)
         keep(Image.open(folder / "faces/contact_sheet.png"), "contact_sheet.png")
         command = "deepfakes_images.py portrait.mp4 real df --output results --annotate"
-        run(*command.split(), cwd=folder)
+        run_script(*command.split(), cwd=folder)
         keep(photograph(folder / "results/report.html", folder / "report.png"), "report.png")
         frames = pipeline.read_frames(folder / "results/annotated/portrait.mp4", None)
         shown = [frame.image for frame in frames if frame.index in SHOWN]
@@ -82,10 +82,6 @@ def draw_frames():
         if 10 <= i < 16:
             frame = np.asarray(Image.fromarray(frame).filter(ImageFilter.GaussianBlur(5)))
         yield frame
-
-
-def run(script, *arguments, cwd=None):
-    subprocess.run([sys.executable, ROOT / script, *arguments], check=True, cwd=cwd)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,9 @@ test_images/README.md names the source of each portrait, and tells what the forg
 """
 
 import functools
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from clips import find_landmarks, forge_face, open_portrait
+from clips import ROOT, find_landmarks, forge_face, open_portrait
 
 import pipeline
 

@@ -62,10 +62,7 @@ def test_a_crop_is_moved_by_its_strength(face):
     assert np.abs(tighter - np.asarray(inner) / 255).mean() < 0.01
 
 
-# --- degradations -------------------------------------------------------------------------------------
-
-
-def test_a_seed_decides_all_that_happens_to_a_face(noise):
+def test_a_seed_decides_all_that_happens_to_a_face(face, noise):
     seeds = np.arange(40)
     faces = np.stack([noise[0]] * 40)
     once, twice = (augmentation.degrade(faces, seeds, 1) for _ in range(2))
@@ -78,9 +75,7 @@ def test_a_seed_decides_all_that_happens_to_a_face(noise):
     assert -1 < numbers.min() < -0.99
     assert 0.99 < numbers.max() < 1
     np.testing.assert_array_equal(numbers[3:5], augmentation.draw_numbers(seeds[3:5]))
-
-
-def test_two_faces_of_a_seed_are_changed_alike_whatever_the_others(face, noise):
+    # two faces of one seed are changed alike, whatever the others
     for seed in range(8):
         first, second, _ = augmentation.degrade(np.stack([face, face, noise[0]]), [seed, seed, seed + 8], 1)
         np.testing.assert_array_equal(first, second)
@@ -121,9 +116,6 @@ def test_degradations_keep_size_and_brightness(face, change):
     assert (changed.shape, changed.dtype) == (face.shape, np.uint8)
     assert np.abs(changed.astype(int) - face).mean() > 0.2
     assert changed.mean() == pytest.approx(face.mean(), abs=1.0)
-
-
-# --- draws --------------------------------------------------------------------------------------------
 
 
 def name_faces(*names):

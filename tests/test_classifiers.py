@@ -164,13 +164,7 @@ def test_load_names_file_cause_and_cure(tmp_path):
 
 @pytest.mark.parametrize("module", ["classifiers", "training.trainer"])
 def test_onednn_is_on_before_tensorflow_is_imported(module):
-    code = (
-        "import os, sys\n"
-        "class Watch:\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name == 'tensorflow': sys.exit(os.environ.get('TF_ENABLE_ONEDNN_OPTS'))\n"
-        "sys.meta_path.insert(0, Watch())\n"
-        f"import {module}\n"
-    )
+    code = f"import os, sys; sys.modules['tensorflow'] = None\ntry: import {module}\nexcept ImportError: "
+    code += "print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
     environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
-    assert start("-c", code, env=environment).communicate()[1] == "1\n"
+    assert start("-c", code, env=environment).communicate()[0] == "1\n"

@@ -4,8 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from clips import film, locate, open_portrait
-from conftest import ROOT
+from clips import film, open_portrait
 
 import pipeline
 
@@ -20,9 +19,6 @@ def locate_all(images, **options):
     found = list(pipeline.locate_faces(frames, pipeline.FaceOptions(**options)))
     assert [frame.index for frame, _ in found] == list(range(len(frames)))
     return [faces for _, faces in found]
-
-
-# --- poses and crops ------------------------------------------------------------------------------
 
 
 def test_pose_is_the_published_one(shared):
@@ -82,17 +78,6 @@ def test_upright_crops_copy_pixels_and_mirror_those_beyond_the_frame(noise):
     np.testing.assert_array_equal(corner[50:, 50:], frame[254:204:-1, 254:204:-1])
 
 
-def test_portraits_are_aligned_crops():
-    """The shipped faces: the pose found in a crop is the crop's own, size and angle included."""
-    for path in sorted((ROOT / "test_images").glob("*/*.png")):
-        face = pipeline.read_image(path)
-        pose = locate(face)
-        side = face.shape[0]
-        assert abs(pose.angle) < 4, path
-        assert pose[:2] == pytest.approx((side / 2, side / 2), abs=0.05 * side)
-        assert pose.size * 1.3 == pytest.approx(side, rel=0.1)
-
-
 def check_pose(found, true):
     assert np.hypot(found.x - true.x, found.y - true.y) < 0.03 * true.size, (found, true)
     assert found.size == pytest.approx(true.size, rel=0.05), (found, true)
@@ -108,15 +93,6 @@ def test_a_moving_head_is_measured_exactly(portrait):
         check_pose(face.pose, true)
 
 
-@pytest.mark.parametrize("angle", range(-60, 61, 10))
-def test_a_tilted_head_is_measured_or_not_found(portrait, angle):
-    true = pipeline.Pose(300, 240, 140, float(angle))
-    (faces,) = locate_all([film(portrait, true)])
-    assert faces or abs(angle) > 40
-    for face in faces:
-        check_pose(face.pose, true)
-
-
 def test_a_small_face_is_followed(portrait):
     """Down to 24 pixels: the detector sees none below about 60, in its slow search none much below 40."""
     sizes = [*range(40, 61, 4), *range(60, 23, -4)]
@@ -129,43 +105,12 @@ def test_a_small_face_is_followed(portrait):
         assert face.pose.size == pytest.approx(true.size, rel=0.1)
 
 
-# --- faces of a video ---------------------------------------------------------------------------
-
-
 def test_the_largest_face_is_taken_even_when_it_comes_later(shared):
     """A small untouched portrait is there from the start; the large forged face from the fourth frame on."""
     clip = shared / "inputs/forged_large_from_frame3.mp4"
     sizes = [face.pose.size for (face,) in locate_all(frame.image for frame in pipeline.read_frames(clip))]
     assert len(sizes) == 30
     assert sum(size > 200 for size in sizes) >= 26
-
-
-def test_a_scene_cut_starts_anew(portrait):
-    small = film(open_portrait("collins"), pipeline.Pose(120, 240, 70, 0))
-    both = small.copy()
-    both[:, 260:] = film(portrait, pipeline.Pose(440, 240, 180, 0))[:, 260:]
-    other = np.ascontiguousarray(255 - np.zeros_like(both))
-    other[:, 260:] = both[:, 260:]
-    sizes = [face.pose.size for (face,) in locate_all([small] * 3 + [both] * 6 + [other] * 2)]
-    assert sizes[:3] == pytest.approx([70] * 3, rel=0.1)
-    assert sizes[-3:] == pytest.approx([180] * 3, rel=0.1)
-
-
-def test_frames_without_a_face_cost_few_slow_searches(monkeypatch):
-    """The first two are searched doubled, then every eighth."""
-    doubled, detect = [], pipeline.detect_faces
-
-    def count(image, reduction=1, upsample=0):
-        doubled.append(upsample)
-        return detect(image, reduction, upsample)
-
-    monkeypatch.setattr(pipeline, "detect_faces", count)
-    random = np.random.default_rng(0)
-    assert not any(locate_all(random.integers(0, 256, (40, 120, 160, 3), dtype=np.uint8)))
-    assert sum(doubled) == 6
-
-
-# --- photographs ----------------------------------------------------------------------------------
 
 
 def test_a_large_photograph_is_searched_reduced_and_cut_whole(portrait, monkeypatch):
@@ -179,18 +124,6 @@ def test_a_large_photograph_is_searched_reduced_and_cut_whole(portrait, monkeypa
     assert found.crop.shape[0] == round(1.3 * found.pose.size)
     assert pipeline.correlate(found.crop, whole.crop) > 0.98
     assert found.sharpness == pytest.approx(whole.sharpness, rel=0.1)
-
-
-def test_a_small_face_in_a_large_picture_is_found(portrait):
-    """Of 80 pixels in 48 megapixels, which are not doubled, as a photograph of 12 is not."""
-    picture = np.full((6000, 8000, 3), 128, np.uint8)
-    picture[3000:3480, 5000:5640] = film(portrait, pipeline.Pose(320, 240, 100, 0))
-    ((box, pose),) = pipeline.locate_anywhere(picture, pipeline.FaceOptions(everyone=True))
-    assert (pose.x, pose.y) == pytest.approx((5320, 3240), abs=4)
-    assert box[2] - box[0] < 140
-
-
-# --- people ---------------------------------------------------------------------------------------
 
 
 def find_people(images, monkeypatch, **options):

@@ -14,16 +14,8 @@ import pipeline
 
 def test_files_are_found_sorted_each_once_hidden_and_foreign_passed_over(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    touch(
-        tmp_path / "top",
-        "b/2.JPG",
-        "b/1.png",
-        "a.jpeg",
-        "b/c/x.WebP",
-        "b/notes.txt",
-        ".git/z.png",
-        "b/._1.png",
-    )
+    names = "b/2.JPG b/1.png a.jpeg b/c/x.WebP b/notes.txt .git/z.png b/._1.png"
+    touch(tmp_path / "top", *names.split())
     links = {"b/loop": tmp_path / "top", "again.png": "b/1.png", "self.png": "self.png", "there": "back"}
     for link, target in (links | {"back": "there"}).items():
         (tmp_path / "top" / link).symlink_to(target)
@@ -162,17 +154,13 @@ def test_loading_ahead_is_bounded_and_in_order(tmp_path, photo):
     assert list(widths) == [item.path.name for item in items[1:]]
 
 
-def test_labels_come_from_the_folder_given_and_below_not_from_above(tmp_path, photo):
-    for clip in ("deepfake/photos", "v/df/clip1", "v/real/clip2"):
-        (tmp_path / clip).mkdir(parents=True)
-        photo.save(tmp_path / clip / "1.png")
-
-    def find_labels(*arguments):
-        return [item.label for item in pipeline.find_files(arguments)[0]]
-
-    assert find_labels(tmp_path / "v/df", tmp_path / "v/real") == ["df", "real"]
-    for path in (tmp_path / "deepfake/photos", tmp_path / "deepfake/photos/1.png"):
-        assert find_labels(path) == [""]
+def test_labels_come_from_the_folder_given_and_below_not_from_above(tmp_path):
+    touch(tmp_path, "deepfake/photos/1.png", "v/df/clip1/1.png", "v/real/clip2/1.png")
+    for arguments, labels in (
+        (["v/df", "v/real"], ["df", "real"]), (["deepfake/photos"], [""]), (["deepfake/photos/1.png"], [""])
+    ):  # fmt: skip
+        items, _ = pipeline.find_files([tmp_path / name for name in arguments])
+        assert [item.label for item in items] == labels
 
 
 def test_odd_metadata_costs_no_pixels(shared, tmp_path, photo):

@@ -29,10 +29,6 @@ def list_code(tests=False):
     return [name for name in list_files() if name.endswith(".py") and name.startswith("tests/") == tests]
 
 
-def test_top_level():
-    assert {name.partition("/")[0] for name in list_files() if not name.startswith(".")} == TOP
-
-
 def test_budget_of_lines():
     """Before something is added, something else goes. The aim is 1,050, 4,400 and 4,200 lines."""
     lines = {name: count_lines(name) for name in list_code()}
@@ -72,6 +68,7 @@ def test_who_imports_whom():
 
 
 def test_every_file_is_in_the_readmes_tree():
+    assert {name.partition("/")[0] for name in list_files() if not name.startswith(".")} == TOP
     tree = (ROOT / "README.md").read_text().partition("## Files")[2]
     for name in list_code() + list_code(tests=True):
         if not re.match(r"tests/(test_|conftest)|.*__init__", name):

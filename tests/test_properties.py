@@ -1,6 +1,6 @@
 """What holds for all inputs, not only for those thought of: crops, names, tables, figures."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,15 +51,6 @@ def test_any_face_can_be_cut_out_of_any_frame(height, width, pose):
 def test_what_is_shown_is_one_line(text):
     assert len(pipeline.printable(text).splitlines()) <= 1
     assert len(pipeline.describe_error(ValueError(text)).splitlines()) <= 1
-
-
-@given(st.lists(st.tuples(st.lists(st.sampled_from("ab"), min_size=1, max_size=4).map("/".join),
-                          st.sampled_from([".mp4", ".avi", ".png"])), max_size=12, unique=True))  # fmt: skip
-def test_no_two_outputs_share_a_name_or_lie_within_another(files):
-    outputs = pipeline.name_outputs([PurePosixPath(path + suffix) for path, suffix in files])
-    assert len(set(outputs)) == len(files)
-    for one in outputs:
-        assert not any(other.startswith(one + "/") for other in outputs)
 
 
 labelled = st.tuples(names, st.none() | scores, st.sampled_from(["df", "real", ""]), st.booleans())

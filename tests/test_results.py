@@ -1,6 +1,5 @@
 """What scoring writes: a folder of tables, a page, annotated copies, maps of evidence."""
 
-import csv
 import json
 import os
 import re
@@ -13,17 +12,15 @@ import clips
 import numpy as np
 import pytest
 from clips import RATE, film, find_landmarks, forge_face
-from conftest import ROOT, read_items, read_rows, run_script
-from PIL import Image
+from conftest import ROOT, read_items, read_rows, read_table, run_script
 
 import pipeline
 from weights import DEFAULT, Rule, find_weights, load_predictor
-from weights.scoring import score
-from weights.scoring.annotate import draw_label, interpolate_faces
+from weights.scoring.annotate import interpolate_faces
 from weights.scoring.figures import describe_evidence, describe_timeline, measure_evidence, measure_normal
 from weights.scoring.report import describe_verdict, hash_file
 from weights.scoring.results import read_json
-from weights.scoring.scores import Result, read_pictures
+from weights.scoring.scores import Result
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SCRIPT = "deepfakes_images.py"
@@ -42,9 +39,6 @@ def folder(films, photo, tmp_path_factory):
     return folder / "out"
 
 
-# --- tables ---------------------------------------------------------------------------------------
-
-
 def test_the_tables_hold_everything(folder, films):
     items, rows = read_items(folder), read_rows(folder)
     files = [item for item in items if item["kind"] != "face"]
@@ -52,8 +46,7 @@ def test_the_tables_hold_everything(folder, films):
     pair = rows[str(films / "pair.mp4")]
     assert (pair["verdict"], pair["frames"], pair["faces"]) == ("deepfake", "8", "16")
     assert pair["settings"].startswith(f"{DEFAULT}.tflite ")
-    with (folder / "faces.csv").open(encoding="utf-8-sig", newline="") as file:
-        faces = list(csv.DictReader(file))
+    faces = read_table(folder / "faces.csv")
     assert len(faces) == len(items) - len(files) == 32
     first = [faces[0][name] for name in ("path", "frame", "time")]
     assert first == [str(films / "pair.mp4"), "0", "0.0"]
@@ -62,21 +55,17 @@ def test_the_tables_hold_everything(folder, films):
     assert (summary["files"], summary["scored"], summary["no_face"], summary["skipped"]) == (15, 13, 1, 1)
     assert (summary["images"]["files"], summary["videos"]["files"]) == (11, 4)
     assert "photos" not in summary
-
-
-def test_any_program_reads_the_tables(folder, tmp_path, photo):
-    """A spreadsheet needs the BOM, pandas whole UTF-8, and no formula; results.json keeps the exact name."""
-    assert (folder / "results.csv").read_bytes().startswith(b"\xef\xbb\xbf")
+    # results.json keeps the exact name
     assert {"not-utf8-\\udcff.png", HOSTILE} <= {os.path.basename(path) for path in read_rows(folder)}
     assert any(item["path"].endswith("not-utf8-\udcff.png") for item in read_items(folder))
+
+
+def test_no_name_is_a_formula(tmp_path, photo):
     names = ("=1+1.png", "\t=2.png", "@x.png")
     for name in names:
         photo.resize((64, 64)).save(tmp_path / name)
     run_script(SCRIPT, *names, "--output", "out", cwd=tmp_path)
     assert set(read_rows(tmp_path / "out")) == {f"./{name}" for name in names}
-
-
-# --- the same command again -----------------------------------------------------------------------
 
 
 def test_the_same_command_continues(tmp_path, photo):
@@ -126,14 +115,6 @@ def test_folders_of_others_are_never_touched(tmp_path):
     run_script(SCRIPT, image, "--output", "/proc/none", status=2)
 
 
-def test_a_folder_of_results_is_passed_over(tmp_path):
-    shutil.copy(ROOT / "test_images/real/obama.png", tmp_path / "a.png")
-    command = [SCRIPT, tmp_path, "--output", tmp_path / "out", "--annotate"]
-    run_script(*command)
-    assert "Only the largest face" not in (tmp_path / "out/report.html").read_text()  # it is for videos
-    assert "(0 of 1 image)" in run_script(*command).stdout
-
-
 @pytest.mark.parametrize(
     ("old", "new"),
     [('"score": 0.', '"score": 7.'), ('"kind": "video"', '"kind": "song"'), ("{", "["), ('"stamp"', '"x"'),
@@ -146,9 +127,6 @@ def test_damaged_tables_are_refused(folder, tmp_path, old, new):
     (tmp_path / "results.json").write_text(text.replace(old, new))
     done = run_script(SCRIPT, "test_images", "--output", tmp_path, status=2)
     assert re.search(r"results\.json: damaged, or not written by this program \(.*\): --force", done.stderr)
-
-
-# --- the page -------------------------------------------------------------------------------------
 
 
 def test_the_page_answers_first(folder, films):
@@ -174,20 +152,6 @@ def test_the_page_answers_first(folder, films):
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)" in text
     assert (folder / "report.html").stat().st_size < 15 * 150_000
-
-
-def test_a_frame_that_cannot_be_read_again_costs_only_its_own_picture(films, monkeypatch):
-    (video,) = score([films / "pair.mp4"], frames=4)
-    read, faces = pipeline.read_frames, video.faces
-    assert len(faces) == 4
-
-    def read_some(path, frames, start, *rest, **options):
-        if abs(start - faces[1].time) < 0.01:
-            raise ValueError("damaged")
-        return read(path, frames, start, *rest, **options)
-
-    monkeypatch.setattr(pipeline, "read_frames", read_some)
-    assert [picture is None for picture in read_pictures(video, faces)] == [False, True, False, False]
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium")
@@ -223,26 +187,6 @@ def test_sentences_say_what_is_so():
     assert describe_timeline(clip._replace(faces=faces[:1]), Rule()) == f"{below} never"
 
 
-# --- annotated copies -----------------------------------------------------------------------------
-
-
-def write_sounding(path, frames, codec):
-    """Write a clip with a second of tone, stored as `codec`."""
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", RATE)
-        video.height, video.width = frames[0].shape[:2]
-        sound = container.add_stream(codec, rate=44100)
-        for frame in frames:
-            container.mux(video.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
-        container.mux(video.encode())
-        tone = (np.sin(np.arange(44100) / 16) * 9000).astype(np.int16)[None]
-        samples = av.AudioFrame.from_ndarray(tone, "s16", "mono")
-        samples.sample_rate, samples.pts = 44100, 0
-        container.mux(sound.encode(samples))
-        container.mux(sound.encode())
-    return path
-
-
 @pytest.mark.parametrize(
     ("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "pcm_s16le"), ("a.avi", "libmp3lame")]
 )
@@ -250,7 +194,7 @@ def test_annotated_video(portrait, tmp_path, name, codec):
     forged = forge_face(portrait, find_landmarks(portrait))
     frames = [film(forged, pipeline.Pose(250 + 4 * i, 240, 180, 0), (501, 401)) for i in range(25)]
     frames = [np.ascontiguousarray(frame[:400, :500]) for frame in frames]
-    clip = write_sounding(tmp_path / name, frames, codec)
+    clip = clips.write_clip(tmp_path / name, frames, sound=codec)
     run_script(SCRIPT, clip, "--frames", "5", "--annotate", "--output", tmp_path / "out")
     with av.open(str(tmp_path / "out/annotated/a.mp4")) as container:
         (video,), (sound,) = container.streams.video, container.streams.audio
@@ -293,7 +237,7 @@ def test_annotated_pictures_and_copies_that_fail(tmp_path):
 def test_sound_that_changes_costs_no_copy(portrait, tmp_path):
     frame = film(portrait, pipeline.Pose(320, 240, 180, 0))
     for codec in ("aac", "mp2"):
-        write_sounding(tmp_path / f"{codec}.ts", [frame] * 25, codec)
+        clips.write_clip(tmp_path / f"{codec}.ts", [frame] * 25, sound=codec)
     (tmp_path / "x.ts").write_bytes(b"".join((tmp_path / f"{c}.ts").read_bytes() for c in ("aac", "mp2")))
     command = [SCRIPT, tmp_path / "x.ts", "--frames", "2", "--annotate", "--output", tmp_path / "out"]
     assert re.search(r"x\.ts: its copy has no sound after 1\.\d s \(.+\)$", run_script(*command).stderr)
@@ -308,17 +252,6 @@ def test_boxes_vanish_where_no_face_was_found():
     boxes = [interpolate_faces(faces, i) for i in range(60)]
     expected = [*range(10), *[10] * 10, *[None] * 20, *[40] * 10, *[None] * 10]
     assert [b[0].box[0] if b else None for b in boxes] == expected
-
-
-def test_labels_cover_no_other_face():
-    image = Image.new("RGB", (200, 200))
-    draw_label(image, (20, 60, 80, 100), "0.123 deepfake", "deepfake", [(20, 102, 80, 160)])
-    drawn = np.asarray(image).any(axis=2)
-    assert drawn[:60].any()
-    assert not drawn[60:].any()
-
-
-# --- maps of evidence -----------------------------------------------------------------------------
 
 
 def test_a_map_finds_a_planted_artefact(noise):

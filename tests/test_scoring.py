@@ -12,7 +12,7 @@ from PIL import Image
 import pipeline
 from pipeline import Item
 from training.extraction import extract_video
-from weights import Bounds, Rule, find_weights, load_predictor, read_rule
+from weights import Bounds, Rule, find_weights, load_predictor
 from weights.scoring import score, scores, summary
 from weights.scoring.metrics import evaluate, evaluate_by_dataset, evaluate_results
 from weights.scoring.scores import LOST_NOTE, NO_FACE, NOT_SQUARE, Result
@@ -28,9 +28,6 @@ def make_faces(value, number=5, person=1, size=100.0, sharpness=50.0, **more):
     return [face._replace(frame=i, time=i / 25, score=value) for i in range(number)]
 
 
-# --- scores ---------------------------------------------------------------------------------------
-
-
 def test_scores_do_not_depend_on_order_run_or_batch_size(monkeypatch):
     """To a millionth: sums in another order round otherwise."""
     paths = sorted(ROOT.glob("test_images/*/*.png"))
@@ -40,14 +37,6 @@ def test_scores_do_not_depend_on_order_run_or_batch_size(monkeypatch):
         monkeypatch.setattr(scores, "BATCH_SIZE", size)
         found = {result.item.path: result.score for result in score(chosen)}
         assert found == pytest.approx({path: first[path] for path in chosen}, abs=1.1e-6)
-
-
-def test_several_threads_share_the_network(noise):
-    predict = load_predictor(WEIGHTS)
-    expected = [predict(noise[: i % 4 + 1]) for i in range(8)]
-    with ThreadPoolExecutor(4) as pool:
-        for i, found in enumerate(pool.map(lambda i: predict(noise[: i % 4 + 1]), range(80))):
-            np.testing.assert_array_equal(found, expected[i % 8])
 
 
 def test_a_score_that_is_no_number_is_an_error(monkeypatch):
@@ -111,12 +100,17 @@ def test_crops_and_photographs_are_told_apart(portrait, photo, tmp_path):
     assert crops["pair"].warning == NOT_SQUARE
 
 
-def test_several_threads_share_the_detector(portrait):
-    """Images are looked at in threads; dlib's detector takes one picture at a time."""
+def test_several_threads_share_network_and_detector(portrait, noise):
     wall = np.full((500, 500, 3), 99, np.uint8)
     pictures = [film(portrait, pipeline.Pose(250, 240, 100, 0), (500, 500)), wall]
-    expected = [scores.measure_largest_face(picture) for picture in pictures]
-    assert list(pipeline.map_ahead(scores.measure_largest_face, pictures * 20)) == expected * 20
+    for work, inputs in (
+        (load_predictor(WEIGHTS), [noise[: i % 4 + 1] for i in range(8)]),
+        (scores.measure_largest_face, pictures),
+    ):
+        expected = list(map(work, inputs)) * 20
+        with ThreadPoolExecutor(4) as pool:
+            for one, other in zip(pool.map(work, inputs * 20), expected, strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 def test_jobs_give_the_same(films):
@@ -128,52 +122,42 @@ def test_jobs_give_the_same(films):
             assert face.score == pytest.approx(other.score, abs=2e-6)  # another number of threads
 
 
-# --- verdicts -------------------------------------------------------------------------------------
+FEW, LOWEST = "too few clear faces to decide", "the lowest of 2 people decides"
+UNCOUNTED = f"1 of 2 people not counted: {FEW}"
+CLEAR, MANY = make_faces(0.9), make_faces(0.9, 20)
+DECISIONS = [  # faces, kind, rule, and what comes of them
+    # videos and photographs have bounds of their own
+    (make_faces(0.39), "video", RULE, (0.39, "deepfake", "")),
+    (make_faces(0.4), "video", RULE, (0.4, "uncertain", "")),
+    (make_faces(0.6), "video", RULE, (0.6, "uncertain", "")),
+    (make_faces(0.61), "video", RULE, (0.61, "real", "")),
+    (make_faces(0.29), "photo", RULE, (0.29, "deepfake", "")),
+    (make_faces(0.39), "photo", RULE, (0.39, "uncertain", "")),
+    (make_faces(0.71), "photo", RULE, (0.71, "real", "")),
+    # without bounds one threshold decides
+    *((make_faces(0.49), kind, Rule(), (0.49, "deepfake", "")) for kind in ("video", "photo")),
+    *((make_faces(0.5), kind, Rule(), (0.5, "real", "")) for kind in ("video", "photo")),
+    ([], "video", Rule(), (None, "no face", "")),
+    # who is hardly seen decides nothing
+    *((MANY + make_faces(0.1, 2, 2), "video", rule, (0.9, "real", UNCOUNTED)) for rule in (RULE, Rule())),
+    (MANY + make_faces(0.1, 3, 2), "video", Rule(), (0.1, "deepfake", LOWEST)),
+    (MANY + make_faces(0.1, 3, 2), "video", RULE, (0.1, "deepfake", f"{LOWEST} (deepfake below 0.363)")),
+    (make_faces(0.9, 2) + make_faces(0.1, 1, 2), "video", RULE, (0.1, "uncertain", FEW)),
+    # nor does who is small and blurred
+    (CLEAR + make_faces(0.0, 9, 2, size=79), "video", RULE,
+     (0.9, "real", f"9 of 14 faces small, {UNCOUNTED}")),
+    (make_faces(0.0, 9, sharpness=9, size=79), "video", RULE,
+     (0.0, "uncertain", f"{FEW}, 9 of 9 faces small, 9 of 9 faces blurred")),
+    # the mean of a person who decides is that of all faces, as published; but half must be clear
+    (CLEAR + make_faces(0.0, 5, size=79), "video", RULE, (0.45, "uncertain", "5 of 10 faces small")),
+    (CLEAR + make_faces(0.0, 6, size=79), "video", RULE,
+     (4.5 / 11, "uncertain", f"{FEW}, 6 of 11 faces small")),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("value", "kind", "verdict"),
-    [
-        (0.39, "video", "deepfake"), (0.4, "video", "uncertain"), (0.6, "video", "uncertain"),
-        (0.61, "video", "real"), (0.39, "photo", "uncertain"), (0.29, "photo", "deepfake"),
-        (0.71, "photo", "real"),
-    ],
-)  # fmt: skip
-def test_three_verdicts(value, kind, verdict):
-    assert decide(make_faces(value), kind, RULE) == (pytest.approx(value), verdict, "")
-
-
-def test_without_bounds_one_threshold_decides():
-    for kind in ("video", "photo"):
-        assert decide(make_faces(0.49), kind, Rule(0.5))[1] == "deepfake"
-        assert decide(make_faces(0.5), kind, Rule(0.5))[1] == "real"
-    assert decide([], "video", Rule(0.5)) == (None, "no face", "")
-    assert [classify(value, "image", RULE) for value in (0.49, 0.5)] == ["deepfake", "real"]
-
-
-def test_who_is_hardly_seen_decides_nothing():
-    for rule in (RULE, Rule()):
-        found = decide(make_faces(0.9, 20) + make_faces(0.1, 2, 2), "video", rule)
-        assert found[:2] == (pytest.approx(0.9), "real")
-        found = decide(make_faces(0.9, 20) + make_faces(0.1, 3, 2), "video", rule)
-        warning = f"the lowest of 2 people decides{' (deepfake below 0.363)' if rule is RULE else ''}"
-        assert found == (pytest.approx(0.1), "deepfake", warning)
-    found = decide(make_faces(0.9, 2) + make_faces(0.1, 1, 2), "video", RULE)
-    assert found == (pytest.approx(0.1), "uncertain", "too few clear faces to decide")
-
-
-def test_small_and_blurred_faces_decide_nothing():
-    clear = make_faces(0.9)
-    value, verdict, warning = decide(clear + make_faces(0.0, 9, 2, size=79), "video", RULE)
-    assert (value, verdict) == (pytest.approx(0.9), "real")
-    assert warning == "9 of 14 faces small, 1 of 2 people not counted: too few clear faces to decide"
-    value, verdict, warning = decide(make_faces(0.0, 9, size=79, sharpness=9), "video", RULE)
-    assert (value, verdict) == (0.0, "uncertain")
-    assert warning == "too few clear faces to decide, 9 of 9 faces small, 9 of 9 faces blurred"
-    # the mean of a person who decides is that of all faces, as published
-    assert decide(clear + make_faces(0.0, 5, size=79), "video", RULE)[0] == pytest.approx(0.45)
-    # but most of them must be clear
-    assert decide(clear + make_faces(0.0, 6, size=79), "video", RULE)[1] == "uncertain"
+@pytest.mark.parametrize(("faces", "kind", "rule", "expected"), DECISIONS)
+def test_verdicts(faces, kind, rule, expected):
+    assert decide(faces, kind, rule) == (pytest.approx(expected[0]), *expected[1:])
 
 
 @pytest.mark.parametrize(
@@ -183,9 +167,8 @@ def test_small_and_blurred_faces_decide_nothing():
 )  # fmt: skip
 def test_faces_that_the_weights_do_not_know_decide_nothing(measured, word):
     odd = make_faces(0.1, 4, 2, **measured)
-    warning = f"too few clear faces to decide, 4 of 4 faces {word}"
-    assert decide(odd, "video", RULE) == (pytest.approx(0.1), "uncertain", warning)
-    assert decide(make_faces(0.9) + odd, "video", RULE)[:2] == (pytest.approx(0.9), "real")
+    assert decide(odd, "video", RULE) == (pytest.approx(0.1), "uncertain", f"{FEW}, 4 of 4 faces {word}")
+    assert decide(CLEAR + odd, "video", RULE)[:2] == (pytest.approx(0.9), "real")
     assert decide(odd[:1], "photo", RULE)[1] == "uncertain"
     assert list_doubts(odd[0], Rule()) == [word]
 
@@ -206,39 +189,15 @@ def test_black_and_white_and_cut_off_faces_are_noticed(shared, portrait, tmp_pat
         assert all(0 < face.pose.x < 200 for face in found.faces)  # not of the mirror image
 
 
-def test_more_people_need_a_lower_score():
+def test_more_people_need_a_lower_score_and_crops_have_one_threshold():
     bounds = [lower_bound(BOUNDS, people) for people in (1, 2, 6)]
     assert bounds == pytest.approx([0.4, 0.36285, 0.31431], abs=1e-4)
     assert [classify(0.35, "video", RULE, people) for people in (1, 6, 0)] == ["deepfake", *["uncertain"] * 2]
-
-
-def test_rules_of_cards():
-    assert read_rule({"threshold": 0.4}) == Rule(0.4)
-    level = {"lower": 0.4, "upper": 0.6, "spread": 0.5, "real": 19, "forged": 9}
-    level |= {"real_called_deepfake": 0, "forged_called_real": 0, "uncertain": 0}
-    calibration = {"face": level, "video": level, "min_size": 80, "min_sharpness": 9}
-    assert read_rule({"threshold": 0.5, "calibration": calibration}) == Rule(0.5, BOUNDS, BOUNDS, 80.0, 9.0)
-    with pytest.raises(KeyError):
-        read_rule({"threshold": 0.5, "calibration": {"face": {}}})
-    with pytest.raises(ValueError, match=r"threshold 1\.5, must be from 0 to 1"):
-        read_rule({"threshold": 1.5})
-
-
-# --- figures --------------------------------------------------------------------------------------
+    assert [classify(value, "image", RULE) for value in (0.49, 0.5)] == ["deepfake", "real"]
 
 
 def make_result(label, video, value, verdict, dataset=""):
     return Result(Item(Path("x.png"), "x", label, dataset, video), value, verdict)
-
-
-def test_summaries_count_verdicts():
-    verdicts = {0.9: "real", 0.5: "uncertain", 0.1: "deepfake", 0.2: "deepfake", None: "no face"}
-    results = [make_result("", "", value, verdict) for value, verdict in verdicts.items()]
-    found = summary.summarize([*results, make_result("", "", None, "error")])
-    assert (found["files"], found["scored"], found["skipped"], found["no_face"]) == (6, 4, 1, 1)
-    assert (found["deepfake_percent"], found["uncertain_percent"]) == (50, 25)
-    assert found["average_score"] == pytest.approx(0.425)
-    assert summary.summarize([])["average_score"] is None
 
 
 def test_error_rates_name_the_kinds_missed_most_first():

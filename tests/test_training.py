@@ -7,19 +7,17 @@ import os
 import re
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, run_main, start, touch, wait_for
+from conftest import ROOT, run_script, start, touch, wait_for
 from PIL import Image
 
-import classifiers
 import pipeline
-from classifiers import MODELS, load_classifier, scale_pixels
+from classifiers import load_classifier, scale_pixels
 from pipeline import Item
-from training import augmentation, calibration, data, df_CNN, trainer
+from training import augmentation, calibration, data, trainer
 from training.recipe import Recipe
 from weights import Weights, find_weights, load_predictor
 from weights.scoring import scores
@@ -79,26 +77,13 @@ def load(folder):
 
 
 def train(*arguments, status=0):
-    return run_main(df_CNN.main, *arguments, status=status)
+    return run_script(SCRIPT, *arguments, status=status)
 
 
 def refuse(reason, *arguments, status=2):
     error = train(*arguments, status=status).stderr
     assert re.search(reason, error)
     assert error.count("\n") == 1
-
-
-# --- data -----------------------------------------------------------------------------------------
-
-
-def test_labels_sets_and_videos_come_from_folders(tmp_path):
-    touch(tmp_path, "Fake/clip1/1.png", "Fake/set/a_b/1.png", "Fake/set/a_c/person1/1.png", "real/x.png",
-          "Fake/set/a_c/person2/1.png", "real/.hidden/y.png", "real/clip-000001.png")  # fmt: skip
-    found = {(i.label, i.dataset, i.video.replace(str(tmp_path), "")) for i in data.list_faces(tmp_path)}
-    assert found == {
-        ("df", "", "clip1"), ("df", "set", "a_b"), ("df", "set", "a_c"), ("real", "", "/real/x.png"),
-        ("real", "", "clip")
-    }  # fmt: skip
 
 
 def test_stray_folders_and_empty_classes_are_refused(tmp_path):
@@ -190,9 +175,6 @@ def test_training_sees_the_pixels_that_scoring_sees(face_folder, tmp_path, monke
         np.testing.assert_array_equal(labels[:, 0], [items[i].label == "real" for i in row])
 
 
-# --- recipe ---------------------------------------------------------------------------------------
-
-
 def test_defaults_and_schedules_are_the_papers():
     recipe = Recipe()
     assert (recipe.steps, recipe.batch_size, recipe.learning_rate, recipe.loss) == (4000, 75, 1e-3, "mse")
@@ -202,9 +184,6 @@ def test_defaults_and_schedules_are_the_papers():
     for schedule, rates in (("paper", papers), ("cosine", cosine)):
         rate = trainer.make_schedule(Recipe(schedule=schedule))
         assert [float(rate(step)) for step in rates] == pytest.approx([*rates.values()], rel=1e-4, abs=1e-12)
-
-
-# --- trainer --------------------------------------------------------------------------------------
 
 
 def test_it_learns(face_folder, face_set):
@@ -264,29 +243,6 @@ def test_training_writes_all_that_it_promises(face_folder, trained):
     assert not [word for word in words if os.path.isabs(word.rpartition("=")[2]) and len(word) > 1]
     assert Image.open(output / "curves.png").size[0] > 800
     assert (output / "checkpoint.npz").stat().st_size < 600_000
-
-
-class Wide(classifiers.Classifier):
-    """A network of another's, with an array of more than 100,000 numbers."""
-
-    @staticmethod
-    def build():
-        x = inputs = keras.Input((256, 256, 3))
-        x = keras.layers.Conv2D(4, 3, 4, padding="same")(x)
-        x = keras.layers.MaxPooling2D(4)(keras.layers.BatchNormalization()(x))
-        x = keras.layers.Dense(128)(keras.layers.Flatten()(x))
-        return keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x), name="Wide")
-
-
-def test_a_network_that_is_added_trains_and_scores(face_folder, tmp_path, monkeypatch):
-    monkeypatch.setitem(MODELS, "Wide", Wide)
-    monkeypatch.setattr(df_CNN, "NETWORKS", list(MODELS))
-    assert max(np.prod(w.shape) for w in Wide().model.weights) > 100_000
-    train("--data", face_folder, "--output", tmp_path, *SHORT, "--model", "Wide")
-    for ending in (".tflite", ".weights.h5"):
-        weights = find_weights(tmp_path / f"Wide{ending}")
-        assert weights.network == "Wide"
-        assert load_predictor(weights)(load(face_folder / "validation").faces).shape == (16,)
 
 
 def test_killed_twice_and_resumed_it_goes_the_same_way(face_folder, trained, tmp_path):
@@ -384,21 +340,9 @@ def test_the_authors_weights_are_a_start(face_set, shared):
     np.testing.assert_allclose(trainer.Trainer(recipe).score(few), authors, atol=1e-6)
 
 
-def test_a_line_a_minute_without_a_terminal(face_set, tmp_path, monkeypatch, capsys):
-    """Over all epochs, of which each may take less than a minute, and while faces are scored."""
-    network = trainer.Trainer(Recipe(steps=10, batch_size=18))
-    clock = itertools.count(0, 25)
-    monkeypatch.setattr(pipeline, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    list(trainer.train(network, face_set, face_set, tmp_path, lambda *_: None))
-    shown = capsys.readouterr().err
-    assert re.search(r"^\d of 10 steps, \d+ min left$", shown, re.MULTILINE)
-    assert re.search(r"^36 of 36 faces, 0 min left$", shown, re.MULTILINE)
-
-
 def test_divergence_stops_with_a_word(face_folder, tmp_path):
-    wild = ("--learning-rate", "1e38", "--loss", "bce")
-    reason = r": the loss is (nan|inf) at step \d: lower the learning rate"
-    refuse(reason, "--data", face_folder, "--output", tmp_path, *QUICK, *wild, status=1)
+    wild = ("--data", face_folder, "--output", tmp_path, *QUICK, "--learning-rate", "1e38", "--loss", "bce")
+    refuse(r": the loss is (nan|inf) at step \d: lower the learning rate", *wild, status=1)
 
 
 def test_usage_errors_are_one_line(face_folder, tmp_path):
@@ -441,7 +385,6 @@ def test_wrong_usage_is_refused_before_tensorflow_is_imported(face_folder, tmp_p
 def test_a_full_disk_is_one_line(face_folder, tmp_path):
     words = ("--data", face_folder, "--output", tmp_path / "full", *SHORT)
     process = start(ROOT / SCRIPT, *words, full_at=100_000)
-    _, error = process.communicate()
+    assert re.fullmatch(r"df_CNN\.py: .*\n", process.communicate()[1])
     assert process.returncode == 1
-    assert re.fullmatch(r"df_CNN\.py: .*\n", error)
     assert {path.name for path in (tmp_path / "full").iterdir()} <= {"recipe.json"}  # no half file

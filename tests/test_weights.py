@@ -19,7 +19,6 @@ from weights.scoring import score
 
 SHIPPED = sorted(path.stem for path in (ROOT / "weights").glob("*.json"))
 
-
 # of test_images: df/biden, collins, hopper, obama, then real/
 GOLDEN = {
     "Meso4_DF_F2F": [0.0112, 0.0328, 0.0002, 0.001, 0.7415, 0.9956, 0.9679, 0.8563],
@@ -60,26 +59,16 @@ def fresh(tmp_path_factory):
     return folder
 
 
-def test_card_goes_with_its_files(fresh):
+def test_a_card_goes_with_its_files_and_keras_weights_go_without(tmp_path, fresh):
     for name in ("net", "net.tflite", "net.weights.h5"):
-        weights = find_weights(fresh / name)
-        assert weights[1:4] == ("Meso4", pipeline.View("bilinear"), Rule(0.25))
+        assert find_weights(fresh / name)[1:4] == ("Meso4", pipeline.View("bilinear"), Rule(0.25))
     assert find_weights(fresh / "net").path.name == "net.tflite"
-
-
-def test_without_card_only_keras_weights_are_used_as_published(tmp_path, fresh):
-    for name in ("mine.weights.h5", "mine.h5"):
+    for name in ("mine.weights.h5", "mine.h5"):  # used as published
         shutil.copy(fresh / "net.weights.h5", tmp_path / name)
         assert find_weights(tmp_path / name)[1:] == ("", pipeline.View("nearest", 1.3), Rule(), {})
     shutil.copy(fresh / "net.tflite", tmp_path / "lite.tflite")
     with pytest.raises(FileNotFoundError, match=r"lite\.tflite: its card lite\.json is missing"):
         find_weights(tmp_path / "lite")
-
-
-def test_weights_that_were_replaced_say_by_which(monkeypatch):
-    monkeypatch.setitem(weights_module.REPLACED, "Meso3", "Meso4_DF")
-    with pytest.raises(FileNotFoundError, match=r"^Meso3: Meso4_DF replaced it: --weights Meso4_DF$"):
-        find_weights("Meso3")
 
 
 def test_damage_and_mixed_up_cards_are_seen(tmp_path, fresh):
@@ -167,13 +156,9 @@ def test_download_verifies_and_keeps_only_what_is_right(server, shared, tmp_path
     done = run_script(*command, address)
     assert done.stdout.count("downloaded") == 3
     assert done.stdout.count("already there") == 1
-
-
-def test_readme_of_weights_tells_what_download_checks():
-    text = (ROOT / "weights/README.md").read_text()
-    source = (ROOT / "weights/download.py").read_text()
-    for name, digest in re.findall(r'"(\w+\.h5)": "([0-9a-f]{64})"', source):
-        assert f"| `{name}` | {digest} |" in text
+    readme = (ROOT / "weights/README.md").read_text()
+    for path in (shared / "published_weights").glob("*.h5"):
+        assert f"| `{path.name}` | {pipeline.compute_sha256(path)} |" in readme
 
 
 def test_other_networks_of_the_same_shapes_are_refused(shared, tmp_path):
@@ -184,7 +169,7 @@ def test_other_networks_of_the_same_shapes_are_refused(shared, tmp_path):
     load_classifier(tmp_path / "whole.h5")
 
 
-def test_suffixes_of_weights(shared, tmp_path, noise):
+def test_names_and_suffixes_of_weights(shared, tmp_path, noise, monkeypatch):
     source = shared / "published_weights/Meso4_DF.h5"
     shutil.copy(source, tmp_path / "mine.hdf5")
     weights = find_weights(tmp_path / "mine.hdf5")
@@ -195,3 +180,6 @@ def test_suffixes_of_weights(shared, tmp_path, noise):
             find_weights(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="has Meso4_DF, Meso4_DF_F2F, Meso4_F2F, MesoInception_DF"):
         find_weights("Meso5")
+    monkeypatch.setitem(weights_module.REPLACED, "Meso3", "Meso4_DF")
+    with pytest.raises(FileNotFoundError, match=r"^Meso3: Meso4_DF replaced it: --weights Meso4_DF$"):
+        find_weights("Meso3")

@@ -1,75 +1,83 @@
-"""LiteRT against Keras, side by side: seconds from start to finish, and images a second.
+"""What videos cost by their number and by their length, with the start of Python and of the face detector.
 
-    python3 tests/benchmarks/bench_scoring.py [NAME]
+    python3 tests/benchmarks/bench_scoring.py [MINUTES ...]
 
-Scores test_images with the .tflite and the .weights.h5 of the same weights, three times each in turn,
-as a user would, and imports TensorFlow alone; then 320 faces from memory, batches of 32, in one process.
-Last, --jobs 2 against one job on forty short clips.
+Scores forty clips of a second, one job against two. Then repeats a clip, without encoding it again, to
+videos of these lengths (default: 1, 10 and 60 minutes), and prints the seconds and the peak megabytes of both
+scripts: they must grow with the frames looked at, not with the length.
 """
 
 import os
-import statistics
+import re
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+import av
 
-import clips
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import pipeline
-from weights import DEFAULT, find_weights, load_predictor
+from clips import ROOT, film_portrait
 
-ROUNDS = 3
-FACES = 320
 CLIPS = 40
 
 
 def main():
-    name = sys.argv[1] if len(sys.argv) > 1 else DEFAULT
-    forms = {"LiteRT": f"{name}.tflite", "Keras": f"{name}.weights.h5"}
-    seconds = {form: [] for form in (*forms, "import tensorflow")}
-    for _ in range(ROUNDS):
-        for form, weights in forms.items():
-            seconds[form].append(clips.time_python("deepfakes_images.py", "--weights", weights)[0])
-        seconds["import tensorflow"].append(clips.time_python("-c", "import tensorflow")[0])
-    speeds = {form: [] for form in forms}
-    predictors = {form: load_predictor(find_weights(weights)) for form, weights in forms.items()}
-    for _ in range(ROUNDS):
-        for form, predict in predictors.items():
-            speeds[form].append(time_predictor(predict))
-    print(f"{name}, {os.cpu_count()} cores   start to finish   images/s")
-    for form, found in seconds.items():
-        speed = f"{max(speeds[form]):>9.0f}" if form in forms else ""
-        print(f"{form:<24}  {statistics.median(found):>13.2f} s  {speed}")
-    litert, keras, tensorflow = (statistics.median(found) for found in seconds.values())
-    faster = max(speeds["LiteRT"]) / max(speeds["Keras"])
-    print(f"{'Keras / LiteRT':<24}  {keras / litert:>13.1f} x  {faster:>8.1f}x")
-    print(f"{'LiteRT / import':<24}  {litert / tensorflow:>13.2f} x", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "clips").mkdir()
         for number in range(CLIPS):
-            clips.film_portrait(Path(folder, f"{number}.mp4"), 30)
+            film_portrait(folder / f"clips/{number}.mp4", 30)
         used = os.times().children_user
-        one, _ = clips.time_python("deepfakes_images.py", folder)
+        one, _ = time_script("deepfakes_images.py", folder / "clips")
         used = os.times().children_user - used
-        two, _ = clips.time_python("deepfakes_images.py", folder, "--jobs", "2")
-    print(f"{CLIPS} clips: one job {one:.1f} s, two jobs {two:.1f} s, ratio {one / two:.2f}")
-    print(f"one job keeps {used / one:.2f} cores busy: on two, at most {2 * one / used:.2f} times as fast")
+        two, _ = time_script("deepfakes_images.py", folder / "clips", "--jobs", "2")
+        print(f"{CLIPS} clips: one job {one:.1f} s, two jobs {two:.1f} s, ratio {one / two:.2f}")
+        print(
+            f"one job keeps {used / one:.2f} cores busy: on two, at most {2 * one / used:.2f} times as fast"
+        )
+        print("minutes   extract_faces   deepfakes_images", flush=True)
+        source = film_portrait(folder / "portrait.mp4")
+        for minutes in map(float, sys.argv[1:] or (1, 10, 60)):
+            video = repeat(source, folder / "long.mkv", minutes)
+            extracted = time_script("extract_faces.py", video, "--output", folder / f"faces{minutes:g}")
+            scored = time_script("deepfakes_images.py", video)
+            cells = ["{:5.2f} s {:4.0f} MB".format(*cell) for cell in (extracted, scored)]
+            print(f"{minutes:>7g}   {'   '.join(cells)}", flush=True)
 
 
-def time_predictor(predict):
-    faces = np.random.default_rng(0).integers(0, 256, (32, 256, 256, 3), dtype=np.uint8)
-    predict(faces)
-    started = time.perf_counter()
-    for _ in range(FACES // 32):
-        predict(faces)
-    return FACES / (time.perf_counter() - started)
+def time_script(*command):
+    """Run a script in a Python of its own. Returns (seconds, peak megabytes)."""
+    begin, peak, quiet = (
+        time.perf_counter(),
+        0.0,
+        {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL},
+    )
+    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, **quiet)
+    while process.poll() is None:
+        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text("utf-8"))
+        peak = int(found[1]) / 1000 if found else peak
+        time.sleep(0.005)
+    return time.perf_counter() - begin, peak
+
+
+def repeat(video, path, minutes):
+    """Write a video's packets again and again, until it is as long as asked."""
+    with av.open(str(video)) as source, av.open(str(path), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        packets = [packet for packet in source.demux(stream) if packet.dts is not None]
+        length = max(packet.pts + (packet.duration or 0) for packet in packets) - packets[0].dts
+        times = [(packet.pts, packet.dts) for packet in packets]
+        for number in range(max(1, round(minutes * 60 / float(length * stream.time_base)))):
+            for packet, (pts, dts) in zip(packets, times, strict=True):
+                packet.pts, packet.dts = pts + number * length, dts + number * length
+                packet.time_base, packet.stream = stream.time_base, copy
+                target.mux(packet)
+    return path
 
 
 if __name__ == "__main__":
-    with pipeline.silence_native_stderr():
-        import classifiers  # noqa: F401
     main()

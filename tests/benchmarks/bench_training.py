@@ -14,10 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import numpy as np
-from PIL import Image
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 
 import pipeline
 
@@ -31,14 +29,13 @@ with pipeline.silence_native_stderr():
 BATCH = 75
 STEPS = 3  # for each measurement
 LONGEST = 120  # seconds, after which no further round begins
-FILES = 300
 
 
 def main():
     name = sys.argv[1] if len(sys.argv) > 1 else "Meso4"
-    with tempfile.TemporaryDirectory() as folder:
-        write_faces(Path(folder))
-        face_set = data.load_faces(data.list_faces(Path(folder)), pipeline.View(), Path(folder))
+    with tempfile.TemporaryDirectory() as scratch:
+        items = pipeline.find_files([ROOT / "test_images"])[0] * 40
+        face_set = data.load_faces(items, pipeline.View(), Path(scratch))
     run = trainer.Trainer(Recipe(model=name, steps=10**6))
     plain = classifiers.MODELS[name]().model
     batch = classifiers.scale_pixels(face_set.faces[:BATCH]), face_set.labels[:BATCH]
@@ -65,15 +62,6 @@ def main():
     print(f"{name}, batches of {BATCH}, {os.cpu_count()} cores")
     for label, speed in best.items():
         print(f"{label:<33} {speed:>7.0f} images/s")
-
-
-def write_faces(folder):
-    random = np.random.default_rng(0)
-    for i in range(FILES):
-        coarse = Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8))
-        path = folder / ("df", "real")[i % 2] / f"{i}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        coarse.resize((256, 256), Image.Resampling.BICUBIC).save(path, quality=90)
 
 
 def make_batches(face_set, degrade=0.0):
