@@ -36,7 +36,7 @@ def main():
         two, _ = time_script("deepfakes_images.py", folder / "clips", "--jobs", "2")
         print(f"{CLIPS} clips: one job {one:.1f} s, two jobs {two:.1f} s, ratio {one / two:.2f}")
         print(
-            f"one job keeps {used / one:.2f} cores busy: on two, at most {2 * one / used:.2f} times as fast"
+            f"one job keeps {used / one:.2f} cores busy: two are at most {2 * one / used:.2f} times as fast"
         )
         print("minutes   extract_faces   deepfakes_images", flush=True)
         source = film_portrait(folder / "portrait.mp4")
@@ -50,11 +50,8 @@ def main():
 
 def time_script(*command):
     """Run a script in a Python of its own. Returns (seconds, peak megabytes)."""
-    begin, peak, quiet = (
-        time.perf_counter(),
-        0.0,
-        {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL},
-    )
+    begin, peak = time.perf_counter(), 0.0
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, **quiet)
     while process.poll() is None:
         found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text("utf-8"))
