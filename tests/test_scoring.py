@@ -40,7 +40,7 @@ def test_scores_do_not_depend_on_order_run_or_batch_size(monkeypatch):
 
 
 def test_a_score_that_is_no_number_is_an_error(monkeypatch):
-    monkeypatch.setattr(scores, "load_predictor", lambda *_: lambda faces: np.full(len(faces), np.nan))
+    monkeypatch.setattr(scores, "load_predictor", lambda *_: lambda faces: np.full((len(faces), 1), np.nan))
     found = list(score([ROOT / "test_images/real"]))
     assert {(result.score, result.verdict) for result in found} == {(None, "error")}
     assert "they gave the score nan" in found[0].error

@@ -45,7 +45,7 @@ def test_shipped_weights_are_whole_and_both_forms_equal(name, noise, gradient):
         weights = find_weights(name + suffix)
         assert weights.path == ROOT / "weights" / (name + suffix)
         predictions.append(load_predictor(weights)(faces))
-        assert load_predictor(weights)(faces[:0]).shape == (0,)
+        assert load_predictor(weights)(faces[:0]).shape == (0, 1)
     np.testing.assert_allclose(*predictions, atol=5e-6)  # sums in another order
     card = json.loads((ROOT / f"weights/{name}.json").read_text())
     assert card["labels"] == ["df", "real"]
