@@ -217,7 +217,8 @@ def test_ctrl_c_in_the_first_second_is_no_traceback():
             process.send_signal(signal.SIGINT)
             _, error = process.communicate()
             assert process.returncode in (0, 1, 130, -signal.SIGINT)
-            assert ROOT.name not in error  # before a line of ours runs, Python itself may say so
+            # before our second line runs, Python itself may say so
+            assert ROOT.name not in error or "import signal" in error
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path):

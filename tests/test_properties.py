@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import pipeline
 from weights import Rule
-from weights.scoring.metrics import compute_auc, compute_eer, compute_roc
+from weights.scoring.metrics import compute_auc, compute_roc
 from weights.scoring.results import read_json, write_tables
 from weights.scoring.scores import Result
 from weights.scoring.verdicts import classify
@@ -85,5 +85,3 @@ def test_roc_and_auc_are_those_of_scikit_learn(rows):
     false_real, true_real, _ = sklearn.metrics.roc_curve(real, values, drop_intermediate=False)
     np.testing.assert_allclose(compute_roc(labels, values), (false_real, true_real))
     assert compute_auc(labels, values) == pytest.approx(sklearn.metrics.roc_auc_score(real, values))
-    eer = np.interp(0, false_real + true_real - 1, false_real)
-    assert compute_eer(labels, values) == pytest.approx(eer)

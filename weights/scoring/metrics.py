@@ -1,4 +1,4 @@
-"""How well scores separate real faces from forged ones: ROC, AUC, EER, accuracy, per data set."""
+"""How well scores separate real faces from forged ones: ROC, AUC, accuracy, per data set."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -33,12 +33,6 @@ def compute_auc(labels: Sequence[str], scores: Scores) -> float:
     return float(np.trapezoid(true_real, false_real))
 
 
-def compute_eer(labels: Sequence[str], scores: Scores) -> float:
-    """Return the equal error rate: where as many real faces are called forged as forged ones real."""
-    false_real, true_real = compute_roc(labels, scores)
-    return float(np.interp(0, false_real + true_real - 1, false_real))
-
-
 def compute_logits(scores: np.ndarray) -> np.ndarray:
     """Return the logits of scores, float64 (N,); scores of exactly 0 or 1 are moved inwards."""
     scores = np.clip(scores.astype(np.float64), 1e-30, 1 - 2.0**-25)
@@ -49,7 +43,7 @@ def evaluate(labels: Sequence[str], scores: Scores, verdicts: Sequence[str]) -> 
     """Return a dict of "count" and of fractions in [0, 1]: how often verdicts on labelled scores are right.
 
     "accuracy", "accuracy_df", "accuracy_real" and, where there are any, "uncertain"; where both labels occur,
-    also "balanced_accuracy", "auc" and "eer". An uncertain verdict is neither right nor wrong: it lowers the
+    also "balanced_accuracy" and "auc". An uncertain verdict is neither right nor wrong: it lowers the
     accuracies.
     """
     real, given = np.array(labels) == "real", np.array(verdicts)
@@ -60,7 +54,7 @@ def evaluate(labels: Sequence[str], scores: Scores, verdicts: Sequence[str]) -> 
             found[f"accuracy_{label}"] = float(right[chosen].mean())
     if real.any() and not real.all():
         found["balanced_accuracy"] = (found["accuracy_df"] + found["accuracy_real"]) / 2
-        found["auc"], found["eer"] = compute_auc(labels, scores), compute_eer(labels, scores)
+        found["auc"] = compute_auc(labels, scores)
     if "uncertain" in verdicts:
         found["uncertain"] = float(np.mean(given == "uncertain"))
     return found
