@@ -174,15 +174,15 @@ def test_two_images_take_no_bounds_away(tmp_path, monkeypatch):
     for label in pipeline.LABELS:
         (tmp_path / "data" / label).mkdir(parents=True)
         Image.open(ROOT / f"test_images/{label}/hopper.png").save(tmp_path / "data" / label / "1.png")
-    before = (ROOT / "weights/Meso4_DF_F2F.json").read_bytes()
-    command = ("Meso4_DF_F2F", "--data", tmp_path / "data", "--name", tmp_path / "new/mine")
+    before = (ROOT / "weights/Meso4_DF.json").read_bytes()
+    command = ("Meso4_DF", "--data", tmp_path / "data", "--name", tmp_path / "new/mine")
     done = run_script("training/calibrate.py", *command)
     assert 'no bounds of "uncertain": they need 20 real and 10 forged videos' in done.stdout
     assert done.stdout.endswith(f"wrote {tmp_path}/new/mine.weights.h5, .tflite and .json\n")
-    assert (ROOT / "weights/Meso4_DF_F2F.json").read_bytes() == before
+    assert (ROOT / "weights/Meso4_DF.json").read_bytes() == before
     for ending in (".tflite", ".weights.h5"):
         weights = find_weights(tmp_path / f"new/mine{ending}")
-        assert weights.view == find_weights("Meso4_DF_F2F").view
+        assert weights.view == find_weights("Meso4_DF").view
         assert weights.rule.video is None
         counts = {"images": 1, "videos": 1}
         assert weights.card["calibrated_on"] == {"df": counts, "real": counts}

@@ -79,7 +79,7 @@ def test_many_images_get_no_row_each(tmp_path):
         shutil.copy(ROOT / "test_images/real/obama.png", tmp_path / f"{number}.png")
     shutil.copy(ROOT / "test_images/df/obama.png", tmp_path / "forged.png")
     done = run_script(SCRIPT, tmp_path)
-    assert ROW.findall(done.stdout) == [("0.0010", "deepfake", f"{tmp_path}/forged.png")]
+    assert ROW.findall(done.stdout) == [("0.0007", "deepfake", f"{tmp_path}/forged.png")]
     assert "Rows only for images called deepfake: --output lists all images." in done.stdout
 
 
@@ -192,7 +192,7 @@ def test_a_killed_run_continues(films, tmp_path):
     assert 1 <= len(before) < 4
     text = path.read_text().replace('"frame": 0,', '"frame": 77,')  # what is known is not scored again
     path.write_text(text)
-    assert "(4 of 4 videos)" in run_script(SCRIPT, *command, cwd=tmp_path).stdout
+    assert "(0 of 4 videos), uncertain 100.0 %" in run_script(SCRIPT, *command, cwd=tmp_path).stdout
     assert {item["path"] for item in read_items(tmp_path / "out") if item.get("frame") == 77} == before
 
 

@@ -36,9 +36,9 @@ def clone(shared, tmp_path_factory):
     shutil.copytree(folder / "test_images", folder / "photos")
     shutil.copy(shared / "videos/clips/face_filling_frame_real.mp4", folder / "video.mp4")
     for label in ("real", "df"):
-        clip = shared / f"videos/clips/face_filling_frame_{label}.mp4"
+        clip = "inputs/forged_large_from_frame3" if label == "df" else "videos/clips/face_filling_frame_real"
         (folder / "videos" / label).mkdir(parents=True)
-        shutil.copy(clip, folder / "videos" / label / f"clip{len(label)}.mp4")
+        shutil.copy(shared / f"{clip}.mp4", folder / "videos" / label / f"clip{len(label)}.mp4")
     shutil.copytree(shared / "published_weights", folder / "weights/authors")
     write_faces(folder / "data/training", videos=2, frames=2)
     write_faces(folder / "data/validation", videos=2, frames=2, first_video=5)

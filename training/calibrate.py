@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             classifier = Meso4Experts()
             calibration.join_experts(classifier, classifiers, face_set.faces[face_set.labels[:, 0] == 1])
             cards = {name_stem(e.path): {key: e.card.get(key) for key in KEPT} for e in experts}
-            card = {"experts": cards}
+            card = {"experts": cards, "forgeries": [*cards]}
         card = weights.view._asdict() | card
         card, report = calibration.calibrate_card(card, classifier, face_set, weights.view)
         write_weights(classifier, arguments.name, card)

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = pipeline.make_parser(__doc__)
     add, shown = parser.add_argument, "(default: %(default)s)"
     add("paths", nargs="*", default=["test_images"], metavar="PATH", help="folders that hold df/ and real/")
-    add("--weights", default="Meso4_DF_F2F", metavar="NAME", help=f"Keras weights, by name or path {shown}")
+    add("--weights", default="Meso4_DF", metavar="NAME", help=f"Keras weights, by name or path {shown}")
     add("--output", type=Path, default=Path("looks"), metavar="FOLDER", help=f"for the two figures {shown}")
     arguments = parser.parse_args(argv)
     try:

@@ -23,8 +23,8 @@ from pipeline import View
 # uint8 faces (N, 256, 256, 3) -> float32 scores (N, 1), or of joined experts (N, 1 + experts), theirs last
 Predict = Callable[[np.ndarray], np.ndarray]
 WEIGHTS_FOLDER = Path(__file__).parent
-DEFAULT = "Meso4_DF_F2F"  # weights
-REPLACED: dict[str, str] = {}  # {name of weights of before: name of those that took their place}
+DEFAULT = "Meso4"  # weights
+REPLACED = {"Meso4_DF_F2F": "Meso4"}  # {name of weights of before: name of those that took their place}
 MEASURED = ("real", "forged", "real_called_deepfake", "forged_called_real", "uncertain")
 
 
