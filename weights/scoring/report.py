@@ -26,6 +26,7 @@ from weights.scoring.verdicts import UNCLEAR, judge_face, list_people
 
 MOST_MAPS = 100  # of files: each map takes the time of 226 faces
 MOST_PEOPLE = 20  # of a file, with a picture
+OFTEN_MISSED = 0.3  # share of a kind's videos that passed as real
 THUMBNAIL, OVERVIEW = 144, 200  # pixels: side of a face, longer side of a whole frame
 PACKAGES = ("ai-edge-litert", "numpy", "pillow", "av", "face_recognition", "dlib-bin")
 
@@ -119,7 +120,8 @@ def describe_verdict(result: Result, weights: Weights) -> str:
         if result.warning.startswith(UNCLEAR[result.item.kind]):
             return f"Undecided: {result.warning}."
         return f"Undecided; looks forged{where}." if where else "Undecided."
-    missed = " and ".join(summary.list_missed(weights.card))
+    kinds = summary.list_kinds(weights.card)
+    missed = " and ".join(kind for kind, passed, number in kinds if passed >= OFTEN_MISSED * number)
     often = f" Often missed: {missed}." if missed else ""
     return f"No trace was found of a forgery that these weights know.{often}"
 

@@ -14,7 +14,6 @@ from weights.scoring.verdicts import UNCLEAR, judge_face, list_people
 
 ROWS_SHOWN = 50  # images: up to this many get a row each
 NAMED = 5  # files that look forged, and kinds of forgery
-MISSED = 0.3  # share of a kind's videos that pass as real: the kind is often missed
 KINDS = {"deepfakes": "Deepfakes", "face2face": "Face2Face", "faceswap": "FaceSwap",
          "neuraltextures": "NeuralTextures", "unnamed": "other forged"}  # fmt: skip
 NOUNS = {"image": "image", "video": "video", "photo": "photograph"}  # face crops are images
@@ -24,18 +23,17 @@ ROW_HEAD = " score  faces  %deepfake  verdict    file"
 
 def describe_settings(weights: Weights, options: FaceOptions, align: bool | None) -> str:
     """Return what the scores depend on, in one line; verdicts also depend on the threshold."""
-    digest = compute_sha256(weights.path)[:8]
-    parts = [f"{weights.path.name} {digest}", f"resizing: {weights.view.resampling}"]
-    if weights.view.zoom != CROP_ZOOM:
-        parts.append(f"zoom {weights.view.zoom}")
-    parts.append(f"{options.frames} frames a video")
-    if options.start or options.end is not None:
-        end = "the end" if options.end is None else f"{options.end:.15g} s"
-        parts.append(f"from {options.start:.15g} s to {end}")
-    parts.append("all faces of a frame" if options.everyone else "the largest face of a frame")
-    if align is not None:
-        parts.append("faces found in all images" if align else "all images taken for face crops")
-    return ", ".join(parts)
+    end = "the end" if options.end is None else f"{options.end:.15g} s"
+    parts = [
+        f"{weights.path.name} {compute_sha256(weights.path)[:8]}",
+        f"resizing: {weights.view.resampling}",
+        f"zoom {weights.view.zoom}" if weights.view.zoom != CROP_ZOOM else "",
+        f"{options.frames} frames a video",
+        f"from {options.start:.15g} s to {end}" if options.start or options.end is not None else "",
+        "all faces of a frame" if options.everyone else "the largest face of a frame",
+        {None: "", True: "faces found in all images", False: "all images taken for face crops"}[align],
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def summarize(results: Sequence[Result]) -> dict[str, Any]:
@@ -56,22 +54,16 @@ def summarize(results: Sequence[Result]) -> dict[str, Any]:
 
 def describe_outcome(results: Sequence[Result], weights: Weights, settings: str) -> dict[str, Any]:
     """Return the summary that results.json holds: of all files, and of each kind that occurred."""
-    summary = summarize(results) | {
-        "threshold": weights.rule.threshold,
-        "rule": str(weights.rule),
-        "weights": str(weights.path),
-        **weights.view._asdict(),
-        "settings": settings,
-    }
+    used = {"threshold": weights.rule.threshold, "rule": str(weights.rule), "weights": str(weights.path)}
+    summary = summarize(results) | used | weights.view._asdict() | {"settings": settings}
     for kind in NOUNS:
         if own := [r for r in results if r.item.kind == kind]:
             summary[f"{kind}s"] = summarize(own) | {"accuracy": evaluate_results(own, weights.rule)}
-    folders = defaultdict(list)
-    for r in results:
-        if r.item.kind == "image":
-            folders[str(r.item.path.parent)].append(r)
-    if folders:
-        summary["images"]["folders"] = {folder: summarize(own) for folder, own in folders.items()}
+            if kind == "image":
+                folders = defaultdict(list)
+                for r in own:
+                    folders[str(r.item.path.parent)].append(r)
+                summary["images"]["folders"] = {folder: summarize(own) for folder, own in folders.items()}
     return summary
 
 
@@ -107,16 +99,14 @@ def describe_scope(summary: dict[str, Any]) -> str:
 
 
 def print_images(images: Sequence[Result], folders: dict[str, dict[str, Any]]) -> None:
-    """Print a row per face crop and folder; of many crops, only those called deepfake, if they are few."""
+    """Print a row per face crop and folder; of many crops, only those called deepfake."""
     many = len(images) > ROWS_SHOWN
-    shown = [r for r in images if r.verdict == "deepfake"] if many else images
-    if 0 < len(shown) <= ROWS_SHOWN:
+    if shown := [r for r in images if r.verdict == "deepfake"] if many else images:
         print(" score  verdict   image")
         for r in shown:
             print(f"{format_score(r.score)}  {r.verdict:<8}  {name_file(r)}")
     if many:
-        few = "Rows only for images called deepfake" if len(shown) <= ROWS_SHOWN else "Too many rows"
-        print(f"{few}: --output lists all images.")
+        print("Rows only for images called deepfake: --output lists all images.")
     print("\nimages  average  %deepfake  folder")
     for folder, found in folders.items():
         share = f"{found['deepfake_percent']:.1f}" if found["scored"] else "-"
@@ -165,8 +155,8 @@ def print_summary(found: dict[str, Any], noun: str) -> None:
 
 
 def format_accuracy(found: dict[str, float]) -> str:
-    names = {"accuracy": "all", "accuracy_df": "df", "accuracy_real": "real"}
-    names |= {"balanced_accuracy": "balanced", "auc": "AUC", "uncertain": "uncertain"}
+    names = {"accuracy": "all", "accuracy_df": "df", "accuracy_real": "real",
+             "balanced_accuracy": "balanced", "auc": "AUC", "uncertain": "uncertain"}  # fmt: skip
     return ", ".join(f"{name} {found[key]:.3f}" for key, name in names.items() if key in found)
 
 
@@ -187,14 +177,15 @@ def describe_errors(card: dict[str, Any], kind: str) -> str:
     overall = "forged", round(found["forged_called_real"] * found["forged"]), found["forged"]
     (name, missed, number), *others = kinds or [overall]
     noun = "videos" if kind == "video" else "faces"
-    parts = [f"Of {number} {name} {noun} it was not trained on, {missed} passed as real"]
-    parts += [f"of {number} {name}, {missed}" for name, missed, number in others]
-    accused = f"of {found['real']} real, {round(found['real_called_deepfake'] * found['real'])}"
-    interval = found.get("real_error_interval", (0, 1))
-    likely = "90 % interval: {:.0f} to {:.0f} %".format(*(100 * share for share in interval))
-    parts += [f"{accused} were called deepfake ({likely})"]
-    bounds = f"deepfake below {found['lower']:.3f}, real above {found['upper']:.3f}"
-    return f"{'; '.join(parts)}; {100 * found['uncertain']:.0f} % stayed uncertain ({bounds})."
+    rest = "".join(f"; of {number} {name}, {missed}" for name, missed, number in others)
+    accused = round(found["real_called_deepfake"] * found["real"])
+    low, high = (100 * share for share in found.get("real_error_interval", (0, 1)))
+    return (
+        f"Of {number} {name} {noun} it was not trained on, {missed} passed as real{rest}; "
+        f"of {found['real']} real, {accused} were called deepfake "
+        f"(90 % interval: {low:.0f} to {high:.0f} %); {100 * found['uncertain']:.0f} % stayed uncertain "
+        f"(deepfake below {found['lower']:.3f}, real above {found['upper']:.3f})."
+    )
 
 
 def list_kinds(card: dict[str, Any]) -> list[tuple[str, int, int]]:
@@ -202,11 +193,6 @@ def list_kinds(card: dict[str, Any]) -> list[tuple[str, int, int]]:
     kinds = card.get("calibration", {}).get("kinds", {})
     rows = [(KINDS.get(k, k), n["real"], sum(n.values())) for k, n in kinds.items() if k != "real"]
     return sorted(rows, key=lambda row: -row[1] / max(1, row[2]))
-
-
-def list_missed(card: dict[str, Any]) -> list[str]:
-    """Return the kinds of forgery of whose videos 30 % or more passed as real."""
-    return [kind for kind, missed, number in list_kinds(card) if missed >= MISSED * number]
 
 
 def describe_knowledge(card: dict[str, Any]) -> str:
