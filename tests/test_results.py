@@ -178,6 +178,9 @@ def test_sentences_say_what_is_so():
     assert describe_verdict(clip, weights) == "Undecided; looks forged in 0 of 9 frames."
     clip = clip._replace(warning="too few clear faces to decide, 9 of 9 faces dark")
     assert describe_verdict(clip, weights) == f"Undecided: {clip.warning}."
+    forged = pipeline.Face(3, 0.1, (0, 0, 9, 9), pipeline.Pose(0, 0, 99, 0), 1, 99.0, score=0.01)
+    clip = Result(clip.item, 0.9, "real", frames=9, faces=(forged,))
+    assert describe_verdict(clip, weights) == "Real on average, but looks forged in 1 of 9 frames."
     assert hash_file(Path("gone")) == "unknown: the file cannot be read"
     face = pipeline.Face(0, 0.0, (0, 0, 9, 9), pipeline.Pose(0, 0, 99, 0), 1, 9.0)
     scores = (0.9, 0.2, 0.1, 0.8, 0.3)

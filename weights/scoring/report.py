@@ -108,18 +108,19 @@ def describe(result: Result, weights: Weights, mapped: bool) -> dict[str, Any]:
 
 def describe_verdict(result: Result, weights: Weights) -> str:
     """Return one sentence on a verdict: `Looks forged in 19 of 30 frames.`"""
-    if result.verdict == "no face":
-        return "No face was found."
-    if result.verdict == "error":
-        return f"Could not be read: {result.error}."
+    verdict, like = result.verdict, f", like {result.looks_like}" if result.looks_like else ""
+    if verdict in ("no face", "error"):
+        return f"Could not be read: {result.error}." if result.error else "No face was found."
     forged = {f.frame for f in result.faces if judge_face(f, result.item.kind, weights.rule) == "deepfake"}
     where = f" in {len(forged)} of {result.frames} frames" if result.item.kind == "video" else ""
-    if result.verdict == "deepfake":
-        return f"Looks forged{where}{f', like {result.looks_like}' * bool(result.looks_like)}."
-    if result.verdict == "uncertain":
-        if result.warning.startswith(UNCLEAR[result.item.kind]):
-            return f"Undecided: {result.warning}."
+    if verdict == "deepfake":
+        return f"Looks forged{where}{like}."
+    if verdict == "uncertain" and result.warning.startswith(UNCLEAR[result.item.kind]):
+        return f"Undecided: {result.warning}."
+    if verdict == "uncertain":
         return f"Undecided; looks forged{where}." if where else "Undecided."
+    if where and forged:
+        return f"Real on average, but looks forged{where}."
     kinds = summary.list_kinds(weights.card)
     missed = " and ".join(kind for kind, passed, number in kinds if passed >= OFTEN_MISSED * number)
     often = f" Often missed: {missed}." if missed else ""
