@@ -114,7 +114,7 @@ def label_scores(items: Iterable[Item], scores: Iterable[float], threshold: floa
 
 
 def choose_threshold(items: Sequence[Item], scores: Scores) -> float:
-    """Return the threshold with the highest balanced accuracy: a multiple of 0.05 from 0.3 to 0.7.
+    """Return the threshold with the highest balanced accuracy: a multiple of 0.05.
 
     Averaged over data sets, images and videos; of equals, the nearest to 0.5. It is coarse so that it
     does not depend on single faces.
@@ -124,5 +124,5 @@ def choose_threshold(items: Sequence[Item], scores: Scores) -> float:
         means = evaluate_by_dataset(label_scores(items, scores, threshold), Rule(threshold))["mean"]
         return float(round(np.mean([found["balanced_accuracy"] for found in means.values()]), 6))
 
-    candidates = [round(0.05 * i, 2) for i in range(6, 15)]
+    candidates = [round(0.05 * i, 2) for i in range(1, 20)]
     return max(candidates, key=lambda threshold: (measure_at(threshold), -abs(threshold - 0.5)))
