@@ -79,6 +79,8 @@ class Item(NamedTuple):
 def find_files(arguments: Iterable[str | Path]) -> tuple[list[Item], Counter[str]]:
     """Return (Items, {suffix: number of files passed over}) of files and folders: sorted, each file once.
 
+    >>> items, passed_over = find_files(["photos", "video.mp4"])
+
     A file given is taken whatever its name; in folders, visible images and videos, no contact sheets nor
     folders of results. What is missing, or cannot be entered, is returned too: reading it says why.
     """
