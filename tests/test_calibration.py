@@ -197,3 +197,6 @@ def test_two_images_take_no_bounds_away(tmp_path, monkeypatch):
         done = run_script("training/calibrate.py", *wrong, status=2)
         assert reason in done.stderr
         assert done.stderr.count("\n") == 1
+    Image.open(ROOT / "test_images/real/obama.png").save(tmp_path / "data/real/2.png")
+    done = run_script("training/calibrate.py", *["Meso4_DF"] * 4, *command[1:4], tmp_path / "other", status=2)
+    assert "experts must have different names" in done.stderr

@@ -5,7 +5,7 @@
 writes calibrated/Meso4.weights.h5, .tflite and .json; the weights given stay as they are. The faces must not
 have been trained on. Bounds need at least 20 real and 10 forged videos, of three faces each.
 
-Four weights of Meso4, each trained on one kind of forgery, become one network, which multiplies their scores.
+Four weights of Meso4, each named after the forgery that it knows, become one: it multiplies their scores.
 """
 
 import sys
@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             classifier = Meso4Experts()
             calibration.join_experts(classifier, classifiers, face_set.faces[face_set.labels[:, 0] == 1])
             cards = {name_stem(e.path): {key: e.card.get(key) for key in KEPT} for e in experts}
+            if len(cards) < len(experts):
+                raise ValueError("experts must have different names, each that of its forgery")
             card = {"experts": cards, "forgeries": [*cards]}
         card = weights.view._asdict() | card
         card, report = calibration.calibrate_card(card, classifier, face_set, weights.view)

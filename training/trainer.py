@@ -88,8 +88,7 @@ class Trainer:
         # the model's variables include the seeds of its dropout layers
         self.variables = [*self.model.variables, *self.optimizer.variables, *self.average]
         # no XLA: on a CPU it trains at a fifth of the speed (26 against 125 images/s)
-        loss = LOSSES[recipe.loss]()
-        self.model.compile(self.optimizer, loss, metrics=["accuracy"], jit_compile=False)
+        self.model.compile(self.optimizer, LOSSES[recipe.loss](), metrics=["accuracy"], jit_compile=False)
         if checkpoint and resumed:
             self.restore(checkpoint)
 

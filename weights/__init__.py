@@ -108,7 +108,7 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
         card = json.loads(card_path.read_bytes())
         weights = Weights(path, str(card["network"]), read_view(card), read_rule(card), card)
         digest = card["sha256"][path.name]
-        ", ".join(card.get("forgeries", ()))
+        ", ".join([*card.get("forgeries", ()), *card.get("experts", ())])
         if maps := card.get("maps"):
             np.array(maps["normal"], float).reshape(15, 15)
             float(maps["limit"]), float(maps["usual"])

@@ -168,8 +168,7 @@ def score_faces(
             raise ValueError(f"{UNUSABLE} {scores.sum()}")
         for face, (score, *experts) in zip(batch, scores.tolist(), strict=True):
             _, likest = min(zip(experts, kinds, strict=False), default=(0, ""))
-            # crops would fill the memory
-            scored.append(face._replace(crop=None, score=score, looks_like=likest))
+            scored.append(face._replace(crop=None, score=score, looks_like=likest))  # crops fill the memory
     return sampled, tuple(scored)
 
 

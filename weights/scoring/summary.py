@@ -99,14 +99,16 @@ def describe_scope(summary: dict[str, Any]) -> str:
 
 
 def print_images(images: Sequence[Result], folders: dict[str, dict[str, Any]]) -> None:
-    """Print a row per face crop and folder; of many crops, only those called deepfake."""
+    """Print a row per face crop and folder; of many crops, only those called deepfake, if they are few."""
     many = len(images) > ROWS_SHOWN
-    if shown := [r for r in images if r.verdict == "deepfake"] if many else images:
+    shown = [r for r in images if r.verdict == "deepfake"] if many else images
+    if 0 < len(shown) <= ROWS_SHOWN:
         print(" score  verdict   image")
         for r in shown:
             print(f"{format_score(r.score)}  {r.verdict:<8}  {name_file(r)}")
     if many:
-        print("Rows only for images called deepfake: --output lists all images.")
+        few = "Rows only for images called deepfake" if len(shown) <= ROWS_SHOWN else "Too many rows"
+        print(f"{few}: --output lists all images.")
     print("\nimages  average  %deepfake  folder")
     for folder, found in folders.items():
         share = f"{found['deepfake_percent']:.1f}" if found["scored"] else "-"
