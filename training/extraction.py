@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import pipeline
-from pipeline import PERSON_NAME, RECORD_NAME, SHEET_NAME, Face, FaceOptions, Frame
+from pipeline import RECORD_NAME, SHEET_NAME, Face, FaceOptions, Frame
 
 TABLE_NAME = "faces.csv"
-FACE_NAME = re.compile(r".+-\d{6,}\.png", re.DOTALL)
+OURS = re.compile(rf"(person\d+/)?[^/]+-\d{{6,}}\.png|{RECORD_NAME}|{SHEET_NAME}|{TABLE_NAME}")
 COLUMNS = ("frame", "time", "person", "left", "top", "right", "bottom", "x", "y", "size", "angle",
            "sharpness", "doubt", "file")  # fmt: skip
 THUMBNAIL, MOST_SHOWN = 112, 1000  # pixels; faces on a contact sheet
@@ -104,10 +104,8 @@ def check_replaceable(folder: Path) -> None:
     entries = list(folder.rglob("*")) if folder.is_dir() else []
     if entries and folder / RECORD_NAME not in entries:
         raise FileExistsError(f"{folder} holds no {RECORD_NAME}, so it is not ours: name another --output")
-    beside = {folder / name for name in (RECORD_NAME, SHEET_NAME, TABLE_NAME)}
-    for entry in entries:
-        if entry not in beside and not (PERSON_NAME if entry.is_dir() else FACE_NAME).fullmatch(entry.name):
-            name = entry.relative_to(folder)
+    for name in (entry.relative_to(folder).as_posix() for entry in entries if not entry.is_dir()):
+        if not OURS.fullmatch(name):
             raise FileExistsError(f"{folder} holds {name}, which does not belong there: use another --output")
 
 

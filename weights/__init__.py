@@ -25,7 +25,6 @@ Predict = Callable[[np.ndarray], np.ndarray]
 WEIGHTS_FOLDER = Path(__file__).parent
 DEFAULT = "Meso4"  # weights
 REPLACED = {"Meso4_DF_F2F": "Meso4"}  # {name of weights of before: name of those that took their place}
-MEASURED = ("real", "forged", "real_called_deepfake", "forged_called_real", "uncertain")
 
 
 class Bounds(NamedTuple):
@@ -54,11 +53,8 @@ def read_rule(card: dict[str, Any]) -> Rule:
     """Return the Rule of a card. Raises KeyError, TypeError or ValueError if the card lacks what is used."""
     rule = Rule(float(card["threshold"]))
     if found := card.get("calibration"):
-        for kind in found.get("kinds", {}).values():
-            sum(int(kind[verdict]) for verdict in ("deepfake", "uncertain", "real"))
-        names = (*Bounds._fields, *MEASURED)
-        levels = [[float(found[level][name]) for name in names] for level in ("face", "video")]
-        face, video = (Bounds(*numbers[:3]) for numbers in levels)
+        levels = [found["face"], found["video"]]
+        face, video = (Bounds(*(float(level[name]) for name in Bounds._fields)) for level in levels)
         rule = Rule(rule.threshold, face, video, float(found["min_size"]), float(found["min_sharpness"]))
     bounds = [score for one in (rule.face, rule.video) if one for score in (one.lower, one.upper)]
     for score in (rule.threshold, *bounds):
@@ -108,10 +104,6 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
         card = json.loads(card_path.read_bytes())
         weights = Weights(path, str(card["network"]), read_view(card), read_rule(card), card)
         digest = card["sha256"][path.name]
-        ", ".join([*card.get("forgeries", ()), *card.get("experts", ())])
-        if maps := card.get("maps"):
-            np.array(maps["normal"], float).reshape(15, 15)
-            float(maps["limit"]), float(maps["usual"])
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else pipeline.describe_error(error)
         raise ValueError(f"{card_path}: not a card of {path.name} ({reason}): get both again") from error

@@ -12,36 +12,29 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 import pipeline
-from pipeline import CROP_ZOOM, RESAMPLING, fail
-from weights import check_free, name_stem, read_rule, read_view, write_weights
+from pipeline import RESAMPLING, fail
+from weights import check_free, name_stem, write_weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = pipeline.make_parser(__doc__)
-    add, default = parser.add_argument, "(default: %(default)s, as the authors')"
-    # fmt: off
+    add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="Keras weights, .weights.h5, .h5 or .hdf5")
     add("--name", type=Path, help="path of the files to write, without suffix (default: that of FILE)")
-    add("--resample", choices=RESAMPLING, default="nearest", help=f"filter trained with {default}")
-    add("--zoom", type=float, default=CROP_ZOOM, metavar="X", help=f"zoom trained with {default}")
-    add("--threshold", type=float, default=0.5, metavar="P", help=f"lower scores: deepfake {default}")
-    # fmt: on
+    add("--resample", choices=RESAMPLING, default="nearest", help="trained with (default: %(default)s)")
     arguments = parser.parse_args(argv)
     file = arguments.file
     stem = arguments.name or file.with_name(name_stem(file))
-    card = {"resampling": arguments.resample, "zoom": arguments.zoom, "threshold": arguments.threshold}
     try:
-        read_view(card), read_rule(card)
-        card["converted_from"] = {file.name: pipeline.compute_sha256(file)}
         check_free(stem)
-    except (OSError, ValueError) as error:
-        return fail(2, error)
-    try:
+        origin = {"converted_from": {file.name: pipeline.compute_sha256(file)}}
         with pipeline.silence_native_stderr():
             from classifiers import load_classifier
-        write_weights(load_classifier(file), stem, card)
+        write_weights(
+            load_classifier(file), stem, {"resampling": arguments.resample, "threshold": 0.5} | origin
+        )
     except (OSError, ValueError) as error:
-        return fail(1, error)
+        return fail(2, error)
     print(f"wrote {stem}.weights.h5, {stem}.tflite and {stem}.json")
     return 0
 
