@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not any(os.path.lexists(item.path) for item in items):
         searched = ", ".join(printable(path) for path in arguments.paths)
         return fail(2, f"nothing to score: there is no image or video in {searched}")
-    known, summary = dict[str, Result](), dict[str, Any]()  # what an earlier run found
+    known: dict[str, Result] = {}  # what an earlier run found
     try:
         weights = find_weights(arguments.weights)
         if arguments.threshold is not None:  # what the card says of errors holds for its own bounds
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             weights = weights._replace(rule=Rule(arguments.threshold), card=card)
         settings = describe_settings(weights, arguments.options, arguments.align)
         if arguments.output:
-            known, summary = open_folder(arguments.output, settings, arguments.force)
+            known = open_folder(arguments.output, settings, weights.rule, arguments.force)
     except (OSError, ValueError) as error:
         return fail(2, error)
     results, status, stopped = dict(known), 0, False
@@ -61,9 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             score_files(arguments, items, weights, settings, results)
             if arguments.annotate:
-                current = known if summary.get("rule") == str(weights.rule) else {}
                 found = [results[str(item.path)] for item in items]
-                status = annotate_files(arguments, found, current, weights.rule)
+                status = annotate_files(arguments, found, known, weights.rule)
         except KeyboardInterrupt:
             stopped = True
         if arguments.output:
@@ -110,21 +109,19 @@ def score_files(
 
 
 def annotate_files(
-    arguments: Namespace, results: Sequence[Result], current: dict[str, Result], rule: Rule
+    arguments: Namespace, results: Sequence[Result], known: dict[str, Result], rule: Rule
 ) -> int:
-    """Write the annotated copies that are not there of a `current` Result; return 1 if one fails, else 0."""
+    """Write the annotated copies that are not there; return 1 if something is wrong with one, else 0."""
     from weights.scoring.annotate import annotate
 
     status = 0
     for result in results if arguments.quiet else show_progress(results, len(results), "copy"):
-        item, old = result.item, current.get(str(result.item.path))
+        item, old = result.item, known.get(str(result.item.path))
         copy = arguments.output / COPIES / f"{item.name}{'.mp4' if item.kind == 'video' else '.png'}"
-        if result.verdict == "error" or (copy.exists() and old and old.stamp == result.stamp):
+        if result.error or (copy.exists() and old and old.stamp == result.stamp):
             continue
-        made, note = annotate(result, copy, rule, arguments.options)
-        if note:
-            fail(1, f"{printable(item.path)}: {note}")
-        status |= not made
+        if note := annotate(result, copy, rule, arguments.options):
+            status = fail(1, f"{printable(item.path)}: {note}")
     return status
 
 

@@ -21,8 +21,8 @@ from weights.scoring.verdicts import judge_face
 TICKS = 90_000  # per second: the time base of an annotated video
 
 
-def annotate(result: Result, path: Path, rule: Rule, options: FaceOptions) -> tuple[bool, str]:
-    """Write an annotated copy of a Result's file; return (whether it is there, what is wrong with it).
+def annotate(result: Result, path: Path, rule: Rule, options: FaceOptions) -> str:
+    """Write an annotated copy of a Result's file; return what is wrong with the copy, or "".
 
     A video becomes an MP4 (H.264) with its sound. The scores of a frame that was scored are shown until the
     next of them, while the boxes move along. A picture becomes a PNG.
@@ -37,9 +37,9 @@ def annotate(result: Result, path: Path, rule: Rule, options: FaceOptions) -> tu
         return ""
 
     try:
-        return True, pipeline.write_atomically(path, draw)
+        return pipeline.write_atomically(path, draw)
     except (OSError, ValueError, MemoryError, av.error.FFmpegError) as error:
-        return False, f"no annotated copy: {pipeline.describe_error(error)}"
+        return f"no annotated copy: {pipeline.describe_error(error)}"
 
 
 def _annotate_video(result: Result, path: Path, rule: Rule, options: FaceOptions) -> str:

@@ -182,6 +182,8 @@ def measure_outside(face: Face, frame: Frame, view: View) -> float:
 
 def judge(result: Result, rule: Rule) -> Result:
     """Return a Result with the verdict that the rule gives, by its faces or, of a crop, by its score."""
+    if result.error:
+        return result
     if result.item.kind == "image" and result.score is not None:
         return result._replace(verdict=classify(result.score, "image", rule))
     score, verdict, warning = decide(result.faces, result.item.kind, rule)
