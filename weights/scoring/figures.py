@@ -1,7 +1,5 @@
-"""Pictures of results: scores over time, all scores in order, ROC curve, and maps of evidence in a face."""
+"""Pictures of results: scores over time, and maps of evidence in a face."""
 
-import itertools
-from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
 
@@ -11,7 +9,7 @@ from matplotlib.figure import Figure
 
 from pipeline import IMAGE_SIZE, show_progress
 from weights import Predict, Rule
-from weights.scoring.metrics import compute_auc, compute_logits, compute_roc
+from weights.scoring.metrics import compute_logits
 from weights.scoring.scores import BATCH_SIZE, Result
 from weights.scoring.verdicts import list_people, lower_bound
 
@@ -38,36 +36,16 @@ def draw_timeline(result: Result, rule: Rule) -> Figure:
         lower = lower_bound(rule.video, max(1, sum(person.counts for person in people)))
         upper = rule.video.upper
         panel.axhspan(lower, upper, color=COLORS["uncertain"], alpha=0.12)
-    for bound, name in {lower: "deepfake", upper: "real"}.items():
-        panel.axhline(bound, color=COLORS[name], linestyle=":")
-    panel.text(0.01, lower - 0.02, "deepfake below", color=COLORS["deepfake"], va="top",
-               transform=panel.get_yaxis_transform())  # fmt: skip
-    panel.text(0.01, upper + 0.02, "real above", color=COLORS["real"], transform=panel.get_yaxis_transform())
+    for bound, verdict, side, place in (
+        (lower, "deepfake", "below", "top"),
+        (upper, "real", "above", "bottom"),
+    ):
+        panel.axhline(bound, color=COLORS[verdict], linestyle=":")
+        words, beside = f"{verdict} {side}", panel.get_yaxis_transform()
+        panel.text(0.01, bound, words, color=COLORS[verdict], va=place, transform=beside)
     panel.set(ylim=(-0.03, 1.03), xlabel="seconds", ylabel="score (1 = real)")
     few = f"the lowest {len(shown)} of {len(people)} people" if len(shown) < len(people) else None
     figure.legend(title=few, loc="outside lower center")
-    return figure
-
-
-def describe_timeline(result: Result, rule: Rule) -> str:
-    """Return in words when the scores lie below the bound: `below the bound from 1.0 to 2.0 s`."""
-    bound = rule.video.lower if rule.video else rule.threshold
-    faces = sorted(result.faces, key=lambda face: face.time)
-    runs = [list(run) for below, run in itertools.groupby(faces, lambda face: face.score < bound) if below]
-    spans = [f"from {run[0].time:.1f} to {run[-1].time:.1f} s" for run in runs[:5]]
-    return f"Score over time: below the bound {', '.join(spans) or 'never'}"
-
-
-def draw_roc(results: Iterable[Result]) -> Figure:
-    """Draw the ROC curve of labelled Results of both labels."""
-    known = [(r.item.label, float(r.score)) for r in results if r.item.label and r.score is not None]
-    labels, scores = zip(*known, strict=True)
-    figure = Figure((WIDTH, 3.6), layout="constrained")
-    panel = figure.subplots()
-    panel.plot(*compute_roc(labels, scores), label=f"AUC {compute_auc(labels, scores):.3f}")
-    panel.plot((0, 1), (0, 1), color="grey", linestyle=":", label="chance")
-    panel.set(xlabel="share of forged called real", ylabel="share of real called real", aspect="equal")
-    panel.legend(loc="lower right")
     return figure
 
 

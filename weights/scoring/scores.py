@@ -4,8 +4,8 @@ import contextlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -190,27 +190,24 @@ def judge(result: Result, rule: Rule) -> Result:
     return result._replace(score=score, verdict=verdict, warning=warning)
 
 
-def read_pictures(result: Result, faces: Sequence[Face | None]) -> list[np.ndarray | None]:
-    """Return the frame that shows each face of a video, or the picture, uint8 RGB.
+def read_pictures(
+    result: Result, faces: Iterable[Face | None], view: View
+) -> dict[Face | None, tuple[np.ndarray, np.ndarray]]:
+    """Return {face: (the picture that shows it, what the network saw of it)}, uint8 RGB, of a Result's faces.
 
-    None stands for what cannot be read again. `faces` are those of the Result; of a face crop it is [None].
+    Those that cannot be read again are left out. The face of a face crop is None.
     """
-    path, pictures = result.item.path, list[np.ndarray | None]([None] * len(faces))
-    unreadable = contextlib.suppress(OSError, ValueError, MemoryError, StopIteration)
-    with unreadable:
-        if result.item.kind != "video":
-            return [pipeline.read_image(path)] * len(faces)
-        timeline = pipeline.read_timeline(path)
-        for place, face in enumerate(faces):
-            start = face.time - 5e-4 if face else 0.0
-            with unreadable:
-                found = pipeline.read_frames(path, 1, start, start + 1e-3, timeline=timeline)
-                pictures[place] = next(found).image
+    item, pictures = result.item, dict[Face | None, tuple[np.ndarray, np.ndarray]]()
+    with contextlib.suppress(OSError, ValueError, MemoryError):
+        if item.kind == "image":
+            crop, zoom = pipeline.read_crop(item.path)
+            return {None: (crop, pipeline.view_face(crop, view, zoom))}
+        timeline = pipeline.read_timeline(item.path) if item.kind == "video" else None
+        image: Any = None if timeline else pipeline.read_image(item.path)
+        for face in filter(None, faces):
+            if timeline:
+                near = face.time - 5e-4, face.time + 5e-4
+                (frame,) = pipeline.read_frames(item.path, 1, *near, timeline=timeline)
+                image = frame.image
+            pictures[face] = image, pipeline.view_face(pipeline.align_face(image, face.pose), view)
     return pictures
-
-
-def see_face(result: Result, face: Face | None, picture: np.ndarray, view: View) -> np.ndarray:
-    """Return what the network saw of a face (None: a face crop) in its picture, uint8 (256, 256, 3)."""
-    if face is None:
-        return pipeline.load_face(result.item.path, view)
-    return pipeline.view_face(pipeline.align_face(picture, face.pose), view)
