@@ -2,9 +2,8 @@
 
 Without arguments: every image in test_images and its subfolders. Face crops are scored as they are; in
 photographs and videos the faces are found first. A video's score is the mean of its faces' scores; where
-several people appear, the lowest person's mean. Prints a row per file, which files look forged, the average
-score and the percentage classified as deepfake/f2f; where folders are named df and real, also how often
-that is right. With --output, a folder gets tables and a report, and the same command again continues.
+several people appear, the lowest person's mean. With --output, a folder gets tables and a report, and the
+same command again continues.
 
 Exit status: 0 all files were read, 1 some were not, 2 wrong usage or nothing to score, 3 --fail-on,
 130 stopped with Ctrl-C.
@@ -99,7 +98,7 @@ def score_files(
         for result in scored:
             results[str(result.item.path)] = result
             if result.item.kind != "image" and not arguments.quiet:
-                tqdm.write(f"{head}{format_row(result, weights)}")
+                tqdm.write(f"{head}{format_row(result, weights.rule)}")
                 head = ""
             if time.monotonic() - saved >= SAVE_EVERY:
                 save()

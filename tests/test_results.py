@@ -246,7 +246,7 @@ def test_boxes_vanish_where_no_face_was_found():
 
     faces = {0: [face(0, 0)], 10: [face(10, 10)], 20: [], 30: [], 40: [face(40, 40)]}
     boxes = [interpolate_faces(faces, i) for i in range(60)]
-    expected = [*range(10), *[10] * 10, *[None] * 20, *[40] * 10, *[None] * 10]
+    expected = [*range(10), *[10] * 10, *[None] * 20, 40, *[None] * 19]
     assert [b[0].box[0] if b else None for b in boxes] == expected
 
 

@@ -4,7 +4,6 @@ import base64
 import contextlib
 import io
 import platform
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from operator import attrgetter
@@ -17,7 +16,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from pipeline import LABELS, VERSION, Box, Face, compute_sha256, printable, show_progress, write_atomically
+from pipeline import VERSION, Box, Face, compute_sha256, printable, show_progress, write_atomically
 from weights import Rule, Weights, load_predictor
 from weights.scoring import figures, summary
 from weights.scoring.scores import Result, read_pictures
@@ -33,22 +32,15 @@ def write_report(
 
     With `explain`, it shows maps of evidence. Raises OSError when `path` cannot be written.
     """
-    outcome = summary.describe_outcome(results, weights, settings)
     ranked = sorted(results, key=lambda r: (r.score is None, r.score))
     watched = show_progress(ranked, len(ranked), "file", desc="report") if progress else ranked
     explained = explain and "maps" in weights.card
-    kinds = {kind: f"{noun}s" for kind, noun in summary.NOUNS.items() if f"{kind}s" in outcome}
-    notes = [summary.describe_errors(weights.card, kind) for kind in kinds]
-    accuracies = {noun: outcome[f"{kind}s"]["accuracy"].get("image") for kind, noun in kinds.items()}
     source = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     page = Template(source, autoescape=True, trim_blocks=True, lstrip_blocks=True).render(
         summary=summary,
-        outcome=outcome,
+        outcome=summary.describe_outcome(results, weights, settings),
         colors=figures.COLORS,
         entries=[describe(result, weights, explained) for result in watched],
-        confusion={x: Counter(r.verdict for r in results if r.item.label == x) for x in LABELS},
-        accuracies={noun: summary.format_accuracy(found) for noun, found in accuracies.items() if found},
-        notes=list(filter(None, notes)),
         explained=explained,
         weights=weights,
         digest=compute_sha256(weights.path),
@@ -69,26 +61,20 @@ def describe(result: Result, weights: Weights, explain: bool) -> dict[str, Any]:
     if result.score is None:
         return entry
     people = list_people(result.faces, kind, rule)
-    several = people if len(people) > 1 else []
     counting = [person for person in people if person.counts] or people
     faces = sorted((face for person in counting for face in person.faces), key=attrgetter("score"))
-    ends: list[Face | None] = [*dict.fromkeys((faces[0], faces[-1]))] if faces else [None]
-    found = read_pictures(result, [*ends, *(person.lowest for person in several)], weights.view)
-    images = {face: encode_picture(seen) for face, (_, seen) in found.items()}
-    entry["people"] = [(images.get(person.lowest), person) for person in several]
-    entry["pictures"] = []
-    for name, face in zip(("lowest", "highest"), ends, strict=False):
-        when = f", at {face.time:.2f} s" if face and kind == "video" else ""
-        caption = f"{name if len(ends) > 1 else 'face'}: {(face or result).score:.3f}{when}"
-        entry["pictures"] += [(caption, images[face])] if face in images else []
-    if (face := ends[0]) in found:
-        picture, seen = found[face]
-        entry["frame"] = encode_picture(picture, OVERVIEW, face.box if face else None)
+    shown: list[Face | None] = [*dict.fromkeys((faces[0], faces[-1]))] if faces else [None]
+    found = read_pictures(result, {*shown, *(person.lowest for person in people)}, weights.view)
+    entry["faces"] = [face for face in shown if face in found]
+    entry["people"] = people if len(people) > 1 else ()
+    entry["images"] = {face: encode_picture(seen) for face, (_, seen) in found.items()}
+    if (lowest := shown[0]) in found:
+        picture, seen = found[lowest]
+        entry["frame"] = encode_picture(picture, OVERVIEW, lowest.box if lowest else None)
         if explain:
             patches, maps = figures.measure_evidence(seen, load_predictor(weights)), weights.card["maps"]
-            if text := figures.describe_evidence(patches, maps):
-                painted = figures.paint_evidence(seen, patches, maps["limit"])
-                entry["pictures"].append((text, encode_picture(painted)))
+            entry["evidence"] = figures.describe_evidence(patches, maps)
+            entry["map"] = encode_picture(figures.paint_evidence(seen, patches, maps["limit"]))
     if kind == "video":
         entry["timeline"] = encode_figure(figures.draw_timeline(result, rule))
     return entry

@@ -30,7 +30,7 @@ class Result(NamedTuple):
 
     item: Item
     score: float | None  # 1 = real, 0 = forged; None without a face or after an error
-    verdict: str  # one of verdicts.VERDICTS
+    verdict: str  # "deepfake", "uncertain", "real", "no face" or "error"
     error: str = ""  # the reason
     frames: int = 0  # frames sampled
     faces: tuple[Face, ...] = ()  # of a video or photograph, scored

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import CROP_ZOOM, FaceOptions, compute_sha256, count, printable
-from weights import Weights
+from weights import Rule, Weights
 from weights.scoring.metrics import evaluate_results
 from weights.scoring.scores import Result
 from weights.scoring.verdicts import UNCLEAR, judge_face, list_people
@@ -59,11 +59,6 @@ def describe_outcome(results: Sequence[Result], weights: Weights, settings: str)
     for kind in NOUNS:
         if own := [r for r in results if r.item.kind == kind]:
             summary[f"{kind}s"] = summarize(own) | {"accuracy": evaluate_results(own, weights.rule)}
-            if kind == "image":
-                folders = defaultdict(list)
-                for r in own:
-                    folders[str(r.item.path.parent)].append(r)
-                summary["images"]["folders"] = {folder: summarize(own) for folder, own in folders.items()}
     return summary
 
 
@@ -76,7 +71,7 @@ def print_outcome(results: Sequence[Result], summary: dict[str, Any], weights: W
     if len(images) < len(results):  # their rows are printed
         print()
     if images:
-        print_images(images, summary["images"]["folders"])
+        print_images(images)
     forged = [printable(r.item.path) for r in results if r.verdict == "deepfake"]
     named = ", ".join(forged[:NAMED]) + (", ..." if len(forged) > NAMED else "")
     looks = f"look{'s' * (len(forged) == 1)} forged{': ' * bool(forged)}{named}"
@@ -85,41 +80,40 @@ def print_outcome(results: Sequence[Result], summary: dict[str, Any], weights: W
     for kind in kinds:
         print_summary(summary[f"{kind}s"], NOUNS[kind])
     notes = [describe_errors(weights.card, kind) for kind in kinds if kind != "image"]
-    notes += [describe_knowledge(weights.card), describe_scope(summary)]
-    halved = [NOUNS[kind].replace("image", "face crop") for kind in kinds if not weights.rule.bounds_of(kind)]
-    below = f"Below {weights.rule.threshold:g}, {'s and '.join(halved)}s are called deepfake " * bool(halved)
+    notes.append(describe_knowledge(weights.card))
+    if "videos" in summary and "the largest face of a frame" in summary["settings"]:
+        notes.append("Only the largest face in each frame was scored; --everyone scores all faces.")
+    judged = "face crops" if weights.rule.video else "files"
+    below = f"Below {weights.rule.threshold:g}, {judged} are called deepfake"
     used = f"({printable(weights.path.name)}, resizing: {weights.view.resampling})."
-    print(*filter(None, [*notes, f"{MEANING} {below}{used}"]), sep="\n", flush=True)
+    print(*filter(None, notes), f"{MEANING} {below} {used}", sep="\n", flush=True)
 
 
-def describe_scope(summary: dict[str, Any]) -> str:
-    """Return a sentence that says so if faces of videos were left out, else ""."""
-    largest = "videos" in summary and "the largest face of a frame" in summary["settings"]
-    return "Only the largest face in each frame was scored; --everyone scores all faces." if largest else ""
-
-
-def print_images(images: Sequence[Result], folders: dict[str, dict[str, Any]]) -> None:
-    """Print a row per face crop and folder; of many crops, only those called deepfake, if they are few."""
+def print_images(images: Sequence[Result]) -> None:
+    """Print a row per face crop and folder; of many crops, only of the first that are called deepfake."""
     many = len(images) > ROWS_SHOWN
-    shown = [r for r in images if r.verdict == "deepfake"] if many else images
-    if 0 < len(shown) <= ROWS_SHOWN:
+    shown = [r for r in images if r.verdict == "deepfake"][:ROWS_SHOWN] if many else images
+    if shown:
         print(" score  verdict   image")
-        for r in shown:
-            print(f"{format_score(r.score)}  {r.verdict:<8}  {name_file(r)}")
+    for r in shown:
+        print(f"{format_score(r.score)}  {r.verdict:<8}  {name_file(r)}")
     if many:
-        few = "Rows only for images called deepfake" if len(shown) <= ROWS_SHOWN else "Too many rows"
-        print(f"{few}: --output lists all images.")
+        print(f"Rows only for images called deepfake, at most {ROWS_SHOWN}: --output lists all images.")
+    folders = defaultdict(list)
+    for r in images:
+        folders[r.item.path.parent].append(r)
     print("\nimages  average  %deepfake  folder")
-    for folder, found in folders.items():
+    for folder, own in folders.items():
+        found = summarize(own)
         share = f"{found['deepfake_percent']:.1f}" if found["scored"] else "-"
         average = format_score(found["average_score"])
-        print(f"{found['files']:>6}  {average:>7}  {share:>9}  {printable(folder)}")
+        print(f"{len(own):>6}  {average:>7}  {share:>9}  {printable(folder)}")
     print()
 
 
-def format_row(result: Result, weights: Weights) -> str:
+def format_row(result: Result, rule: Rule) -> str:
     """Return the row of a video or photograph and, if it shows several people, a row for each."""
-    kind, rule, number = result.item.kind, weights.rule, len(result.faces)
+    kind, number = result.item.kind, len(result.faces)
     forged = sum(judge_face(face, kind, rule) == "deepfake" for face in result.faces)
     share = f"{100 * forged / number:.1f}" if number else "-"
     start = f"{format_score(result.score)}  {number or '-':>5}  {share:>9}"

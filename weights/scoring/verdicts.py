@@ -19,7 +19,6 @@ from weights import Bounds, Rule
 MIN_FACES_PER_PERSON = 3  # a person seen in fewer frames of a video does not decide
 REAL_ERROR = 0.05  # share of real videos that may be called deepfake
 FORGED_ERROR = 0.1  # share of forged videos that may be called real
-VERDICTS = ("deepfake", "uncertain", "real", "no face", "error")
 UNCLEAR = {"video": "too few clear faces to decide", "photo": "no clear face to decide by"}
 DARK = 35  # brightness; 53 of 18,916 faces of the training sets are darker
 GREY = 0.06  # saturation; none of them has less
