@@ -18,6 +18,9 @@ PAGE, COPIES = "report.html", "annotated"
 OURS = {FILES_TABLE, FACES_TABLE, RESULTS, PAGE, COPIES}
 BOX = ("left", "top", "right", "bottom")
 MEASURED = ("sharpness", "brightness", "saturation", "outside")  # of a Face
+DIGITS = {"score": 6, "time": 6} | dict.fromkeys(
+    (*Pose._fields, *MEASURED), 4
+)  # to which numbers are rounded
 FILE_COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "faces", "looks_like",
                 "warning", "note", "settings")  # fmt: skip
 FACE_COLUMNS = ("path", "score", "verdict", "frame", "time", "person", *BOX, *Pose._fields, *MEASURED,
@@ -58,12 +61,10 @@ def open_folder(folder: Path, settings: str, rule: Rule, force: bool) -> dict[st
 
 def write_tables(folder: Path, results: Sequence[Result], rule: Rule, summary: dict[str, Any]) -> None:
     """Write the tables, first that from which a later run continues. Raises OSError, naming the file."""
-    files, faces, items = [], [], []
-    for result in results:
-        row, own = make_row(result), make_face_rows(result, rule)
-        files.append(row | {"faces": len(own), "settings": summary["settings"]})
-        faces += own
-        items += [row, *own]
+    found = [(make_row(r), [make_face_row(face, r, rule) for face in r.faces]) for r in results]
+    items = [item for row, own in found for item in (row, *own)]
+    files = [row | {"faces": len(own), "settings": summary["settings"]} for row, own in found]
+    faces = [row for _, own in found for row in own]
     text = json.dumps({"summary": summary, "items": items}, indent=1, allow_nan=False) + "\n"
     write_atomically(folder / RESULTS, lambda part: part.write_text(text))
     write_atomically(folder / FILES_TABLE, lambda part: write_csv(part, files, FILE_COLUMNS))
@@ -77,25 +78,13 @@ def make_row(r: Result) -> dict[str, Any]:
     return row | {name: getattr(r, name) for name in ("verdict", "frames", "looks_like", *SAID)}
 
 
-def make_face_rows(r: Result, rule: Rule) -> list[dict[str, Any]]:
-    """Return what the tables say of each face of a video or photograph, of kind "face"."""
-    return [
-        {
-            "path": str(r.item.path),
-            "kind": "face",
-            "score": round(face.score, 6),
-            "verdict": judge_face(face, r.item.kind, rule),
-            "frame": face.frame,
-            "time": round(face.time, 6),
-            "person": face.person,
-            **dict(zip(BOX, face.box, strict=True)),
-            **{name: round(value, 4) for name, value in face.pose._asdict().items()},
-            **{name: round(getattr(face, name), 4) for name in MEASURED},
-            "looks_like": face.looks_like,
-            "warning": ", ".join(list_doubts(face, rule)),
-        }
-        for face in r.faces
-    ]
+def make_face_row(face: Face, r: Result, rule: Rule) -> dict[str, Any]:
+    """Return what the tables say of a face of a video or photograph, of kind "face"."""
+    known = face._asdict() | face.pose._asdict() | dict(zip(BOX, face.box, strict=True))
+    known |= {name: round(known[name], digits) for name, digits in DIGITS.items()}
+    known |= {"path": str(r.item.path), "kind": "face", "verdict": judge_face(face, r.item.kind, rule)}
+    known["warning"] = ", ".join(list_doubts(face, rule))
+    return {name: known[name] for name in ("kind", *FACE_COLUMNS)}
 
 
 def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
@@ -140,9 +129,9 @@ def read_result(row: dict[str, Any]) -> Result:
 
 def read_face(row: dict[str, Any]) -> Face:
     frame, person, *box = (int(row[name]) for name in ("frame", "person", *BOX))
-    pose = Pose(*(float(row[name]) for name in Pose._fields))
-    numbers: dict[str, Any] = {name: float(row[name]) for name in ("score", "time", *MEASURED)}
-    finite = all(abs(number) <= LARGEST for number in (*box, *pose, *numbers.values()))
+    numbers: dict[str, Any] = {name: float(row[name]) for name in DIGITS}
+    finite = all(abs(number) <= LARGEST for number in (*box, *numbers.values()))
+    pose = Pose(*(numbers.pop(name) for name in Pose._fields))
     if not (finite and 0 <= numbers["score"] <= 1 and 0 < pose.size <= 2 * max(1, *box)):
         raise ValueError(f"{row['path']}: impossible numbers of a face")  # it would be cut out to be shown
     return Face(frame, box=tuple(box), pose=pose, person=person, looks_like=str(row["looks_like"]), **numbers)

@@ -113,16 +113,16 @@ def print_images(images: Sequence[Result]) -> None:
 
 def format_row(result: Result, rule: Rule) -> str:
     """Return the row of a video or photograph and, if it shows several people, a row for each."""
-    kind, number = result.item.kind, len(result.faces)
-    forged = sum(judge_face(face, kind, rule) == "deepfake" for face in result.faces)
-    share = f"{100 * forged / number:.1f}" if number else "-"
-    start = f"{format_score(result.score)}  {number or '-':>5}  {share:>9}"
-    rows = [f"{start}  {result.verdict:<9}  {name_file(result)}"]
-    people = list_people(result.faces, kind, rule)
+    kind, people = result.item.kind, list_people(result.faces, result.item.kind, rule)
+    lines: list[Any] = [(result.score, result.faces, result.verdict, name_file(result))]
     for person in people if len(people) > 1 else ():
         few = "" if person.counts else f", {UNCLEAR[kind]}"
-        start = f"{format_score(person.score)}  {len(person.faces):>5}  {'':>9}"
-        rows.append(f"{start}  {person.verdict:<9}    person {person.number}{few}")
+        lines.append((person.score, person.faces, person.verdict, f"  person {person.number}{few}"))
+    rows = []
+    for score, faces, verdict, name in lines:
+        forged = sum(judge_face(face, kind, rule) == "deepfake" for face in faces)
+        share = f"{100 * forged / len(faces):.1f}" if faces else "-"
+        rows.append(f"{format_score(score)}  {len(faces) or '-':>5}  {share:>9}  {verdict:<9}  {name}")
     return "\n".join(rows)
 
 
