@@ -59,21 +59,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             score_files(arguments, items, weights, settings, results)
-            if arguments.annotate:
-                found = [results[str(item.path)] for item in items]
-                status = annotate_files(arguments, found, known, weights.rule)
         except KeyboardInterrupt:
             stopped = True
+        done = [results[str(item.path)] for item in items if str(item.path) in results]
         if arguments.output:
             from weights.scoring.report import write_report
 
             page, found, loud = arguments.output / PAGE, list(results.values()), not arguments.quiet
             write_report(page, found, weights, settings, arguments.explain, loud)
+        if arguments.annotate and not stopped:
+            status = annotate_files(arguments, done, known, weights.rule)
     except BrokenPipeError:
         raise
     except (OSError, ValueError, ImportError, MemoryError) as error:
         return fail(1, error)
-    done = [results[str(item.path)] for item in items if str(item.path) in results]
     if stopped:
         further = "; the same command continues" if arguments.output else ""
         return fail(130, f"stopped after {len(done)} of {len(items)} files{further}")
@@ -142,8 +141,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     # fmt: off
     add = parser.add_argument
     add("paths", nargs="*", type=Path, default=[Path("test_images")], metavar="PATH", help="images, videos and folders (default: test_images)")
-    group = parser.add_argument_group("verdicts")
-    add = group.add_argument
+    add = parser.add_argument_group("verdicts").add_argument
     add("--weights", default=DEFAULT, metavar="NAME", help="weights, by name or path (default: %(default)s)")
     add("--threshold", type=float, metavar="P", help="call lower scores deepfake, all others real (default: as the weights' card says)")
     group = parser.add_argument_group("which faces")

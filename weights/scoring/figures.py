@@ -1,6 +1,5 @@
 """Pictures of results: scores over time, and maps of evidence in a face."""
 
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,15 @@ from weights.scoring.verdicts import list_people, lower_bound
 # dark enough for white text on them: a contrast of at least 4.5
 COLORS = {"deepfake": "#c62828", "uncertain": "#8a5a00", "real": "#1565a8", "no face": "#666666",
           "error": "#666666"}  # fmt: skip
-MOST_PEOPLE = 8  # in a timeline
 WIDTH = 5  # inches, as wide as a phone's screen, so that text stays legible there
 
 
 def draw_timeline(result: Result, rule: Rule) -> Figure:
-    """Draw a video's scores over time, a line per person (of many, the lowest), and the bounds."""
+    """Draw a video's scores over time, a line per person, and the bounds."""
     people = list_people(result.faces, "video", rule)
-    shown = sorted(people, key=attrgetter("score"))[:MOST_PEOPLE]
-    figure = Figure((WIDTH, 2.4 + 0.2 * len(shown)), layout="constrained")
+    figure = Figure((WIDTH, 2.4 + 0.2 * len(people)), layout="constrained")
     panel = figure.subplots()
-    for person in sorted(shown):
+    for person in people:
         name = f"person {person.number}: " if len(people) > 1 else ""
         label = f"{name}mean {person.score:.3f}, {person.verdict}"
         points = [(face.time, face.score) for face in person.faces]
@@ -36,16 +33,13 @@ def draw_timeline(result: Result, rule: Rule) -> Figure:
         lower = lower_bound(rule.video, max(1, sum(person.counts for person in people)))
         upper = rule.video.upper
         panel.axhspan(lower, upper, color=COLORS["uncertain"], alpha=0.12)
-    for bound, verdict, side, place in (
-        (lower, "deepfake", "below", "top"),
-        (upper, "real", "above", "bottom"),
-    ):
-        panel.axhline(bound, color=COLORS[verdict], linestyle=":")
-        words, beside = f"{verdict} {side}", panel.get_yaxis_transform()
-        panel.text(0.01, bound, words, color=COLORS[verdict], va=place, transform=beside)
+    panel.axhline(lower, color=COLORS["deepfake"], linestyle=":")
+    panel.axhline(upper, color=COLORS["real"], linestyle=":")
+    across = panel.get_yaxis_transform()  # x as a share of the width
+    panel.text(0.01, lower, "deepfake below", color=COLORS["deepfake"], va="top", transform=across)
+    panel.text(0.01, upper, "real above", color=COLORS["real"], va="bottom", transform=across)
     panel.set(ylim=(-0.03, 1.03), xlabel="seconds", ylabel="score (1 = real)")
-    few = f"the lowest {len(shown)} of {len(people)} people" if len(shown) < len(people) else None
-    figure.legend(title=few, loc="outside lower center")
+    figure.legend(loc="outside lower center")
     return figure
 
 

@@ -51,10 +51,7 @@ class Result(NamedTuple):
 
 
 def score_images(items: Iterable[Item], weights: Weights, align: bool | None) -> Iterator[Result]:
-    """Yield the Result of each image, in order. Files are decoded in threads meanwhile.
-
-    A face crop is scored as it is; of a photograph, the faces found. See `choose_kind`.
-    """
+    """Yield the Result of each image, in order: see `choose_kind`. Files are decoded in threads meanwhile."""
     predict = load_predictor(weights)
 
     def load(item: Item) -> tuple[Result, np.ndarray | None]:
@@ -148,11 +145,7 @@ def score_video(
 def score_faces(
     found: Iterable[tuple[Frame, list[Face]]], predict: Predict, weights: Weights
 ) -> tuple[list[int], tuple[Face, ...]]:
-    """Return (indices of the frames, scored Faces) of what `pipeline.find_faces` yields.
-
-    Faces are scored in batches while others are still being found. Raises ValueError when the network
-    returns NaN or infinity.
-    """
+    """Return (indices of the frames, scored Faces) of what `find_faces` yields. ValueError: bad weights."""
     sampled, scored = list[int](), list[Face]()
     view, kinds = weights.view, weights.card.get("experts", ())
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import CROP_ZOOM, FaceOptions, compute_sha256, count, printable
+from pipeline import FaceOptions, compute_sha256, count, printable
 from weights import Rule, Weights
 from weights.scoring.metrics import evaluate_results
 from weights.scoring.scores import Result
@@ -26,14 +26,13 @@ def describe_settings(weights: Weights, options: FaceOptions, align: bool | None
     end = "the end" if options.end is None else f"{options.end:.15g} s"
     parts = [
         f"{weights.path.name} {compute_sha256(weights.path)[:8]}",
-        f"resizing: {weights.view.resampling}",
-        f"zoom {weights.view.zoom}" if weights.view.zoom != CROP_ZOOM else "",
-        f"{options.frames} frames a video",
-        f"from {options.start:.15g} s to {end}" if options.start or options.end is not None else "",
+        f"resizing: {weights.view.resampling}, zoom {weights.view.zoom}",
+        f"{options.frames} frames a video from {options.start:.15g} s to {end}",
         "all faces of a frame" if options.everyone else "the largest face of a frame",
-        {None: "", True: "faces found in all images", False: "all images taken for face crops"}[align],
     ]
-    return ", ".join(filter(None, parts))
+    if align is not None:
+        parts.append("faces found in all images" if align else "all images taken for face crops")
+    return ", ".join(parts)
 
 
 def summarize(results: Sequence[Result]) -> dict[str, Any]:
@@ -157,10 +156,7 @@ def format_accuracy(found: dict[str, float]) -> str:
 
 
 def describe_errors(card: dict[str, Any], kind: str) -> str:
-    """Return a line about how often the weights err on a kind of file, "" if the card does not say.
-
-    Of the kinds of forgery that were tried in videos, those that pass as real most often come first.
-    """
+    """Return a line about how often the weights err on a kind of file, "" if the card does not say."""
     if kind == "image":
         if not (found := card.get("validation", {}).get("all", {}).get("image")):
             return ""
