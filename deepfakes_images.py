@@ -14,7 +14,6 @@ import signal
 if __name__ == "__main__":  # Ctrl-C while modules are imported is no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import math
 import os
 import sys
 import time
@@ -32,7 +31,7 @@ from weights.scoring import Result, score
 from weights.scoring.results import COPIES, PAGE, open_folder, write_tables
 from weights.scoring.summary import ROW_HEAD, describe_outcome, describe_settings, format_row, print_outcome
 
-SAVE_EVERY = 10  # seconds
+SAVE_EVERY = 10.0  # seconds
 ALARMING = {"deepfake": ("deepfake",), "uncertain": ("deepfake", "uncertain")}  # verdicts for --fail-on
 
 
@@ -83,7 +82,7 @@ def score_files(
     arguments: Namespace, items: Iterable[Item], weights: Weights, settings: str, results: dict[str, Result]
 ) -> None:
     """Fill `results`, by path; print a row for each video and photograph; write the tables now and then."""
-    head, saved = f"{ROW_HEAD}\n", -math.inf  # so that a folder that cannot be written shows at once
+    head, saved = f"{ROW_HEAD}\n", -SAVE_EVERY  # so that a folder that cannot be written shows at once
     names = ("frames", "start", "end", "everyone", "align", "jobs", "dask")
     options: dict[str, Any] = {name: getattr(arguments, name) for name in names}
     scored = score(items, weights, **options, known=dict(results), progress=not arguments.quiet)

@@ -44,7 +44,7 @@ def score(
     stamps = {item: stamp_file(item.path) for item in items}
     old = {item: known[str(item.path)] for item in items if str(item.path) in known}
     same = {item: r for item, r in old.items() if not r.error and r.stamp == stamps[item]}
-    todo = dict.fromkeys(item for item in items if item not in same)
+    todo = [item for item in items if item not in same]
     images, videos = ([item for item in todo if item.kind == kind] for kind in ("image", "video"))
     calls = [(item._replace(path=Path(os.path.abspath(item.path))),) for item in videos]
     alone = len(videos) == 1 and not dask and jobs == 1

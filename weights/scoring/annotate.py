@@ -21,11 +21,7 @@ TICKS = 90_000  # per second: the time base of an annotated video
 
 
 def annotate(result: Result, path: Path, rule: Rule, options: FaceOptions) -> str:
-    """Write an annotated copy of a Result's file; return what is wrong with the copy, or "".
-
-    A video becomes an MP4 (H.264) with its sound. The scores of a frame that was scored are shown until the
-    next of them, while the boxes move along. A picture becomes a PNG.
-    """
+    """Write an annotated copy, an MP4 with sound or a PNG; return what is wrong with it, or ""."""
 
     def draw(part: Path) -> str:
         if result.item.kind == "video":
@@ -108,13 +104,10 @@ def interpolate_faces(faces: dict[int, list[Face]], index: int) -> list[Face]:
 
 def draw_verdicts(image: Image.Image, result: Result, faces: Sequence[Face], rule: Rule) -> None:
     """Draw the boxes, scores and verdicts of scored Faces on an image, and the Result's in the corner."""
-    several = len({face.person for face in result.faces}) > 1
     for face in faces:
         verdict = judge_face(face, result.item.kind, rule)
-        line = max(2, image.height // 200)
-        ImageDraw.Draw(image).rectangle(face.box, outline=COLORS[verdict], width=line)
-        who = f"person {face.person}: " if several else ""
-        draw_label(image, (face.box[0], face.box[3]), f"{who}{face.score:.3f} {verdict}", verdict)
+        ImageDraw.Draw(image).rectangle(face.box, outline=COLORS[verdict], width=max(2, image.height // 200))
+        draw_label(image, (face.box[0], face.box[3]), f"{face.score:.3f} {verdict}", verdict)
     label = result.verdict if result.score is None else f"{result.score:.3f} {result.verdict}"
     draw_label(image, (0, 0), label, result.verdict)
 

@@ -15,13 +15,12 @@ from weights.scoring.verdicts import list_people, lower_bound
 # dark enough for white text on them: a contrast of at least 4.5
 COLORS = {"deepfake": "#c62828", "uncertain": "#8a5a00", "real": "#1565a8", "no face": "#666666",
           "error": "#666666"}  # fmt: skip
-WIDTH = 5  # inches, as wide as a phone's screen, so that text stays legible there
 
 
 def draw_timeline(result: Result, rule: Rule) -> Figure:
     """Draw a video's scores over time, a line per person, and the bounds."""
     people = list_people(result.faces, "video", rule)
-    figure = Figure((WIDTH, 2.4 + 0.2 * len(people)), layout="constrained")
+    figure = Figure((5, 2.4 + 0.2 * len(people)), layout="constrained")  # text stays legible on a phone
     panel = figure.subplots()
     for person in people:
         name = f"person {person.number}: " if len(people) > 1 else ""
@@ -91,14 +90,13 @@ def describe_evidence(patches: np.ndarray, maps: dict[str, Any]) -> str:
     rises = patches - np.array(maps["normal"])
     if rises.max() <= maps["usual"]:
         return ""
-    y, x = np.unravel_index(rises.argmax(), rises.shape)
-    row, column = (int(i) * 3 // len(STARTS) for i in (y, x))
+    row, column = (int(i) * 3 // len(STARTS) for i in np.unravel_index(rises.argmax(), rises.shape))
     where = f"{('upper', '', 'lower')[row]} {('left', '', 'right')[column]}".strip()
     return f"Strongest sign of forgery: the {f'{where} part' if where else 'centre'} of the picture."
 
 
 def paint_evidence(face: np.ndarray, patches: np.ndarray, limit: float) -> np.ndarray:
-    """Return a face overlaid with its map of evidence, uint8 (256, 256, 3): red for forged, blue for real.
+    """Return a face overlaid with its map of evidence, uint8 (256, 256, 3): red is forged, blue real.
 
     A pixel shows the mean of the patches that cover it. The colours end at `limit`, the same for all faces.
     """

@@ -15,13 +15,10 @@ Figures = dict[str, float]  # see `evaluate`
 
 
 def compute_auc(labels: Sequence[str], scores: Scores) -> float:
-    """Return the area under the ROC curve: the chance that a real face scores above a forged one.
-
-    Ties count half. Both labels must occur.
-    """
+    """Return the area under the ROC curve: the chance that a real face scores above a forged one."""
     real, scores = np.array(labels) == "real", np.asarray(scores, np.float64)
     forged = np.sort(scores[~real])
-    below = [np.searchsorted(forged, scores[real], side) for side in ("left", "right")]
+    below = [np.searchsorted(forged, scores[real], side) for side in ("left", "right")]  # ties count half
     return float(np.mean(below) / len(forged))
 
 
@@ -52,10 +49,9 @@ def evaluate(labels: Sequence[str], scores: Scores, verdicts: Sequence[str]) -> 
 
 
 def evaluate_results(results: Iterable[Result], rule: Rule) -> dict[str, Figures]:
-    """Return {"image": figures, "video": figures} of the labelled Results (see `evaluate`), or {}.
+    """Return {"image": figures of the labelled Results, "video": of their videos}, or {}; see `evaluate`.
 
-    The first are of the files. For the second, the crops of a video are one: their mean has the verdict of a
-    video, or, of fewer than three, of a crop.
+    The crops of a video are one: their mean has the verdict of a video, or, of fewer than three, of a crop.
     """
     known = [r for r in results if r.item.label and r.score is not None]
     videos = defaultdict(list)
@@ -107,10 +103,9 @@ def label_scores(items: Iterable[Item], scores: Iterable[float], threshold: floa
 
 
 def choose_threshold(items: Sequence[Item], scores: Scores) -> float:
-    """Return the threshold with the highest balanced accuracy: a multiple of 0.05.
+    """Return the multiple of 0.05 with the highest balanced accuracy over data sets, images and videos.
 
-    Averaged over data sets, images and videos; of equals, the nearest to 0.5. It is coarse so that it
-    does not depend on single faces.
+    Of equals, the nearest to 0.5. It is coarse so that it does not depend on single faces.
     """
 
     def measure_at(threshold: float) -> float:

@@ -28,10 +28,7 @@ THUMBNAIL, OVERVIEW = 144, 200  # pixels: side of a face, longer side of a whole
 def write_report(
     path: Path, results: Sequence[Result], weights: Weights, settings: str, explain: bool, progress: bool
 ) -> None:
-    """Write the report on Results. Files that have vanished since are reported without pictures.
-
-    With `explain`, it shows maps of evidence. Raises OSError when `path` cannot be written.
-    """
+    """Write the report on Results, with maps of evidence if `explain`. Files since gone have no pictures."""
     ranked = sorted(results, key=lambda r: (r.score is None, r.score))
     watched = show_progress(ranked, len(ranked), "file", desc="report") if progress else ranked
     explained = explain and "maps" in weights.card
@@ -53,8 +50,8 @@ def write_report(
 def describe(result: Result, weights: Weights, explain: bool) -> dict[str, Any]:
     """Return what the template says of a file; what is missing is not shown."""
     kind, rule, path = result.item.kind, weights.rule, result.item.path
-    entry: dict[str, Any] = {"result": result, "path": printable(path)}
-    entry["sentence"] = describe_verdict(result, rule)
+    sentence = describe_verdict(result, rule)
+    entry: dict[str, Any] = {"result": result, "path": printable(path), "sentence": sentence}
     with contextlib.suppress(OSError):
         if path.is_file():  # a pipe would block
             entry["digest"] = compute_sha256(path)

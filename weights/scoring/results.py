@@ -39,8 +39,8 @@ def open_folder(folder: Path, settings: str, rule: Rule, force: bool) -> dict[st
     before: dict[str, Result] = {}
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output {folder}: must be a folder")
-    names = os.listdir(folder) if folder.is_dir() else []
-    entries = {name for name in names if not name.startswith(".writing-")}  # what a killed run left
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = {name for name in os.listdir(folder) if not name.startswith(".writing-")}  # of a killed run
     copies = (path for path in (folder / COPIES).rglob("*.*") if path.is_file())
     others = sorted(entries - OURS) + sorted(p.name for p in copies if p.suffix not in (".mp4", ".png"))
     if others or (entries and RESULTS not in entries):
@@ -55,7 +55,6 @@ def open_folder(folder: Path, settings: str, rule: Rule, force: bool) -> dict[st
             raise ValueError(f"--output {folder}: was scored with {old}, not {settings}: {cure}")
         if summary.get("rule") != str(rule):
             shutil.rmtree(folder / COPIES, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
     return before
 
 
@@ -117,12 +116,10 @@ def read_json(path: Path, rule: Rule) -> tuple[dict[str, Result], dict[str, Any]
 
 
 def read_result(row: dict[str, Any]) -> Result:
-    if row["kind"] not in ("image", "video", "photo"):
-        raise ValueError(f"{row['path']}: kind {row['kind']!r}")
-    item = Item(Path(row["path"]), "", str(row["label"]), kind=row["kind"])
     score = None if row["score"] is None else float(row["score"])
-    if score is not None and not 0 <= score <= 1:
-        raise ValueError(f"{row['path']}: score {score:g}")
+    if row["kind"] not in ("image", "video", "photo") or not 0 <= (score or 0) <= 1:
+        raise ValueError(f"{row['path']}: kind {row['kind']!r}, score {score}")
+    item = Item(Path(row["path"]), "", str(row["label"]), kind=row["kind"])
     said: dict[str, Any] = {name: str(row[name]) for name in SAID}
     return Result(item, score, "error", frames=int(row["frames"]), **said)
 

@@ -21,7 +21,6 @@ SEARCHED = 320  # pixels: side at which such a picture is searched for a face
 NOT_SQUARE = "not square, so hardly a face crop"
 NO_FACE = "taken for a face crop, but no face was found in it"
 UNUSABLE = "the weights are unusable: they gave the score"
-UNLIKE = ", unlike the faces that the weights were tested on"
 LOST_NOTE = "does not say how wide it was cut, which shifts the score: extract it again"
 
 
@@ -103,14 +102,14 @@ def choose_kind(
         return "image", NO_FACE
     pose, colors = Pose(0, 0, width / (zoom or weights.view.zoom), 0), pipeline.measure_colors(image)
     doubts = list_doubts(Face(0, 0.0, (), pose, 0, math.inf, None, None, *colors), weights.rule)
-    return "image", f"{' and '.join(doubts)}{UNLIKE}" if doubts else ""
+    unlike = "unlike the faces that the weights were tested on"
+    return "image", f"{' and '.join(doubts)}, {unlike}" if doubts else ""
 
 
 def measure_largest_face(image: np.ndarray) -> float:
     """Return how wide the largest face in a picture is, as a share of its longer side; 0.0 without a face."""
-    reduced = Image.fromarray(image)
-    reduced = reduced.resize([round(side * SEARCHED / max(image.shape)) for side in reduced.size])
-    picture = np.asarray(reduced)
+    height, width = (round(side * SEARCHED / max(image.shape)) for side in image.shape[:2])
+    picture = np.asarray(Image.fromarray(image).resize((width, height)))
     boxes = pipeline.detect_faces(picture) or pipeline.detect_faces(picture, upsample=1)
     return max((right - left for left, _, right, _ in boxes), default=0) / SEARCHED
 
@@ -136,8 +135,7 @@ def score_video(
         found = pipeline.show_progress(found, options.frames, "frame") if progress else found
         sampled, faces = score_faces(found, load_predictor(weights, threads), weights)
         note = pipeline.describe_reading(timeline, options, sampled)
-        result = Result(item, None, "", frames=len(sampled), faces=faces, note=note)
-        return judge(result, weights.rule)
+        return judge(Result(item, None, "", frames=len(sampled), faces=faces, note=note), weights.rule)
     except (OSError, ValueError, MemoryError) as error:
         return Result(item, None, "error", pipeline.describe_error(error))
 

@@ -164,16 +164,16 @@ def describe_errors(card: dict[str, Any], kind: str) -> str:
         return f"Of {found['count']} validation face crops, {shares} of the real ones were judged right."
     if "calibration" not in card:
         return ""
-    found = card["calibration"]["video" if kind == "video" else "face"]
+    level = "video" if kind == "video" else "face"
+    found = card["calibration"][level]
     kinds = list_kinds(card)[:NAMED] if kind == "video" else []
     overall = "forged", round(found["forged_called_real"] * found["forged"]), found["forged"]
     (name, missed, number), *others = kinds or [overall]
-    noun = "videos" if kind == "video" else "faces"
     rest = "".join(f"; of {number} {name}, {missed}" for name, missed, number in others)
     accused = round(found["real_called_deepfake"] * found["real"])
     low, high = (100 * share for share in found.get("real_error_interval", (0, 1)))
     return (
-        f"Of {number} {name} {noun} it was not trained on, {missed} passed as real{rest}; "
+        f"Of {number} {name} {level}s it was not trained on, {missed} passed as real{rest}; "
         f"of {found['real']} real, {accused} were called deepfake "
         f"(90 % interval: {low:.0f} to {high:.0f} %); {100 * found['uncertain']:.0f} % stayed uncertain "
         f"(deepfake below {found['lower']:.3f}, real above {found['upper']:.3f})."
