@@ -2,9 +2,8 @@
 
 Without arguments: every image in test_images and its subfolders. Face crops are scored as they are; in
 photographs and videos the faces are found first. A video's score is the mean of its faces' scores; where
-several people appear, the lowest person's mean. Prints a row per file, which files look forged, the average
-score and the percentage classified as deepfake/f2f; where folders are named df and real, also how often
-that is right. With --output, a folder gets tables and a report, and the same command again continues.
+several people appear, the lowest person's mean. With --output, a folder gets tables and a report, and the
+same command again continues.
 
 Exit status: 0 all files were read, 1 some were not, 2 wrong usage or nothing to score, 3 --fail-on,
 130 stopped with Ctrl-C.
@@ -15,7 +14,6 @@ import signal
 if __name__ == "__main__":  # Ctrl-C while modules are imported is no traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import math
 import os
 import sys
 import time
@@ -33,7 +31,7 @@ from weights.scoring import Result, score
 from weights.scoring.results import COPIES, PAGE, open_folder, write_tables
 from weights.scoring.summary import ROW_HEAD, describe_outcome, describe_settings, format_row, print_outcome
 
-SAVE_EVERY = 10  # seconds
+SAVE_EVERY = 10.0  # seconds
 ALARMING = {"deepfake": ("deepfake",), "uncertain": ("deepfake", "uncertain")}  # verdicts for --fail-on
 
 
@@ -45,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not any(os.path.lexists(item.path) for item in items):
         searched = ", ".join(printable(path) for path in arguments.paths)
         return fail(2, f"nothing to score: there is no image or video in {searched}")
-    known, summary = dict[str, Result](), dict[str, Any]()  # what an earlier run found
+    known: dict[str, Result] = {}  # what an earlier run found
     try:
         weights = find_weights(arguments.weights)
         if arguments.threshold is not None:  # what the card says of errors holds for its own bounds
@@ -53,29 +51,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             weights = weights._replace(rule=Rule(arguments.threshold), card=card)
         settings = describe_settings(weights, arguments.options, arguments.align)
         if arguments.output:
-            known, summary = open_folder(arguments.output, settings, arguments.force)
+            known = open_folder(arguments.output, settings, weights.rule, arguments.force)
     except (OSError, ValueError) as error:
         return fail(2, error)
     results, status, stopped = dict(known), 0, False
     try:
         try:
             score_files(arguments, items, weights, settings, results)
-            if arguments.annotate:
-                current = known if summary.get("rule") == str(weights.rule) else {}
-                found = [results[str(item.path)] for item in items]
-                status = annotate_files(arguments, found, current, weights.rule)
         except KeyboardInterrupt:
             stopped = True
+        done = [results[str(item.path)] for item in items if str(item.path) in results]
         if arguments.output:
             from weights.scoring.report import write_report
 
             page, found, loud = arguments.output / PAGE, list(results.values()), not arguments.quiet
             write_report(page, found, weights, settings, arguments.explain, loud)
+        if arguments.annotate and not stopped:
+            status = annotate_files(arguments, done, known, weights.rule)
     except BrokenPipeError:
         raise
     except (OSError, ValueError, ImportError, MemoryError) as error:
         return fail(1, error)
-    done = [results[str(item.path)] for item in items if str(item.path) in results]
     if stopped:
         further = "; the same command continues" if arguments.output else ""
         return fail(130, f"stopped after {len(done)} of {len(items)} files{further}")
@@ -86,7 +82,7 @@ def score_files(
     arguments: Namespace, items: Iterable[Item], weights: Weights, settings: str, results: dict[str, Result]
 ) -> None:
     """Fill `results`, by path; print a row for each video and photograph; write the tables now and then."""
-    head, saved = f"{ROW_HEAD}\n", -math.inf  # so that a folder that cannot be written shows at once
+    head, saved = f"{ROW_HEAD}\n", -SAVE_EVERY  # so that a folder that cannot be written shows at once
     names = ("frames", "start", "end", "everyone", "align", "jobs", "dask")
     options: dict[str, Any] = {name: getattr(arguments, name) for name in names}
     scored = score(items, weights, **options, known=dict(results), progress=not arguments.quiet)
@@ -100,7 +96,7 @@ def score_files(
         for result in scored:
             results[str(result.item.path)] = result
             if result.item.kind != "image" and not arguments.quiet:
-                tqdm.write(f"{head}{format_row(result, weights)}")
+                tqdm.write(f"{head}{format_row(result, weights.rule)}")
                 head = ""
             if time.monotonic() - saved >= SAVE_EVERY:
                 save()
@@ -110,21 +106,19 @@ def score_files(
 
 
 def annotate_files(
-    arguments: Namespace, results: Sequence[Result], current: dict[str, Result], rule: Rule
+    arguments: Namespace, results: Sequence[Result], known: dict[str, Result], rule: Rule
 ) -> int:
-    """Write the annotated copies that are not there of a `current` Result; return 1 if one fails, else 0."""
+    """Write the annotated copies that are not there; return 1 if something is wrong with one, else 0."""
     from weights.scoring.annotate import annotate
 
     status = 0
     for result in results if arguments.quiet else show_progress(results, len(results), "copy"):
-        item, old = result.item, current.get(str(result.item.path))
+        item, old = result.item, known.get(str(result.item.path))
         copy = arguments.output / COPIES / f"{item.name}{'.mp4' if item.kind == 'video' else '.png'}"
-        if result.verdict == "error" or (copy.exists() and old and old.stamp == result.stamp):
+        if result.error or (copy.exists() and old and old.stamp == result.stamp):
             continue
-        made, note = annotate(result, copy, rule, arguments.options)
-        if note:
-            fail(1, f"{printable(item.path)}: {note}")
-        status |= not made
+        if note := annotate(result, copy, rule, arguments.options):
+            status = fail(1, f"{printable(item.path)}: {note}")
     return status
 
 
@@ -146,8 +140,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     # fmt: off
     add = parser.add_argument
     add("paths", nargs="*", type=Path, default=[Path("test_images")], metavar="PATH", help="images, videos and folders (default: test_images)")
-    group = parser.add_argument_group("verdicts")
-    add = group.add_argument
+    add = parser.add_argument_group("verdicts").add_argument
     add("--weights", default=DEFAULT, metavar="NAME", help="weights, by name or path (default: %(default)s)")
     add("--threshold", type=float, metavar="P", help="call lower scores deepfake, all others real (default: as the weights' card says)")
     group = parser.add_argument_group("which faces")

@@ -80,7 +80,7 @@ def test_many_images_get_no_row_each(tmp_path):
     shutil.copy(ROOT / "test_images/df/obama.png", tmp_path / "forged.png")
     done = run_script(SCRIPT, tmp_path)
     assert ROW.findall(done.stdout) == [("0.0007", "deepfake", f"{tmp_path}/forged.png")]
-    assert "Rows only for images called deepfake: --output lists all images." in done.stdout
+    assert "Rows only for images called deepfake, at most 50: --output lists all images." in done.stdout
 
 
 def test_crops_that_are_odd_say_so(tmp_path, portrait):

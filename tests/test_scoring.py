@@ -15,7 +15,6 @@ from training.extraction import extract_video
 from weights import Bounds, Rule, find_weights, load_predictor
 from weights.scoring import score, scores, summary
 from weights.scoring.metrics import evaluate, evaluate_by_dataset, evaluate_results
-from weights.scoring.report import describe_verdict
 from weights.scoring.scores import LOST_NOTE, NO_FACE, NOT_SQUARE, Result
 from weights.scoring.verdicts import classify, decide, list_doubts, lower_bound
 
@@ -214,10 +213,6 @@ def test_error_rates_name_the_kinds_missed_most_first():
     first = "Of 28 forged faces it was not trained on, 5 passed as real; "
     assert summary.describe_errors(card, "photo") == first + end
     assert summary.describe_knowledge(card) == "Knows A, B; newer kinds pass as real."
-    found = make_result("", "a", 0.9, "real")
-    assert "missed" not in describe_verdict(found, WEIGHTS._replace(card=card))
-    kinds["faceswap"]["real"] = 5
-    assert describe_verdict(found, WEIGHTS._replace(card=card)).endswith(" Often missed: FaceSwap.")
     assert summary.describe_errors({}, "video") == summary.describe_knowledge({}) == ""
 
 

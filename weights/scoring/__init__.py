@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from pipeline import PROCESS_DIED, FaceOptions, Item, find_files, run_jobs, show_progress
 from weights import DEFAULT, Weights, find_weights
-from weights.scoring.scores import Result, judge, score_images, score_video
+from weights.scoring.scores import Result, score_images, score_video
 
 
 def score(
@@ -32,8 +32,8 @@ def score(
     A score says how real a face looks to the network: 1 = real, 0 = forged. `frames` are sampled of each
     video, evenly from `start` to `end` seconds; `everyone` scores all their faces instead of the largest. An
     image shows whether it is a face crop or a photograph; `align` True takes all for photographs, False for
-    crops. Results `known` by their path, with the same weights and options, are judged again, not scored,
-    where the file is the same. The Result of a file that cannot be read has the verdict "error" and says why.
+    crops. Results `known` by their path, with the same weights and options, are returned where the file is
+    the same. The Result of a file that cannot be read has the verdict "error" and says why.
     Raises FileNotFoundError or ValueError if the weights cannot be used, OSError or ImportError for Dask.
     """
     paths = list(paths)
@@ -44,7 +44,7 @@ def score(
     stamps = {item: stamp_file(item.path) for item in items}
     old = {item: known[str(item.path)] for item in items if str(item.path) in known}
     same = {item: r for item, r in old.items() if not r.error and r.stamp == stamps[item]}
-    todo = dict.fromkeys(item for item in items if item not in same)
+    todo = [item for item in items if item not in same]
     images, videos = ([item for item in todo if item.kind == kind] for kind in ("image", "video"))
     calls = [(item._replace(path=Path(os.path.abspath(item.path))),) for item in videos]
     alone = len(videos) == 1 and not dask and jobs == 1
@@ -55,10 +55,7 @@ def score(
     }
     ordered = sorted(items, key=lambda item: item.kind == "video")
     for item in show_progress(ordered, len(items), "file") if progress else ordered:
-        if item in same:
-            result = judge(same[item], weights.rule)
-        else:
-            result = next(found[item.kind]) or Result(item, None, "error", PROCESS_DIED)
+        result = same.get(item) or next(found[item.kind]) or Result(item, None, "error", PROCESS_DIED)
         yield result._replace(item=item._replace(kind=result.item.kind), stamp=stamps[item])
 
 

@@ -7,12 +7,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 from av.container import InputContainer, OutputContainer
 from PIL import Image, ImageDraw, ImageFont
 
 import pipeline
-from pipeline import Box, Face, FaceOptions, Timeline
+from pipeline import Face, FaceOptions, Timeline
 from weights import Rule
 from weights.scoring.figures import COLORS
 from weights.scoring.scores import Result
@@ -21,12 +20,8 @@ from weights.scoring.verdicts import judge_face
 TICKS = 90_000  # per second: the time base of an annotated video
 
 
-def annotate(result: Result, path: Path, rule: Rule, options: FaceOptions) -> tuple[bool, str]:
-    """Write an annotated copy of a Result's file; return (whether it is there, what is wrong with it).
-
-    A video becomes an MP4 (H.264) with its sound. The scores of a frame that was scored are shown until the
-    next of them, while the boxes move along. A picture becomes a PNG.
-    """
+def annotate(result: Result, path: Path, rule: Rule, options: FaceOptions) -> str:
+    """Write an annotated copy, an MP4 with sound or a PNG; return what is wrong with it, or ""."""
 
     def draw(part: Path) -> str:
         if result.item.kind == "video":
@@ -37,9 +32,9 @@ def annotate(result: Result, path: Path, rule: Rule, options: FaceOptions) -> tu
         return ""
 
     try:
-        return True, pipeline.write_atomically(path, draw)
+        return pipeline.write_atomically(path, draw)
     except (OSError, ValueError, MemoryError, av.error.FFmpegError) as error:
-        return False, f"no annotated copy: {pipeline.describe_error(error)}"
+        return f"no annotated copy: {pipeline.describe_error(error)}"
 
 
 def _annotate_video(result: Result, path: Path, rule: Rule, options: FaceOptions) -> str:
@@ -91,12 +86,11 @@ def interpolate_faces(faces: dict[int, list[Face]], index: int) -> list[Face]:
     """Return the scored Faces to draw on the frame `index`, of the `faces` in each sampled frame, in order.
 
     Scores are those of the last sampled frame; boxes move linearly towards the same person's box in the next
-    one. After the last sampled frame they stay for as long as two sampled frames usually lie apart.
+    one. Before the first sampled frame and after the last, there are none.
     """
     sampled = list(faces)
     at = bisect.bisect_right(sampled, index) - 1
-    late = index - sampled[-1]
-    if at < 0 or (late > 0 and len(sampled) > 1 and late >= np.median(np.diff(sampled))):
+    if at < 0 or index > sampled[-1]:
         return []
     before, after = sampled[at], sampled[min(at + 1, len(sampled) - 1)]
     coming = {face.person: face for face in faces[after]}
@@ -110,29 +104,19 @@ def interpolate_faces(faces: dict[int, list[Face]], index: int) -> list[Face]:
 
 def draw_verdicts(image: Image.Image, result: Result, faces: Sequence[Face], rule: Rule) -> None:
     """Draw the boxes, scores and verdicts of scored Faces on an image, and the Result's in the corner."""
-    several = len({face.person for face in result.faces}) > 1
     for face in faces:
         verdict = judge_face(face, result.item.kind, rule)
-        line = max(2, image.height // 200)
-        ImageDraw.Draw(image).rectangle(face.box, outline=COLORS[verdict], width=line)
-        who = f"person {face.person}: " if several else ""
-        others = [other.box for other in faces if other is not face]
-        draw_label(image, face.box, f"{who}{face.score:.3f} {verdict}", verdict, others)
+        ImageDraw.Draw(image).rectangle(face.box, outline=COLORS[verdict], width=max(2, image.height // 200))
+        draw_label(image, (face.box[0], face.box[3]), f"{face.score:.3f} {verdict}", verdict)
     label = result.verdict if result.score is None else f"{result.score:.3f} {result.verdict}"
-    draw_label(image, (0, 0, 0, 0), label, result.verdict, [])
+    draw_label(image, (0, 0), label, result.verdict)
 
 
-def draw_label(image: Image.Image, box: Box, text: str, verdict: str, others: Sequence[Box]) -> None:
-    """Write white text on the verdict's colour: below a box, or where that would cover others, above it."""
+def draw_label(image: Image.Image, corner: tuple[int, int], text: str, verdict: str) -> None:
+    """Write white text on the verdict's colour, from its upper left corner on or where there is room."""
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(max(11, image.height // 28))
     _, _, width, height = (round(edge) + 6 for edge in draw.textbbox((0, 0), text, font))
-    x = max(0, min(box[0], image.width - width))
-    below, above = (max(0, min(y, image.height - height)) for y in (box[3], box[1] - height))
-
-    def covers(y: int) -> bool:
-        return any(x < r and left < x + width and y < b and top < y + height for left, top, r, b in others)
-
-    y = above if covers(below) and not covers(above) else below
+    x, y = max(0, min(corner[0], image.width - width)), max(0, min(corner[1], image.height - height))
     draw.rectangle((x, y, x + width - 1, y + height - 1), COLORS[verdict])
     draw.text((x + 3, y + 3), text, "white", font)

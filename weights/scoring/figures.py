@@ -1,8 +1,5 @@
-"""Pictures of results: scores over time, all scores in order, ROC curve, and maps of evidence in a face."""
+"""Pictures of results: scores over time, and maps of evidence in a face."""
 
-import itertools
-from collections.abc import Iterable
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -11,24 +8,21 @@ from matplotlib.figure import Figure
 
 from pipeline import IMAGE_SIZE, show_progress
 from weights import Predict, Rule
-from weights.scoring.metrics import compute_auc, compute_logits, compute_roc
+from weights.scoring.metrics import compute_logits
 from weights.scoring.scores import BATCH_SIZE, Result
 from weights.scoring.verdicts import list_people, lower_bound
 
 # dark enough for white text on them: a contrast of at least 4.5
 COLORS = {"deepfake": "#c62828", "uncertain": "#8a5a00", "real": "#1565a8", "no face": "#666666",
           "error": "#666666"}  # fmt: skip
-MOST_PEOPLE = 8  # in a timeline
-WIDTH = 5  # inches, as wide as a phone's screen, so that text stays legible there
 
 
 def draw_timeline(result: Result, rule: Rule) -> Figure:
-    """Draw a video's scores over time, a line per person (of many, the lowest), and the bounds."""
+    """Draw a video's scores over time, a line per person, and the bounds."""
     people = list_people(result.faces, "video", rule)
-    shown = sorted(people, key=attrgetter("score"))[:MOST_PEOPLE]
-    figure = Figure((WIDTH, 2.4 + 0.2 * len(shown)), layout="constrained")
+    figure = Figure((5, 2.4 + 0.2 * len(people)), layout="constrained")  # text stays legible on a phone
     panel = figure.subplots()
-    for person in sorted(shown):
+    for person in people:
         name = f"person {person.number}: " if len(people) > 1 else ""
         label = f"{name}mean {person.score:.3f}, {person.verdict}"
         points = [(face.time, face.score) for face in person.faces]
@@ -38,36 +32,13 @@ def draw_timeline(result: Result, rule: Rule) -> Figure:
         lower = lower_bound(rule.video, max(1, sum(person.counts for person in people)))
         upper = rule.video.upper
         panel.axhspan(lower, upper, color=COLORS["uncertain"], alpha=0.12)
-    for bound, name in {lower: "deepfake", upper: "real"}.items():
-        panel.axhline(bound, color=COLORS[name], linestyle=":")
-    panel.text(0.01, lower - 0.02, "deepfake below", color=COLORS["deepfake"], va="top",
-               transform=panel.get_yaxis_transform())  # fmt: skip
-    panel.text(0.01, upper + 0.02, "real above", color=COLORS["real"], transform=panel.get_yaxis_transform())
+    panel.axhline(lower, color=COLORS["deepfake"], linestyle=":")
+    panel.axhline(upper, color=COLORS["real"], linestyle=":")
+    across = panel.get_yaxis_transform()  # x as a share of the width
+    panel.text(0.01, lower, "deepfake below", color=COLORS["deepfake"], va="top", transform=across)
+    panel.text(0.01, upper, "real above", color=COLORS["real"], va="bottom", transform=across)
     panel.set(ylim=(-0.03, 1.03), xlabel="seconds", ylabel="score (1 = real)")
-    few = f"the lowest {len(shown)} of {len(people)} people" if len(shown) < len(people) else None
-    figure.legend(title=few, loc="outside lower center")
-    return figure
-
-
-def describe_timeline(result: Result, rule: Rule) -> str:
-    """Return in words when the scores lie below the bound: `below the bound from 1.0 to 2.0 s`."""
-    bound = rule.video.lower if rule.video else rule.threshold
-    faces = sorted(result.faces, key=lambda face: face.time)
-    runs = [list(run) for below, run in itertools.groupby(faces, lambda face: face.score < bound) if below]
-    spans = [f"from {run[0].time:.1f} to {run[-1].time:.1f} s" for run in runs[:5]]
-    return f"Score over time: below the bound {', '.join(spans) or 'never'}"
-
-
-def draw_roc(results: Iterable[Result]) -> Figure:
-    """Draw the ROC curve of labelled Results of both labels."""
-    known = [(r.item.label, float(r.score)) for r in results if r.item.label and r.score is not None]
-    labels, scores = zip(*known, strict=True)
-    figure = Figure((WIDTH, 3.6), layout="constrained")
-    panel = figure.subplots()
-    panel.plot(*compute_roc(labels, scores), label=f"AUC {compute_auc(labels, scores):.3f}")
-    panel.plot((0, 1), (0, 1), color="grey", linestyle=":", label="chance")
-    panel.set(xlabel="share of forged called real", ylabel="share of real called real", aspect="equal")
-    panel.legend(loc="lower right")
+    figure.legend(loc="outside lower center")
     return figure
 
 
@@ -119,14 +90,13 @@ def describe_evidence(patches: np.ndarray, maps: dict[str, Any]) -> str:
     rises = patches - np.array(maps["normal"])
     if rises.max() <= maps["usual"]:
         return ""
-    y, x = np.unravel_index(rises.argmax(), rises.shape)
-    row, column = (int(i) * 3 // len(STARTS) for i in (y, x))
+    row, column = (int(i) * 3 // len(STARTS) for i in np.unravel_index(rises.argmax(), rises.shape))
     where = f"{('upper', '', 'lower')[row]} {('left', '', 'right')[column]}".strip()
     return f"Strongest sign of forgery: the {f'{where} part' if where else 'centre'} of the picture."
 
 
 def paint_evidence(face: np.ndarray, patches: np.ndarray, limit: float) -> np.ndarray:
-    """Return a face overlaid with its map of evidence, uint8 (256, 256, 3): red for forged, blue for real.
+    """Return a face overlaid with its map of evidence, uint8 (256, 256, 3): red is forged, blue real.
 
     A pixel shows the mean of the patches that cover it. The colours end at `limit`, the same for all faces.
     """

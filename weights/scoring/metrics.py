@@ -1,4 +1,4 @@
-"""How well scores separate real faces from forged ones: ROC, AUC, accuracy, per data set."""
+"""How well scores separate real faces from forged ones: AUC, accuracy, per data set."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,23 +14,12 @@ Scores = Sequence[float] | np.ndarray  # (N,), 1 = real, 0 = forged
 Figures = dict[str, float]  # see `evaluate`
 
 
-def compute_roc(labels: Sequence[str], scores: Scores) -> tuple[np.ndarray, np.ndarray]:
-    """Return (share of "df" called real, share of "real" called real), from the strictest threshold down.
-
-    Float (n + 1,) each, from 0 to 1, for the n different scores. Both labels must occur.
-    """
-    real, scores = np.array(labels) == "real", np.asarray(scores, np.float64)
-    order = np.argsort(-scores, kind="stable")
-    last_of_ties = np.flatnonzero(np.diff(scores[order], append=-np.inf))
-    shares = (np.cumsum(chosen[order])[last_of_ties] / chosen.sum() for chosen in (~real, real))
-    false_real, true_real = (np.concatenate(([0.0], share)) for share in shares)
-    return false_real, true_real
-
-
 def compute_auc(labels: Sequence[str], scores: Scores) -> float:
     """Return the area under the ROC curve: the chance that a real face scores above a forged one."""
-    false_real, true_real = compute_roc(labels, scores)
-    return float(np.trapezoid(true_real, false_real))
+    real, scores = np.array(labels) == "real", np.asarray(scores, np.float64)
+    forged = np.sort(scores[~real])
+    below = [np.searchsorted(forged, scores[real], side) for side in ("left", "right")]  # ties count half
+    return float(np.mean(below) / len(forged))
 
 
 def compute_logits(scores: np.ndarray) -> np.ndarray:
@@ -43,8 +32,7 @@ def evaluate(labels: Sequence[str], scores: Scores, verdicts: Sequence[str]) -> 
     """Return a dict of "count" and of fractions in [0, 1]: how often verdicts on labelled scores are right.
 
     "accuracy", "accuracy_df", "accuracy_real" and, where there are any, "uncertain"; where both labels occur,
-    also "balanced_accuracy" and "auc". An uncertain verdict is neither right nor wrong: it lowers the
-    accuracies.
+    also "balanced_accuracy" and "auc". An uncertain verdict is not right.
     """
     real, given = np.array(labels) == "real", np.array(verdicts)
     right = given == np.where(real, "real", "deepfake")
@@ -61,10 +49,9 @@ def evaluate(labels: Sequence[str], scores: Scores, verdicts: Sequence[str]) -> 
 
 
 def evaluate_results(results: Iterable[Result], rule: Rule) -> dict[str, Figures]:
-    """Return {"image": figures, "video": figures} of the labelled Results (see `evaluate`), or {}.
+    """Return {"image": figures of the labelled Results, "video": of their videos}, or {}; see `evaluate`.
 
-    The first are of the files. For the second, the crops of a video are one: their mean has the verdict of a
-    video, or, of fewer than three, of a crop.
+    The crops of a video are one: their mean has the verdict of a video, or, of fewer than three, of a crop.
     """
     known = [r for r in results if r.item.label and r.score is not None]
     videos = defaultdict(list)
@@ -86,24 +73,26 @@ def evaluate_by_dataset(results: Sequence[Result], rule: Rule) -> dict[str, dict
     single data set is only in "all" and "mean". Each of several kinds of forgery ("other" if names tell none)
     follows as "<data set> <kind>": its forged faces against all of the data set's real ones.
     """
-    found, kinds = {}, {}
-    for dataset in dict.fromkeys(result.item.dataset for result in results):
-        own = [result for result in results if result.item.dataset == dataset]
-        found[dataset] = evaluate_results(own, rule)
-        by_kind = defaultdict(list)
+    sets = defaultdict(list)
+    for result in results:
+        sets[result.item.dataset].append(result)
+    rows = dict(sets) if len(sets) > 1 else {}
+    for dataset, own in sets.items():
+        forged = defaultdict(list)
         for result in own:
-            by_kind[parse_forgery(result.item)[0] if result.item.label == "df" else "real"].append(result)
-        real = by_kind.pop("real", [])
-        for kind, forged in sorted(by_kind.items()) if len(by_kind) > 1 else ():
-            kinds[f"{dataset} {kind or 'other'}".strip()] = evaluate_results(forged + real, rule)
+            if result.item.label == "df":
+                forged[parse_forgery(result.item)[0] or "other"].append(result)
+        real = [result for result in own if result.item.label == "real"]
+        if len(forged) > 1:
+            rows |= {f"{dataset} {kind}".strip(): found + real for kind, found in forged.items()}
+    figures = {name: evaluate_results(rows[name], rule) for name in sorted(rows)}
     everything = evaluate_results(results, rule)
-    both = [levels for levels in found.values() if "auc" in levels.get("image", {})] or [everything]
+    both = [figures[name] for name in sets if "auc" in figures.get(name, {}).get("image", {})] or [everything]
     mean = {
         level: {key: float(np.mean([f[level][key] for f in both])) for key in ("balanced_accuracy", "auc")}
         for level in ("image", "video")
     }
-    rows = dict(sorted((found | kinds).items())) if len(found) > 1 else kinds
-    return rows | {"all": everything, "mean": mean}
+    return figures | {"all": everything, "mean": mean}
 
 
 def label_scores(items: Iterable[Item], scores: Iterable[float], threshold: float) -> list[Result]:
@@ -114,10 +103,9 @@ def label_scores(items: Iterable[Item], scores: Iterable[float], threshold: floa
 
 
 def choose_threshold(items: Sequence[Item], scores: Scores) -> float:
-    """Return the threshold with the highest balanced accuracy: a multiple of 0.05.
+    """Return the multiple of 0.05 with the highest balanced accuracy over data sets, images and videos.
 
-    Averaged over data sets, images and videos; of equals, the nearest to 0.5. It is coarse so that it
-    does not depend on single faces.
+    Of equals, the nearest to 0.5. It is coarse so that it does not depend on single faces.
     """
 
     def measure_at(threshold: float) -> float:

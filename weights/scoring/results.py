@@ -10,33 +10,37 @@ from typing import Any
 
 from pipeline import Face, Item, Pose, describe_error, write_atomically
 from weights import Rule
-from weights.scoring.scores import Result
-from weights.scoring.verdicts import VERDICTS, judge_face, list_doubts
+from weights.scoring.scores import Result, judge
+from weights.scoring.verdicts import judge_face, list_doubts
 
 FILES_TABLE, FACES_TABLE, RESULTS = "results.csv", "faces.csv", "results.json"
 PAGE, COPIES = "report.html", "annotated"
 OURS = {FILES_TABLE, FACES_TABLE, RESULTS, PAGE, COPIES}
 BOX = ("left", "top", "right", "bottom")
 MEASURED = ("sharpness", "brightness", "saturation", "outside")  # of a Face
+DIGITS = {"score": 6, "time": 6} | dict.fromkeys(
+    (*Pose._fields, *MEASURED), 4
+)  # to which numbers are rounded
 FILE_COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "faces", "looks_like",
                 "warning", "note", "settings")  # fmt: skip
 FACE_COLUMNS = ("path", "score", "verdict", "frame", "time", "person", *BOX, *Pose._fields, *MEASURED,
                 "looks_like", "warning")  # fmt: skip
 SAID = ("error", "warning", "note", "stamp")  # of a Result, in words
-LARGEST = 1e9  # no number in a table is larger
+LARGEST = 1e9  # no number of a face is larger
 
 
-def open_folder(folder: Path, settings: str, force: bool) -> tuple[dict[str, Result], dict[str, Any]]:
-    """Make a folder of results, or open one to continue; return ({path: Result}, summary) of what is there.
+def open_folder(folder: Path, settings: str, rule: Rule, force: bool) -> dict[str, Result]:
+    """Make a folder of results, or open one to continue; return {path: Result} of what is there.
 
-    With `force` it begins anew. Raises ValueError, with nothing changed, if the folder holds anything that
-    is not ours, or Results by other settings; OSError if it cannot be written.
+    With `force` it begins anew. Annotated copies by another rule are deleted. Raises ValueError, with nothing
+    changed, if the folder holds anything that is not ours, or Results by other settings; OSError if it cannot
+    be written.
     """
-    before, summary = dict[str, Result](), dict[str, Any]()
+    before: dict[str, Result] = {}
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output {folder}: must be a folder")
-    names = os.listdir(folder) if folder.is_dir() else []
-    entries = {name for name in names if not name.startswith(".writing-")}  # what a killed run left
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = {name for name in os.listdir(folder) if not name.startswith(".writing-")}  # of a killed run
     copies = (path for path in (folder / COPIES).rglob("*.*") if path.is_file())
     others = sorted(entries - OURS) + sorted(p.name for p in copies if p.suffix not in (".mp4", ".png"))
     if others or (entries and RESULTS not in entries):
@@ -45,22 +49,21 @@ def open_folder(folder: Path, settings: str, force: bool) -> tuple[dict[str, Res
     if force:
         shutil.rmtree(folder, ignore_errors=True)
     elif RESULTS in entries:
-        before, summary = read_json(folder / RESULTS)
+        before, summary = read_json(folder / RESULTS, rule)
         if (old := summary["settings"]) != settings:
             cure = "name another folder, or begin anew with --force"
             raise ValueError(f"--output {folder}: was scored with {old}, not {settings}: {cure}")
-    folder.mkdir(parents=True, exist_ok=True)
-    return before, summary
+        if summary.get("rule") != str(rule):
+            shutil.rmtree(folder / COPIES, ignore_errors=True)
+    return before
 
 
 def write_tables(folder: Path, results: Sequence[Result], rule: Rule, summary: dict[str, Any]) -> None:
     """Write the tables, first that from which a later run continues. Raises OSError, naming the file."""
-    files, faces, items = [], [], []
-    for result in results:
-        row, own = make_row(result), make_face_rows(result, rule)
-        files.append(row | {"faces": len(own), "settings": summary["settings"]})
-        faces += own
-        items += [row, *own]
+    found = [(make_row(r), [make_face_row(face, r, rule) for face in r.faces]) for r in results]
+    items = [item for row, own in found for item in (row, *own)]
+    files = [row | {"faces": len(own), "settings": summary["settings"]} for row, own in found]
+    faces = [row for _, own in found for row in own]
     text = json.dumps({"summary": summary, "items": items}, indent=1, allow_nan=False) + "\n"
     write_atomically(folder / RESULTS, lambda part: part.write_text(text))
     write_atomically(folder / FILES_TABLE, lambda part: write_csv(part, files, FILE_COLUMNS))
@@ -74,25 +77,13 @@ def make_row(r: Result) -> dict[str, Any]:
     return row | {name: getattr(r, name) for name in ("verdict", "frames", "looks_like", *SAID)}
 
 
-def make_face_rows(r: Result, rule: Rule) -> list[dict[str, Any]]:
-    """Return what the tables say of each face of a video or photograph, of kind "face"."""
-    return [
-        {
-            "path": str(r.item.path),
-            "kind": "face",
-            "score": round(face.score, 6),
-            "verdict": judge_face(face, r.item.kind, rule),
-            "frame": face.frame,
-            "time": round(face.time, 6),
-            "person": face.person,
-            **dict(zip(BOX, face.box, strict=True)),
-            **{name: round(value, 4) for name, value in face.pose._asdict().items()},
-            **{name: round(getattr(face, name), 4) for name in MEASURED},
-            "looks_like": face.looks_like,
-            "warning": ", ".join(list_doubts(face, rule)),
-        }
-        for face in r.faces
-    ]
+def make_face_row(face: Face, r: Result, rule: Rule) -> dict[str, Any]:
+    """Return what the tables say of a face of a video or photograph, of kind "face"."""
+    known = face._asdict() | face.pose._asdict() | dict(zip(BOX, face.box, strict=True))
+    known |= {name: round(known[name], digits) for name, digits in DIGITS.items()}
+    known |= {"path": str(r.item.path), "kind": "face", "verdict": judge_face(face, r.item.kind, rule)}
+    known["warning"] = ", ".join(list_doubts(face, rule))
+    return {name: known[name] for name in ("kind", *FACE_COLUMNS)}
 
 
 def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
@@ -105,8 +96,8 @@ def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]
             writer.writerow(row | {"path": harmless})
 
 
-def read_json(path: Path) -> tuple[dict[str, Result], dict[str, Any]]:
-    """Return ({path: Result}, summary) as `write_tables` wrote them. Raises ValueError for any other file."""
+def read_json(path: Path, rule: Rule) -> tuple[dict[str, Result], dict[str, Any]]:
+    """Return ({path: Result}, summary) that `write_tables` wrote, judged by the rule. Raises ValueError."""
     try:
         content = json.loads(path.read_bytes())
         results: dict[str, Result] = {}
@@ -114,17 +105,10 @@ def read_json(path: Path) -> tuple[dict[str, Result], dict[str, Any]]:
             name = str(row["path"])
             if row["kind"] == "face":
                 results[name] = results[name]._replace(faces=(*results[name].faces, read_face(row)))
-            elif name in results:
-                raise ValueError(f"{name} is there twice")
             else:
                 results[name] = read_result(row)
-        for name, result in results.items():
-            scored, number = result.score is not None, len(result.faces)
-            lacks = result.item.kind != "image" and scored != (number > 0)
-            if lacks or scored == (result.verdict in ("no face", "error")):
-                raise ValueError(f"{name}: score {result.score}, verdict {result.verdict}, {number} faces")
         str(content["summary"]["settings"])
-        return results, content["summary"]
+        return {name: judge(result, rule) for name, result in results.items()}, content["summary"]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else describe_error(error)
         what = f"damaged, or not written by this program ({reason})"
@@ -132,26 +116,19 @@ def read_json(path: Path) -> tuple[dict[str, Result], dict[str, Any]]:
 
 
 def read_result(row: dict[str, Any]) -> Result:
-    if row["kind"] not in ("image", "video", "photo") or row["verdict"] not in VERDICTS:
-        raise ValueError(f"kind {row['kind']!r}, verdict {row['verdict']!r}")
+    score = None if row["score"] is None else float(row["score"])
+    if row["kind"] not in ("image", "video", "photo") or not 0 <= (score or 0) <= 1:
+        raise ValueError(f"{row['path']}: kind {row['kind']!r}, score {score}")
     item = Item(Path(row["path"]), "", str(row["label"]), kind=row["kind"])
-    score = None if row["score"] is None else read_number(row["score"], 0, 1)
     said: dict[str, Any] = {name: str(row[name]) for name in SAID}
-    return Result(item, score, row["verdict"], frames=int(read_number(row["frames"])), **said)
+    return Result(item, score, "error", frames=int(row["frames"]), **said)
 
 
 def read_face(row: dict[str, Any]) -> Face:
-    frame, time, person = (read_number(row[name]) for name in ("frame", "time", "person"))
-    box = tuple(int(read_number(row[name], -LARGEST)) for name in BOX)
-    pose = Pose(*(read_number(row[name], -LARGEST) for name in Pose._fields))
-    if not 0 < pose.size <= 2 * max(1, *box):  # it would be cut out to be shown
-        raise ValueError(f"{row['path']}: a face of {pose.size:g} pixels")
-    measured: dict[str, Any] = {name: read_number(row[name]) for name in MEASURED}
-    said: dict[str, Any] = {"score": read_number(row["score"], 0, 1), "looks_like": str(row["looks_like"])}
-    return Face(int(frame), time, box, pose, int(person), **said, **measured)
-
-
-def read_number(value: Any, least: float = 0.0, most: float = LARGEST) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise ValueError(f"{value!r} must be a number from {least:g} to {most:g}")
-    return float(value)
+    frame, person, *box = (int(row[name]) for name in ("frame", "person", *BOX))
+    numbers: dict[str, Any] = {name: float(row[name]) for name in DIGITS}
+    finite = all(abs(number) <= LARGEST for number in (*box, *numbers.values()))
+    pose = Pose(*(numbers.pop(name) for name in Pose._fields))
+    if not (finite and 0 <= numbers["score"] <= 1 and 0 < pose.size <= 2 * max(1, *box)):
+        raise ValueError(f"{row['path']}: impossible numbers of a face")  # it would be cut out to be shown
+    return Face(frame, box=tuple(box), pose=pose, person=person, looks_like=str(row["looks_like"]), **numbers)

@@ -4,8 +4,8 @@ import contextlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -21,7 +21,6 @@ SEARCHED = 320  # pixels: side at which such a picture is searched for a face
 NOT_SQUARE = "not square, so hardly a face crop"
 NO_FACE = "taken for a face crop, but no face was found in it"
 UNUSABLE = "the weights are unusable: they gave the score"
-UNLIKE = ", unlike the faces that the weights were tested on"
 LOST_NOTE = "does not say how wide it was cut, which shifts the score: extract it again"
 
 
@@ -30,7 +29,7 @@ class Result(NamedTuple):
 
     item: Item
     score: float | None  # 1 = real, 0 = forged; None without a face or after an error
-    verdict: str  # one of verdicts.VERDICTS
+    verdict: str  # "deepfake", "uncertain", "real", "no face" or "error"
     error: str = ""  # the reason
     frames: int = 0  # frames sampled
     faces: tuple[Face, ...] = ()  # of a video or photograph, scored
@@ -51,10 +50,7 @@ class Result(NamedTuple):
 
 
 def score_images(items: Iterable[Item], weights: Weights, align: bool | None) -> Iterator[Result]:
-    """Yield the Result of each image, in order. Files are decoded in threads meanwhile.
-
-    A face crop is scored as it is; of a photograph, the faces found. See `choose_kind`.
-    """
+    """Yield the Result of each image, in order: see `choose_kind`. Files are decoded in threads meanwhile."""
     predict = load_predictor(weights)
 
     def load(item: Item) -> tuple[Result, np.ndarray | None]:
@@ -106,14 +102,14 @@ def choose_kind(
         return "image", NO_FACE
     pose, colors = Pose(0, 0, width / (zoom or weights.view.zoom), 0), pipeline.measure_colors(image)
     doubts = list_doubts(Face(0, 0.0, (), pose, 0, math.inf, None, None, *colors), weights.rule)
-    return "image", f"{' and '.join(doubts)}{UNLIKE}" if doubts else ""
+    unlike = "unlike the faces that the weights were tested on"
+    return "image", f"{' and '.join(doubts)}, {unlike}" if doubts else ""
 
 
 def measure_largest_face(image: np.ndarray) -> float:
     """Return how wide the largest face in a picture is, as a share of its longer side; 0.0 without a face."""
-    reduced = Image.fromarray(image)
-    reduced = reduced.resize([round(side * SEARCHED / max(image.shape)) for side in reduced.size])
-    picture = np.asarray(reduced)
+    height, width = (round(side * SEARCHED / max(image.shape)) for side in image.shape[:2])
+    picture = np.asarray(Image.fromarray(image).resize((width, height)))
     boxes = pipeline.detect_faces(picture) or pipeline.detect_faces(picture, upsample=1)
     return max((right - left for left, _, right, _ in boxes), default=0) / SEARCHED
 
@@ -139,8 +135,7 @@ def score_video(
         found = pipeline.show_progress(found, options.frames, "frame") if progress else found
         sampled, faces = score_faces(found, load_predictor(weights, threads), weights)
         note = pipeline.describe_reading(timeline, options, sampled)
-        result = Result(item, None, "", frames=len(sampled), faces=faces, note=note)
-        return judge(result, weights.rule)
+        return judge(Result(item, None, "", frames=len(sampled), faces=faces, note=note), weights.rule)
     except (OSError, ValueError, MemoryError) as error:
         return Result(item, None, "error", pipeline.describe_error(error))
 
@@ -148,11 +143,7 @@ def score_video(
 def score_faces(
     found: Iterable[tuple[Frame, list[Face]]], predict: Predict, weights: Weights
 ) -> tuple[list[int], tuple[Face, ...]]:
-    """Return (indices of the frames, scored Faces) of what `pipeline.find_faces` yields.
-
-    Faces are scored in batches while others are still being found. Raises ValueError when the network
-    returns NaN or infinity.
-    """
+    """Return (indices of the frames, scored Faces) of what `find_faces` yields. ValueError: bad weights."""
     sampled, scored = list[int](), list[Face]()
     view, kinds = weights.view, weights.card.get("experts", ())
 
@@ -182,33 +173,32 @@ def measure_outside(face: Face, frame: Frame, view: View) -> float:
 
 def judge(result: Result, rule: Rule) -> Result:
     """Return a Result with the verdict that the rule gives, by its faces or, of a crop, by its score."""
+    if result.error:
+        return result
     if result.item.kind == "image" and result.score is not None:
         return result._replace(verdict=classify(result.score, "image", rule))
     score, verdict, warning = decide(result.faces, result.item.kind, rule)
     return result._replace(score=score, verdict=verdict, warning=warning)
 
 
-def read_pictures(result: Result, faces: Sequence[Face | None]) -> list[np.ndarray | None]:
-    """Return the frame that shows each face of a video, or the picture, uint8 RGB.
+def read_pictures(
+    result: Result, faces: Iterable[Face | None], view: View
+) -> dict[Face | None, tuple[np.ndarray, np.ndarray]]:
+    """Return {face: (the picture that shows it, what the network saw of it)}, uint8 RGB, of a Result's faces.
 
-    None stands for what cannot be read again. `faces` are those of the Result; of a face crop it is [None].
+    Those that cannot be read again are left out. The face of a face crop is None.
     """
-    path, pictures = result.item.path, list[np.ndarray | None]([None] * len(faces))
-    unreadable = contextlib.suppress(OSError, ValueError, MemoryError, StopIteration)
-    with unreadable:
-        if result.item.kind != "video":
-            return [pipeline.read_image(path)] * len(faces)
-        timeline = pipeline.read_timeline(path)
-        for place, face in enumerate(faces):
-            start = face.time - 5e-4 if face else 0.0
-            with unreadable:
-                found = pipeline.read_frames(path, 1, start, start + 1e-3, timeline=timeline)
-                pictures[place] = next(found).image
+    item, pictures = result.item, dict[Face | None, tuple[np.ndarray, np.ndarray]]()
+    with contextlib.suppress(OSError, ValueError, MemoryError):
+        if item.kind == "image":
+            crop, zoom = pipeline.read_crop(item.path)
+            return {None: (crop, pipeline.view_face(crop, view, zoom))}
+        timeline = pipeline.read_timeline(item.path) if item.kind == "video" else None
+        image: Any = None if timeline else pipeline.read_image(item.path)
+        for face in filter(None, faces):
+            if timeline:
+                near = face.time - 5e-4, face.time + 5e-4
+                (frame,) = pipeline.read_frames(item.path, 1, *near, timeline=timeline)
+                image = frame.image
+            pictures[face] = image, pipeline.view_face(pipeline.align_face(image, face.pose), view)
     return pictures
-
-
-def see_face(result: Result, face: Face | None, picture: np.ndarray, view: View) -> np.ndarray:
-    """Return what the network saw of a face (None: a face crop) in its picture, uint8 (256, 256, 3)."""
-    if face is None:
-        return pipeline.load_face(result.item.path, view)
-    return pipeline.view_face(pipeline.align_face(picture, face.pose), view)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import CROP_ZOOM, FaceOptions, compute_sha256, count, printable
-from weights import Weights
+from pipeline import FaceOptions, compute_sha256, count, printable
+from weights import Rule, Weights
 from weights.scoring.metrics import evaluate_results
 from weights.scoring.scores import Result
 from weights.scoring.verdicts import UNCLEAR, judge_face, list_people
@@ -26,14 +26,13 @@ def describe_settings(weights: Weights, options: FaceOptions, align: bool | None
     end = "the end" if options.end is None else f"{options.end:.15g} s"
     parts = [
         f"{weights.path.name} {compute_sha256(weights.path)[:8]}",
-        f"resizing: {weights.view.resampling}",
-        f"zoom {weights.view.zoom}" if weights.view.zoom != CROP_ZOOM else "",
-        f"{options.frames} frames a video",
-        f"from {options.start:.15g} s to {end}" if options.start or options.end is not None else "",
+        f"resizing: {weights.view.resampling}, zoom {weights.view.zoom}",
+        f"{options.frames} frames a video from {options.start:.15g} s to {end}",
         "all faces of a frame" if options.everyone else "the largest face of a frame",
-        {None: "", True: "faces found in all images", False: "all images taken for face crops"}[align],
     ]
-    return ", ".join(filter(None, parts))
+    if align is not None:
+        parts.append("faces found in all images" if align else "all images taken for face crops")
+    return ", ".join(parts)
 
 
 def summarize(results: Sequence[Result]) -> dict[str, Any]:
@@ -59,11 +58,6 @@ def describe_outcome(results: Sequence[Result], weights: Weights, settings: str)
     for kind in NOUNS:
         if own := [r for r in results if r.item.kind == kind]:
             summary[f"{kind}s"] = summarize(own) | {"accuracy": evaluate_results(own, weights.rule)}
-            if kind == "image":
-                folders = defaultdict(list)
-                for r in own:
-                    folders[str(r.item.path.parent)].append(r)
-                summary["images"]["folders"] = {folder: summarize(own) for folder, own in folders.items()}
     return summary
 
 
@@ -76,7 +70,7 @@ def print_outcome(results: Sequence[Result], summary: dict[str, Any], weights: W
     if len(images) < len(results):  # their rows are printed
         print()
     if images:
-        print_images(images, summary["images"]["folders"])
+        print_images(images)
     forged = [printable(r.item.path) for r in results if r.verdict == "deepfake"]
     named = ", ".join(forged[:NAMED]) + (", ..." if len(forged) > NAMED else "")
     looks = f"look{'s' * (len(forged) == 1)} forged{': ' * bool(forged)}{named}"
@@ -85,50 +79,49 @@ def print_outcome(results: Sequence[Result], summary: dict[str, Any], weights: W
     for kind in kinds:
         print_summary(summary[f"{kind}s"], NOUNS[kind])
     notes = [describe_errors(weights.card, kind) for kind in kinds if kind != "image"]
-    notes += [describe_knowledge(weights.card), describe_scope(summary)]
-    halved = [NOUNS[kind].replace("image", "face crop") for kind in kinds if not weights.rule.bounds_of(kind)]
-    below = f"Below {weights.rule.threshold:g}, {'s and '.join(halved)}s are called deepfake " * bool(halved)
+    notes.append(describe_knowledge(weights.card))
+    if "videos" in summary and "the largest face of a frame" in summary["settings"]:
+        notes.append("Only the largest face in each frame was scored; --everyone scores all faces.")
+    judged = "face crops" if weights.rule.video else "files"
+    below = f"Below {weights.rule.threshold:g}, {judged} are called deepfake"
     used = f"({printable(weights.path.name)}, resizing: {weights.view.resampling})."
-    print(*filter(None, [*notes, f"{MEANING} {below}{used}"]), sep="\n", flush=True)
+    print(*filter(None, notes), f"{MEANING} {below} {used}", sep="\n", flush=True)
 
 
-def describe_scope(summary: dict[str, Any]) -> str:
-    """Return a sentence that says so if faces of videos were left out, else ""."""
-    largest = "videos" in summary and "the largest face of a frame" in summary["settings"]
-    return "Only the largest face in each frame was scored; --everyone scores all faces." if largest else ""
-
-
-def print_images(images: Sequence[Result], folders: dict[str, dict[str, Any]]) -> None:
-    """Print a row per face crop and folder; of many crops, only those called deepfake, if they are few."""
+def print_images(images: Sequence[Result]) -> None:
+    """Print a row per face crop and folder; of many crops, only of the first that are called deepfake."""
     many = len(images) > ROWS_SHOWN
-    shown = [r for r in images if r.verdict == "deepfake"] if many else images
-    if 0 < len(shown) <= ROWS_SHOWN:
+    shown = [r for r in images if r.verdict == "deepfake"][:ROWS_SHOWN] if many else images
+    if shown:
         print(" score  verdict   image")
-        for r in shown:
-            print(f"{format_score(r.score)}  {r.verdict:<8}  {name_file(r)}")
+    for r in shown:
+        print(f"{format_score(r.score)}  {r.verdict:<8}  {name_file(r)}")
     if many:
-        few = "Rows only for images called deepfake" if len(shown) <= ROWS_SHOWN else "Too many rows"
-        print(f"{few}: --output lists all images.")
+        print(f"Rows only for images called deepfake, at most {ROWS_SHOWN}: --output lists all images.")
+    folders = defaultdict(list)
+    for r in images:
+        folders[r.item.path.parent].append(r)
     print("\nimages  average  %deepfake  folder")
-    for folder, found in folders.items():
+    for folder, own in folders.items():
+        found = summarize(own)
         share = f"{found['deepfake_percent']:.1f}" if found["scored"] else "-"
         average = format_score(found["average_score"])
-        print(f"{found['files']:>6}  {average:>7}  {share:>9}  {printable(folder)}")
+        print(f"{len(own):>6}  {average:>7}  {share:>9}  {printable(folder)}")
     print()
 
 
-def format_row(result: Result, weights: Weights) -> str:
+def format_row(result: Result, rule: Rule) -> str:
     """Return the row of a video or photograph and, if it shows several people, a row for each."""
-    kind, rule, number = result.item.kind, weights.rule, len(result.faces)
-    forged = sum(judge_face(face, kind, rule) == "deepfake" for face in result.faces)
-    share = f"{100 * forged / number:.1f}" if number else "-"
-    start = f"{format_score(result.score)}  {number or '-':>5}  {share:>9}"
-    rows = [f"{start}  {result.verdict:<9}  {name_file(result)}"]
-    people = list_people(result.faces, kind, rule)
+    kind, people = result.item.kind, list_people(result.faces, result.item.kind, rule)
+    lines: list[Any] = [(result.score, result.faces, result.verdict, name_file(result))]
     for person in people if len(people) > 1 else ():
         few = "" if person.counts else f", {UNCLEAR[kind]}"
-        start = f"{format_score(person.score)}  {len(person.faces):>5}  {'':>9}"
-        rows.append(f"{start}  {person.verdict:<9}    person {person.number}{few}")
+        lines.append((person.score, person.faces, person.verdict, f"  person {person.number}{few}"))
+    rows = []
+    for score, faces, verdict, name in lines:
+        forged = sum(judge_face(face, kind, rule) == "deepfake" for face in faces)
+        share = f"{100 * forged / len(faces):.1f}" if faces else "-"
+        rows.append(f"{format_score(score)}  {len(faces) or '-':>5}  {share:>9}  {verdict:<9}  {name}")
     return "\n".join(rows)
 
 
@@ -163,10 +156,7 @@ def format_accuracy(found: dict[str, float]) -> str:
 
 
 def describe_errors(card: dict[str, Any], kind: str) -> str:
-    """Return a line about how often the weights err on a kind of file, "" if the card does not say.
-
-    Of the kinds of forgery that were tried in videos, those that pass as real most often come first.
-    """
+    """Return a line about how often the weights err on a kind of file, "" if the card does not say."""
     if kind == "image":
         if not (found := card.get("validation", {}).get("all", {}).get("image")):
             return ""
@@ -174,16 +164,16 @@ def describe_errors(card: dict[str, Any], kind: str) -> str:
         return f"Of {found['count']} validation face crops, {shares} of the real ones were judged right."
     if "calibration" not in card:
         return ""
-    found = card["calibration"]["video" if kind == "video" else "face"]
+    level = "video" if kind == "video" else "face"
+    found = card["calibration"][level]
     kinds = list_kinds(card)[:NAMED] if kind == "video" else []
     overall = "forged", round(found["forged_called_real"] * found["forged"]), found["forged"]
     (name, missed, number), *others = kinds or [overall]
-    noun = "videos" if kind == "video" else "faces"
     rest = "".join(f"; of {number} {name}, {missed}" for name, missed, number in others)
     accused = round(found["real_called_deepfake"] * found["real"])
     low, high = (100 * share for share in found.get("real_error_interval", (0, 1)))
     return (
-        f"Of {number} {name} {noun} it was not trained on, {missed} passed as real{rest}; "
+        f"Of {number} {name} {level}s it was not trained on, {missed} passed as real{rest}; "
         f"of {found['real']} real, {accused} were called deepfake "
         f"(90 % interval: {low:.0f} to {high:.0f} %); {100 * found['uncertain']:.0f} % stayed uncertain "
         f"(deepfake below {found['lower']:.3f}, real above {found['upper']:.3f})."

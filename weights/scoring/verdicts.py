@@ -5,7 +5,7 @@ judged by two bounds, between which it is uncertain (split conformal prediction;
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from statistics import NormalDist
@@ -19,7 +19,6 @@ from weights import Bounds, Rule
 MIN_FACES_PER_PERSON = 3  # a person seen in fewer frames of a video does not decide
 REAL_ERROR = 0.05  # share of real videos that may be called deepfake
 FORGED_ERROR = 0.1  # share of forged videos that may be called real
-VERDICTS = ("deepfake", "uncertain", "real", "no face", "error")
 UNCLEAR = {"video": "too few clear faces to decide", "photo": "no clear face to decide by"}
 DARK = 35  # brightness; 53 of 18,916 faces of the training sets are darker
 GREY = 0.06  # saturation; none of them has less
@@ -66,8 +65,7 @@ def decide(faces: Sequence[Face], kind: str, rule: Rule) -> tuple[float | None, 
         below = f" (deepfake below {lower_bound(bounds, len(counting)):.3f})" if bounds else ""
         parts.append(f"the lowest of {len(counting)} people decides{below}")
     if 0 < len(counting) < len(people):
-        ignored = f"{len(people) - len(counting)} of {len(people)} people not counted"
-        parts.append(f"{ignored}: {UNCLEAR[kind]}")
+        parts.append(f"{len(people) - len(counting)} of {len(people)} people not counted: {UNCLEAR[kind]}")
     return score, classify(score, kind, rule, len(counting)), ", ".join(parts)
 
 
@@ -83,8 +81,7 @@ def classify(score: float, kind: str, rule: Rule, people: int = 1) -> str:
 
 def judge_face(face: Face, kind: str, rule: Rule) -> str:
     """Return the verdict on a single Face: that of a video or photograph with this score."""
-    clear = not (rule.bounds_of(kind) and list_doubts(face, rule))
-    return classify(face.score, kind, rule, int(clear))
+    return classify(face.score, kind, rule, 0 if list_doubts(face, rule) else 1)
 
 
 def lower_bound(bounds: Bounds, people: int) -> float:
@@ -101,14 +98,13 @@ def lower_bound(bounds: Bounds, people: int) -> float:
 
 def list_people(faces: Sequence[Face], kind: str, rule: Rule) -> list[Person]:
     """Return the people whose scored Faces these are."""
-    own = defaultdict(list)
-    for face in faces:
-        own[face.person].append(face)
     least = MIN_FACES_PER_PERSON if kind == "video" else 1
+    every = Counter(face.person for face in faces)
     clear = Counter(face.person for face in faces if not list_doubts(face, rule))
-    counts = {number: clear[number] >= max(least, len(found) / 2) for number, found in own.items()}
+    counts = {number: clear[number] >= max(least, every[number] / 2) for number in every}
     people = []
-    for number, found in sorted(own.items()):
+    for number in sorted(every):
+        found = [face for face in faces if face.person == number]
         score = float(np.mean([face.score for face in found]))
         verdict = classify(score, kind, rule, sum(counts.values()) if counts[number] else 0)
         people.append(Person(number, score, found, verdict, counts[number]))
