@@ -29,7 +29,14 @@ from pipeline import FaceOptions, Item, fail, printable, show_progress
 from weights import DEFAULT, Rule, Weights, find_weights
 from weights.scoring import Result, score
 from weights.scoring.results import COPIES, PAGE, open_folder, write_tables
-from weights.scoring.summary import ROW_HEAD, describe_outcome, describe_settings, format_row, print_outcome
+from weights.scoring.summary import (
+    ROW_HEAD,
+    describe_outcome,
+    describe_settings,
+    format_row,
+    name_file,
+    print_outcome,
+)
 
 SAVE_EVERY = 10.0  # seconds
 ALARMING = {"deepfake": ("deepfake",), "uncertain": ("deepfake", "uncertain")}  # verdicts for --fail-on
@@ -108,7 +115,7 @@ def score_files(
 def annotate_files(
     arguments: Namespace, results: Sequence[Result], known: dict[str, Result], rule: Rule
 ) -> int:
-    """Write the annotated copies that are not there; return 1 if something is wrong with one, else 0."""
+    """Write the annotated copies that are not there; return 1 if one cannot be written, else 0."""
     from weights.scoring.annotate import annotate
 
     status = 0
@@ -118,7 +125,8 @@ def annotate_files(
         if result.error or (copy.exists() and old and old.stamp == result.stamp):
             continue
         if note := annotate(result, copy, rule, arguments.options):
-            status = fail(1, f"{printable(item.path)}: {note}")
+            fail(1, f"{printable(item.path)}: {note}")
+        status |= not copy.exists()
     return status
 
 
@@ -131,7 +139,7 @@ def print_results(arguments: Namespace, done: list[Result], weights: Weights, se
     if not arguments.quiet:
         print_outcome(done, describe_outcome(done, weights, settings), weights)
     for r in alarms if arguments.quiet else ():
-        print(f"{r.score:.4f}  {r.verdict:<9}  {printable(r.item.path)}")
+        print(f"{r.score:.4f}  {r.verdict:<9}  {name_file(r)}")
     return 3 if arguments.fail_on and alarms else int(bool(unread))
 
 

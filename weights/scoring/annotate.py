@@ -11,7 +11,7 @@ from av.container import InputContainer, OutputContainer
 from PIL import Image, ImageDraw, ImageFont
 
 import pipeline
-from pipeline import Face, FaceOptions, Timeline
+from pipeline import Box, Face, FaceOptions, Timeline
 from weights import Rule
 from weights.scoring.figures import COLORS
 from weights.scoring.scores import Result
@@ -107,16 +107,20 @@ def draw_verdicts(image: Image.Image, result: Result, faces: Sequence[Face], rul
     for face in faces:
         verdict = judge_face(face, result.item.kind, rule)
         ImageDraw.Draw(image).rectangle(face.box, outline=COLORS[verdict], width=max(2, image.height // 200))
-        draw_label(image, (face.box[0], face.box[3]), f"{face.score:.3f} {verdict}", verdict)
+        others = [other.box for other in faces if other is not face]
+        draw_label(image, face.box, f"{face.score:.3f} {verdict}", verdict, others)
     label = result.verdict if result.score is None else f"{result.score:.3f} {result.verdict}"
-    draw_label(image, (0, 0), label, result.verdict)
+    draw_label(image, (0, 0, 0, 0), label, result.verdict, [])
 
 
-def draw_label(image: Image.Image, corner: tuple[int, int], text: str, verdict: str) -> None:
-    """Write white text on the verdict's colour, from its upper left corner on or where there is room."""
+def draw_label(image: Image.Image, box: Box, text: str, verdict: str, others: Sequence[Box]) -> None:
+    """Write white text on the verdict's colour: below a box, or where that would cover others, above it."""
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(max(11, image.height // 28))
     _, _, width, height = (round(edge) + 6 for edge in draw.textbbox((0, 0), text, font))
-    x, y = max(0, min(corner[0], image.width - width)), max(0, min(corner[1], image.height - height))
+    x = max(0, min(box[0], image.width - width))
+    below, above = (max(0, min(y, image.height - height)) for y in (box[3], box[1] - height))
+    covers = any(x < r and left < x + width and t < below + height and below < b for left, t, r, b in others)
+    y = above if covers else below
     draw.rectangle((x, y, x + width - 1, y + height - 1), COLORS[verdict])
     draw.text((x + 3, y + 3), text, "white", font)

@@ -1,12 +1,15 @@
-"""Pictures of results: scores over time, and maps of evidence in a face."""
+"""Pictures of results: scores over time, ROC curve, and maps of evidence in a face."""
 
+import itertools
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from pipeline import IMAGE_SIZE, show_progress
+from pipeline import IMAGE_SIZE, LABELS, show_progress
 from weights import Predict, Rule
 from weights.scoring.metrics import compute_logits
 from weights.scoring.scores import BATCH_SIZE, Result
@@ -15,14 +18,17 @@ from weights.scoring.verdicts import list_people, lower_bound
 # dark enough for white text on them: a contrast of at least 4.5
 COLORS = {"deepfake": "#c62828", "uncertain": "#8a5a00", "real": "#1565a8", "no face": "#666666",
           "error": "#666666"}  # fmt: skip
+MOST_PEOPLE = 8  # in a timeline: more lines could not be told apart
+WIDTH = 5  # inches, as wide as a phone's screen, so that text stays legible there
 
 
 def draw_timeline(result: Result, rule: Rule) -> Figure:
-    """Draw a video's scores over time, a line per person, and the bounds."""
+    """Draw a video's scores over time, a line per person (of many, the lowest), and the bounds."""
     people = list_people(result.faces, "video", rule)
-    figure = Figure((5, 2.4 + 0.2 * len(people)), layout="constrained")  # text stays legible on a phone
+    shown = sorted(people, key=attrgetter("score"))[:MOST_PEOPLE]
+    figure = Figure((WIDTH, 2.4 + 0.2 * len(shown)), layout="constrained")
     panel = figure.subplots()
-    for person in people:
+    for person in sorted(shown):
         name = f"person {person.number}: " if len(people) > 1 else ""
         label = f"{name}mean {person.score:.3f}, {person.verdict}"
         points = [(face.time, face.score) for face in person.faces]
@@ -39,6 +45,28 @@ def draw_timeline(result: Result, rule: Rule) -> Figure:
     panel.text(0.01, upper, "real above", color=COLORS["real"], va="bottom", transform=across)
     panel.set(ylim=(-0.03, 1.03), xlabel="seconds", ylabel="score (1 = real)")
     figure.legend(loc="outside lower center")
+    return figure
+
+
+def describe_timeline(result: Result, rule: Rule) -> str:
+    """Return in words when the scores lie below the bound: `below the bound from 1.0 to 2.0 s`."""
+    bound = rule.video.lower if rule.video else rule.threshold
+    faces = sorted(result.faces, key=attrgetter("time"))
+    runs = [list(run) for below, run in itertools.groupby(faces, lambda face: face.score < bound) if below]
+    spans = [f"from {run[0].time:.1f} to {run[-1].time:.1f} s" for run in runs[:5]]
+    return f"Score over time: below the bound {', '.join(spans) or 'never'}"
+
+
+def draw_roc(results: Sequence[Result]) -> Figure:
+    """Draw the ROC curve of labelled Results: at each threshold, the shares of both labels called real."""
+    scores = [np.sort([r.score for r in results if r.item.label == label]) for label in LABELS]
+    thresholds = [*np.unique(np.concatenate(scores)), 2.0]  # none is 2 or more
+    shares = [1 - np.searchsorted(own, thresholds) / len(own) for own in scores]
+    figure = Figure((WIDTH, 3.6), layout="constrained")
+    panel = figure.subplots()
+    panel.plot(*shares)
+    panel.plot((0, 1), (0, 1), color="grey", linestyle=":")
+    panel.set(xlabel="share of forged called real", ylabel="share of real called real", aspect="equal")
     return figure
 
 

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from operator import attrgetter
@@ -16,7 +17,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from pipeline import VERSION, Box, Face, compute_sha256, printable, show_progress, write_atomically
+from pipeline import LABELS, VERSION, Box, Face, compute_sha256, printable, show_progress, write_atomically
 from weights import Rule, Weights, load_predictor
 from weights.scoring import figures, summary
 from weights.scoring.scores import Result, read_pictures
@@ -32,6 +33,8 @@ def write_report(
     ranked = sorted(results, key=lambda r: (r.score is None, r.score))
     watched = show_progress(ranked, len(ranked), "file", desc="report") if progress else ranked
     explained = explain and "maps" in weights.card
+    labelled = [result for result in results if result.item.label and result.score is not None]
+    confusion = {x: Counter(r.verdict for r in labelled if r.item.label == x) for x in LABELS}
     source = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     page = Template(source, autoescape=True, trim_blocks=True, lstrip_blocks=True).render(
         summary=summary,
@@ -39,6 +42,8 @@ def write_report(
         colors=figures.COLORS,
         entries=[describe(result, weights, explained) for result in watched],
         explained=explained,
+        confusion=confusion,
+        roc=encode_figure(figures.draw_roc(labelled)) if all(confusion.values()) else "",
         weights=weights,
         digest=compute_sha256(weights.path),
         versions=f"this program {VERSION}, Python {platform.python_version()}",
@@ -74,6 +79,7 @@ def describe(result: Result, weights: Weights, explain: bool) -> dict[str, Any]:
             entry["map"] = encode_picture(figures.paint_evidence(seen, patches, maps["limit"]))
     if kind == "video":
         entry["timeline"] = encode_figure(figures.draw_timeline(result, rule))
+        entry["timeline_text"] = figures.describe_timeline(result, rule)
     return entry
 
 
