@@ -285,10 +285,8 @@ def test_a_finished_training_writes_what_is_missing(face_folder, trained, tmp_pa
 
 def test_a_training_is_neither_overwritten_nor_resumed_as_another(face_folder, trained):
     for arguments, reason in (
-        (("--data", face_folder, *QUICK), "holds a training already: add --resume or another --output"),
-        (("--resume", "--loss", "bce"), "was trained with loss mse, not bce"),
-        (("--resume", "--steps", "20"), "was trained with steps 15, not 20"),
-        (("--resume", "--split-by-video", "0.1"), "was trained with split_by_video 0.0, not 0.1"),
+        (("--data", face_folder, *QUICK), "holds a training already: --resume it, or give another --output"),
+        (("--resume", "--loss", "bce"), "--resume: must be given with --output and --data only"),
     ):
         refuse(reason, "--output", trained[0], *arguments)
 
@@ -360,7 +358,7 @@ def test_usage_errors_are_one_line(face_folder, tmp_path):
     for wrong in (
         "--steps 0", "--learning-rate -1", "--learning-rate nan", "--split-by-video 1", "--average 1",
         "--degrade -1", "--zoom 2", "--seed -1", "--seed x", "--model Meso5", "--balance set0",
-        "--balance set0=-1", "--balance set0=1,set0=2", "--dropout 1",
+        "--balance set0=-1", "--dropout 1",
     ):  # fmt: skip
         assert "error: argument --" in train(*wrong.split(), status=2).stderr
     assert not new.exists()

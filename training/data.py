@@ -39,15 +39,12 @@ def list_faces(folder: Path) -> list[Item]:
 
 def find_parts(folder: Path, split_by_video: float) -> tuple[list[Item], list[Item]]:
     """Return (Items of training, Items of validation)."""
-    paths = [folder / part for part in PARTS]
-    training = list_faces(paths[0])
-    if paths[1].is_dir() and split_by_video:
-        raise ValueError(f"--split-by-video: must not be given where there is {paths[1]}")
+    training, validation = list_faces(folder / "training"), folder / "validation"
     if split_by_video:
         return split_videos(training, split_by_video)
-    if not paths[1].is_dir():
-        raise FileNotFoundError(f"{paths[1]}: no such folder: make it, or use --split-by-video 0.1")
-    return training, list_faces(paths[1])
+    if not validation.is_dir():
+        raise FileNotFoundError(f"{validation}: no such folder: make it, or use --split-by-video 0.1")
+    return training, list_faces(validation)
 
 
 def name_videos(item: Item) -> list[str]:

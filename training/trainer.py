@@ -6,7 +6,7 @@ ends with the very weights of an uninterrupted one.
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import tensorflow as tf
 import pipeline
 from training import data, draws
 from training.recipe import Recipe
-from weights import Rule
+from weights import Rule, write_weights
 from weights.scoring.metrics import evaluate_by_dataset, label_scores
 
 LOSSES = {"mse": keras.losses.MeanSquaredError, "bce": keras.losses.BinaryCrossentropy}
@@ -126,20 +126,15 @@ class Trainer:
         pipeline.write_atomically(path, lambda part: np.savez(part, **arrays))
 
     def restore(self, path: Path) -> None:
-        """Load what `save` wrote. Raises ValueError when it is damaged; then nothing is changed."""
+        """Load what `save` wrote. Raises ValueError when it is damaged."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                history = json.loads(str(arrays["history"]))
-                values = [arrays[f"variable_{i}"] for i in range(len(arrays) - 1)]
-            for variable, value in zip(self.variables, values, strict=True):
-                if value.shape != variable.shape or not np.isfinite(value).all():
-                    raise ValueError("an array has another shape, or is not finite")
+                self.history = json.loads(str(arrays["history"]))
+                for index, variable in enumerate(self.variables):
+                    variable.assign(arrays[f"variable_{index}"])
         except Exception as error:  # of a damaged archive NumPy raises anything
             reason = pipeline.describe_error(error)
             raise ValueError(f"{path}: damaged ({reason}): train anew in another folder") from error
-        for variable, value in zip(self.variables, values, strict=True):
-            variable.assign(value)
-        self.history = history
 
 
 def make_schedule(recipe: Recipe) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -169,16 +164,11 @@ def write_history(history: list[dict[str, Any]], path: Path) -> None:
 
 
 def train(
-    trainer: Trainer,
-    training: data.FaceSet,
-    validation: data.FaceSet,
-    folder: Path,
-    keep_best: Callable[[classifiers.Classifier, int], None],
+    trainer: Trainer, training: data.FaceSet, validation: data.FaceSet, stem: Path, card: dict[str, Any]
 ) -> Iterator[str]:
     """Train the epochs that are missing; yield a line on each, then history.csv and a checkpoint are written.
 
-    Before, `keep_best(scorer, epoch)` is called if the validation AUC has never been as high. Raises
-    ArithmeticError as `Trainer.train_epoch`.
+    Before, weights and card are if the validation AUC has never been as high. ArithmeticError: it diverges.
     """
     recipe, history = trainer.recipe, trainer.history
     epochs = -(-recipe.steps // -(-len(training.items) // recipe.batch_size))
@@ -194,10 +184,10 @@ def train(
         row = {"epoch": epoch + 1, "step": trainer.steps_done, **found,
                **measure(validation, scores, recipe.loss), "learning_rate": rate}  # fmt: skip
         if row["validation_auc"] > max((earlier["validation_auc"] for earlier in history), default=-1):
-            keep_best(trainer.scorer, epoch + 1)
+            write_weights(trainer.scorer, stem, card | {"best_epoch": epoch + 1})
         history.append(row)
-        write_history(history, folder / "history.csv")
-        trainer.save(folder / CHECKPOINT)
+        write_history(history, stem.parent / "history.csv")
+        trainer.save(stem.parent / CHECKPOINT)
         speed = (row["step"] - done) * recipe.batch_size / (time.monotonic() - begun)
         shown = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in [*row][2:])
         yield f"epoch {epoch + 1}/{epochs}: {shown}; {speed:.0f} images/s"
