@@ -21,8 +21,9 @@ def test_bounds_are_the_ranks_of_conformal_prediction():
     found = choose_bounds(real, forged)
     assert found.lower == pytest.approx(sorted(real)[1])  # (39 + 1) x 0.05 = the second
     assert found.upper == pytest.approx(sorted(forged)[-2])  # (19 + 1) x 0.1 = the second from above
-    assert choose_bounds(real[:18], forged) is None  # too few to promise anything
-    assert choose_bounds(real, forged[:8]) is None
+    for few in ((real[:18], forged), (real, forged[:8])):
+        with pytest.raises(ValueError, match="they need 20 real and 10 forged videos"):
+            choose_bounds(*few)
     apart = choose_bounds(np.full(20, 0.9), np.full(20, 0.1))  # nothing needs to stay uncertain
     assert apart.lower == apart.upper == pytest.approx(0.5)
 
@@ -92,7 +93,8 @@ def test_calibration_of_a_set(noise_path):
     assert choose_calibration(face_set, scores, view)["min_size"] == pytest.approx(138.9, abs=0.1)
     pipeline.write_crop(pipeline.read_image(noise_path), noise_path)
     assert choose_calibration(face_set, scores, view)["min_size"] == pytest.approx(100)
-    assert choose_calibration(*make_face_set(noise_path, 15), view) is None
+    with pytest.raises(ValueError, match="they need 20 real"):
+        choose_calibration(*make_face_set(noise_path, 15), view)
 
 
 class Fake:

@@ -1,13 +1,12 @@
 """Augmentation: what the authors do to faces, and what a face goes through on its way to us.
 
-A new change is an entry at the end of MOVES, COLORS or DEGRADATIONS. Each has random numbers of its own, by
-the face's seed: the same in a training that was resumed, and when entries are added. Two faces of one seed
-are changed alike: a forged face and its original then differ in the forgery alone.
+All random numbers are drawn by the face's seed: the same in a training that was resumed. Two faces of one
+seed are changed alike: a forged face and its original then differ in the forgery alone.
 """
 
 import io
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -27,50 +26,38 @@ QUANTIZERS = (22, 48)
 FILTERS = list(Image.Resampling)[1:]  # all but the nearest neighbour's
 
 
-def rotate(x: Any, y: Any, turn: Any) -> tuple[Any, Any]:
-    angle = turn * np.float32(np.radians(ROTATION))
-    return tf.cos(angle) * x - tf.sin(angle) * y, tf.sin(angle) * x + tf.cos(angle) * y
-
-
-# x, y: where in a face a pixel of the output looks, from the middle of both; a, b: random numbers in [-1, 1];
-# s: the strength of degradations. All broadcast to (N, height, width).
-MOVES: dict[str, Callable[..., tuple[Any, Any]]] = {
-    "zoom": lambda x, y, a, b, _: (x * (1 + ZOOM * a), y * (1 + ZOOM * b)),
-    "flip": lambda x, y, a, *_: (tf.where(a < 0, -x, x), y),
-    "rotate": lambda x, y, a, *_: rotate(x, y, a),
-    "margin": lambda x, y, a, _, s: (x * (1 + MARGIN) ** (s * a), y * (1 + MARGIN) ** (s * a)),
-    "shift": lambda x, y, a, b, s: (x + IMAGE_SIZE * SHIFT * s * a, y + IMAGE_SIZE * SHIFT * s * b),
-}
-COLORS: dict[str, Callable[..., Any]] = {  # of values in [0, 1], to which the result is clipped
-    "channels": lambda values, a, *_: values + CHANNEL_SHIFT * a,
-    "brightness": lambda values, a, *_: values * (1 + BRIGHTNESS * a),
-}
+CHANGES = ("zoom", "flip", "rotate", "margin", "shift", "channels", "brightness")  # see `augment`
 
 
 def draw_numbers(seeds: Sequence[int] | np.ndarray) -> np.ndarray:
     """Return the numbers for `augment` of faces with these seeds, float32 (N, changes, 2) in [-1, 1]."""
-    lists = {"moves": len(MOVES), "colors": len(COLORS)}  # one generator for each: more cost time
-    drawn = [[seed_change(s, name).uniform(-1, 1, (n, 2)) for name, n in lists.items()] for s in seeds]
-    return np.array([np.concatenate(pair) for pair in drawn], np.float32)
+    drawn = [seed_change(seed, "augment").uniform(-1, 1, (len(CHANGES), 2)) for seed in seeds]
+    return np.array(drawn, np.float32)
 
 
 def augment(faces: Any, numbers: Any, strength: float = 0.0) -> Any:
     """Return uint8 faces (N, 256, 256, 3) changed as the authors' training does: float32 in [0, 1].
 
     Bilinear; where a face does not fill its square any more, its edge is repeated. Numbers of 0 give exactly
-    what `classifiers.scale_pixels` gives.
+    what `classifiers.scale_pixels` gives. `strength` is that of degradations: how far the crop is moved.
     """
-    drawn = dict(zip((*MOVES, *COLORS), tf.unstack(numbers[..., None, None], axis=1), strict=True))
-    last = IMAGE_SIZE - 1
-    x = (tf.range(IMAGE_SIZE, dtype=tf.float32) - last / 2)[None, None]
+    # two numbers for each change, which broadcast to (N, height, width)
+    zoom, flip, turn, margin, shift, channels, brightness = tf.unstack(
+        tf.transpose(numbers, (1, 2, 0))[..., None, None]
+    )
+    middle = (IMAGE_SIZE - 1) / 2
+    # where in a face the pixels of the output look, from the middle of both
+    x = (tf.range(IMAGE_SIZE, dtype=tf.float32) - middle)[None, None]
     y = tf.transpose(x, (0, 2, 1))
-    for name, move in MOVES.items():
-        x, y = move(x, y, drawn[name][:, 0], drawn[name][:, 1], strength)
-    values = _look_up(faces, *(tf.clip_by_value(place + last / 2, 0, last) for place in (x, y))) * PIXEL_SCALE
-    for name, change in COLORS.items():
-        a, b = drawn[name][:, 0, ..., None], drawn[name][:, 1, ..., None]
-        values = tf.clip_by_value(change(values, a, b, strength), 0.0, 1.0)
-    return values
+    x, y = x * (1 + ZOOM * zoom[0]), y * (1 + ZOOM * zoom[1])
+    x = tf.where(flip[0] < 0, -x, x)
+    sine, cosine = tf.sin(turn[0] * np.radians(ROTATION)), tf.cos(turn[0] * np.radians(ROTATION))
+    x, y = cosine * x - sine * y, sine * x + cosine * y
+    wider = (1 + MARGIN) ** (strength * margin[0])
+    x, y = (wider * place + IMAGE_SIZE * SHIFT * strength * shift[axis] for axis, place in enumerate((x, y)))
+    values = _look_up(faces, *(tf.clip_by_value(place + middle, 0, 2 * middle) for place in (x, y)))
+    values = tf.clip_by_value(values * PIXEL_SCALE + CHANNEL_SHIFT * channels[0, ..., None], 0, 1)
+    return tf.clip_by_value(values * (1 + BRIGHTNESS * brightness[0, ..., None]), 0, 1)
 
 
 def _look_up(faces: Any, x: Any, y: Any) -> Any:

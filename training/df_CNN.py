@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import pipeline
 from pipeline import fail, read_count
-from training import calibration, data, draws, recipe
+from training import calibration, data, recipe
 from weights import write_weights
 
 PAPER = recipe.Recipe()
@@ -100,10 +100,10 @@ def train(arguments: argparse.Namespace, command: Sequence[str]) -> None:
     """Train, or resume a training; the docstring above lists what is written."""
     output, plan = arguments.output, recipe.make_recipe(arguments, command)
     items = data.find_parts(Path(plan.data), plan.split_by_video)
-    draws.weigh_faces(items[0], plan.balance or {})  # raises ValueError before a long wait
+    data.weigh_faces(items[0], plan.balance or {})  # raises ValueError before a long wait
     output.mkdir(parents=True, exist_ok=True)
     training, validation = (data.load_faces(part, plan.view, output) for part in items)
-    for remark in (*training.remarks, *validation.remarks, *data.find_leaks(training, validation)):
+    for remark in (*training.remarks, *validation.remarks, *data.find_leaks(*items)):
         print(f"df_CNN.py: warning: {remark}", file=sys.stderr)
     plan = recipe.complete_recipe(plan, training.items, output)
     with pipeline.silence_native_stderr():

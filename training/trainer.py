@@ -18,13 +18,12 @@ import numpy as np
 import tensorflow as tf
 
 import pipeline
-from training import data, draws
+from training import data
 from training.recipe import Recipe
 from weights import Rule, write_weights
 from weights.scoring.metrics import evaluate_by_dataset, label_scores
 
 LOSSES = {"mse": keras.losses.MeanSquaredError, "bce": keras.losses.BinaryCrossentropy}
-ADVICE = "lower the learning rate, or look at the faces"
 CHECKPOINT = "checkpoint.npz"
 
 
@@ -99,7 +98,7 @@ class Trainer:
     def train_epoch(self, face_set: data.FaceSet, epoch: int, bar: Iterator[int]) -> dict[str, float]:
         """Train one epoch; return its mean loss and accuracy."""
         recipe, left = self.recipe, self.recipe.steps - self.steps_done
-        order, seeds = (drawn[:left] for drawn in draws.draw_epoch(face_set.items, recipe, epoch))
+        order, seeds = (drawn[:left] for drawn in data.draw_epoch(face_set.items, recipe, epoch))
         batches = data.make_batches(face_set, order, seeds, recipe.degrade)
         follow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: self.end_step(logs, bar))
         found = self.model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[follow]).history
@@ -109,7 +108,8 @@ class Trainer:
         """Advance the bar and the moving average of all weights. ArithmeticError: the loss is not finite."""
         next(bar)
         if not np.isfinite(logs["loss"]):  # the mean so far: one that is not finite shows at once
-            raise ArithmeticError(f"the loss is {logs['loss']} at step {self.steps_done}: {ADVICE}")
+            advice = "lower the learning rate, or look at the faces"
+            raise ArithmeticError(f"the loss is {logs['loss']} at step {self.steps_done}: {advice}")
         # unlike Keras' own, it keeps little of the first steps, and has the statistics of normalisation
         kept = min(self.recipe.average, self.steps_done / (self.steps_done + 9))
         for mean, weight in zip(self.average, self.model.weights, strict=False):
@@ -120,10 +120,15 @@ class Trainer:
         self.scorer.model.set_weights([weight.numpy() for weight in self.average or self.model.weights])
         return data.score_faces(self.scorer, face_set.faces)
 
-    def save(self, path: Path) -> None:
+    def save(self, folder: Path) -> None:
+        """Write history.csv and the checkpoint."""
+        lines = [",".join(map(str, line)) for line in (self.history[0], *(r.values() for r in self.history))]
+        pipeline.write_atomically(
+            folder / "history.csv", lambda part: part.write_text("\n".join([*lines, ""]))
+        )
         arrays: dict[str, Any] = {f"variable_{i}": v.numpy() for i, v in enumerate(self.variables)}
         arrays["history"] = json.dumps(self.history)
-        pipeline.write_atomically(path, lambda part: np.savez(part, **arrays))
+        pipeline.write_atomically(folder / CHECKPOINT, lambda part: np.savez(part, **arrays))
 
     def restore(self, path: Path) -> None:
         """Load what `save` wrote. Raises ValueError when it is damaged."""
@@ -158,11 +163,6 @@ def measure(face_set: data.FaceSet, scores: np.ndarray, loss: str) -> dict[str, 
     }
 
 
-def write_history(history: list[dict[str, Any]], path: Path) -> None:
-    lines = [",".join(map(str, line)) for line in (history[0], *(row.values() for row in history))]
-    pipeline.write_atomically(path, lambda part: part.write_text("\n".join(lines) + "\n"))
-
-
 def train(
     trainer: Trainer, training: data.FaceSet, validation: data.FaceSet, stem: Path, card: dict[str, Any]
 ) -> Iterator[str]:
@@ -178,16 +178,12 @@ def train(
         begun, done = time.monotonic(), trainer.steps_done
         rate = float(trainer.optimizer.learning_rate.numpy())
         found = trainer.train_epoch(training, epoch, bar)
-        scores = trainer.score(validation)
-        if not np.isfinite(scores).all():
-            raise ArithmeticError(f"the scores are not finite after epoch {epoch + 1}: {ADVICE}")
-        row = {"epoch": epoch + 1, "step": trainer.steps_done, **found,
-               **measure(validation, scores, recipe.loss), "learning_rate": rate}  # fmt: skip
+        figures = measure(validation, trainer.score(validation), recipe.loss)
+        row = {"epoch": epoch + 1, "step": trainer.steps_done, **found, **figures, "learning_rate": rate}
         if row["validation_auc"] > max((earlier["validation_auc"] for earlier in history), default=-1):
             write_weights(trainer.scorer, stem, card | {"best_epoch": epoch + 1})
         history.append(row)
-        write_history(history, stem.parent / "history.csv")
-        trainer.save(stem.parent / CHECKPOINT)
+        trainer.save(stem.parent)
         speed = (row["step"] - done) * recipe.batch_size / (time.monotonic() - begun)
         shown = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in [*row][2:])
         yield f"epoch {epoch + 1}/{epochs}: {shown}; {speed:.0f} images/s"

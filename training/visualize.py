@@ -44,14 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         labels = np.array([item.label for item in items])
         maps = {}
         for label in sorted(set(labels)):
-            for name, layer in average_activations(model, faces[labels == label]).items():
-                maps[f"{label}: {name} layer, mean"] = layer.mean(axis=2)
-                strongest = layer.mean(axis=(0, 1)).argmax()
-                maps[f"{label}: {name} layer, strongest channel"] = layer[:, :, strongest]
+            for name, mean in average_activations(model, faces[labels == label]).items():
+                maps[f"{label}: {name} layer"] = mean
         images, scores = excite_units(model)
         units = {f"unit {u}: {scores[u]:+.2f}": images[u] for u in np.argsort(scores)}
         stem = arguments.output / name_stem(weights.path)
-        draw_panels(maps, 4, Path(f"{stem}-activations.png"))
+        draw_panels(maps, 2, Path(f"{stem}-activations.png"))
         draw_panels(units, 8, Path(f"{stem}-units.png"))
     except (OSError, ValueError) as error:
         return pipeline.fail(2, error)
@@ -60,18 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def average_activations(model: Any, faces: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the mean outputs of the "first" and "last" block before pooling, (height, width, channels)."""
+    """Return the mean outputs of the "first" and "last" block before pooling, (height, width)."""
     import keras
 
     from classifiers import scale_pixels
 
     pools = [layer for layer in model.layers if isinstance(layer, keras.layers.MaxPooling2D)]
-    blocks = keras.Model(model.inputs, {"first": pools[0].input, "last": pools[-1].input})
-    means: dict[str, Any] = {"first": 0.0, "last": 0.0}
-    for face in faces:  # the outputs of all would fill the memory
-        for name, output in blocks.predict_on_batch(scale_pixels(face[None])).items():
-            means[name] = means[name] + output[0] / len(faces)
-    return means
+    outputs = {"first": pools[0].input, "last": pools[-1].input}
+    blocks = keras.Model(model.inputs, {name: keras.ops.mean(x, axis=-1) for name, x in outputs.items()})
+    found = [blocks.predict_on_batch(scale_pixels(face[None])) for face in faces]
+    return {name: np.mean([maps[name][0] for maps in found], axis=0) for name in outputs}
 
 
 def excite_units(model: Any) -> tuple[np.ndarray, np.ndarray]:
