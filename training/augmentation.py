@@ -13,16 +13,18 @@ from typing import Any
 from classifiers import IMAGE_SIZE, PIXEL_SCALE  # first: it sets what TensorFlow reads when it is imported
 
 # isort: split
+import av
 import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageFilter
 
 # the authors' augmentation, their ImageDataGenerator's arguments; rotation in degrees
 ROTATION, ZOOM, BRIGHTNESS, CHANNEL_SHIFT = 15.0, 0.2, 0.2, 30 / 255
-# at strength 1: how much tighter or wider a crop is made; by how much of its side moved; how often filmed
-MARGIN, SHIFT, FILM_CHANCE = 0.15, 0.06, 0.5
-# Of H.264, as rate factors of 20 to 44 (FaceForensics++: 23, 40), but whatever the other faces in the film.
-QUANTIZERS = (22, 48)
+MARGIN, SHIFT = (
+    0.15,
+    0.06,
+)  # at strength 1: how much tighter or wider a crop is, by how much of its side moved
+QUANTIZERS = (22, 48)  # of H.264, as rate factors of 20 to 44 (FaceForensics++: 23, 40)
 FILTERS = list(Image.Resampling)[1:]  # all but the nearest neighbour's
 
 
@@ -73,6 +75,19 @@ def _look_up(faces: Any, x: Any, y: Any) -> Any:
     return (ul * (1 - x) + ur * x) * (1 - y) + (ll * (1 - x) + lr * x) * y
 
 
+def film(face: Image.Image, random: np.random.Generator, _: float) -> Image.Image:
+    """Return a face, its sides even, as it comes out of H.264."""
+    coder, decoder = av.CodecContext.create("libx264", "w"), av.CodecContext.create("h264", "r")
+    coder.width, coder.height = face.size
+    coder.pix_fmt, coder.time_base = "yuv420p", Fraction(1, 25)
+    coder.thread_count = decoder.thread_count = 1
+    quantizer = random.integers(*QUANTIZERS, endpoint=True)
+    coder.options = {"qp": str(quantizer), "preset": "veryfast", "tune": "zerolatency"}
+    frame = av.VideoFrame.from_image(face).reformat(format="yuv420p")
+    packets = [*coder.encode(frame), *coder.encode(None), None]
+    return next(frame.to_image() for packet in packets for frame in decoder.decode(packet))
+
+
 def scale(face: Image.Image, random: np.random.Generator, strength: float) -> Image.Image:
     """Return a face made smaller and larger again."""
     side = max(8, round(face.width * 0.35 ** (min(strength, 2.0) * random.random())))
@@ -99,24 +114,19 @@ def compress(face: Image.Image, random: np.random.Generator, strength: float) ->
 
 
 # (face, random, strength) -> face, in this order, with the share of the faces at strength 1
-DEGRADATIONS = [(scale, 0.3), (blur, 0.1), (add_noise, 0.1), (compress, 0.5)]
+DEGRADATIONS = [(film, 0.5), (scale, 0.3), (blur, 0.1), (add_noise, 0.1), (compress, 0.5)]
 
 
 def degrade(faces: np.ndarray, seeds: Sequence[int] | np.ndarray, strength: float) -> np.ndarray:
-    """Return faces, uint8 (N, side, side, 3), the side even, after H.264 and DEGRADATIONS, each by chance.
+    """Return faces, uint8 (N, side, side, 3), the side even, after DEGRADATIONS, each by chance.
 
     A higher `strength` makes all but H.264 stronger; below 1 it makes each rarer, and at 0 there are none.
     """
-    often = min(strength, 1.0)
     found = faces.copy()
-    randoms = [seed_change(seed, "film") for seed in seeds]
-    filmed = [index for index, random in enumerate(randoms) if random.random() < often * FILM_CHANCE]
-    if filmed:
-        found[filmed] = film(found[filmed], int(randoms[filmed[0]].integers(*QUANTIZERS, endpoint=True)))
     for index, seed in enumerate(seeds):
         for change, chance in DEGRADATIONS:
             random = seed_change(seed, change.__name__)
-            if random.random() < often * chance:
+            if random.random() < min(strength, 1.0) * chance:
                 found[index] = np.asarray(change(Image.fromarray(found[index]), random, strength))
     return found
 
@@ -124,20 +134,3 @@ def degrade(faces: np.ndarray, seeds: Sequence[int] | np.ndarray, strength: floa
 def seed_change(seed: int, change: str) -> np.random.Generator:
     """Return the random numbers of one change of the face with this seed."""
     return np.random.default_rng((seed, zlib.crc32(change.encode())))
-
-
-def film(faces: np.ndarray, quantizer: int) -> np.ndarray:
-    """Return faces, uint8 (N, height, width, 3) RGB, both even, as H.264; a quantizer of 0 is best."""
-    import av
-
-    coder, decoder = av.CodecContext.create("libx264", "w"), av.CodecContext.create("h264", "r")
-    coder.height, coder.width = faces.shape[1:3]
-    coder.pix_fmt, coder.time_base = "yuv420p", Fraction(1, 25)
-    coder.thread_count = decoder.thread_count = 1
-    coder.options = {"qp": str(quantizer), "g": "1", "preset": "veryfast", "tune": "zerolatency"}
-    packets = []
-    for face in faces:
-        packets += coder.encode(av.VideoFrame.from_ndarray(face, "rgb24").reformat(format="yuv420p"))
-    packets += coder.encode(None)
-    frames = [frame for packet in (*packets, None) for frame in decoder.decode(packet)]
-    return np.stack([frame.to_ndarray(format="rgb24") for frame in frames])

@@ -89,7 +89,7 @@ def find_leaks(training: Sequence[Item], validation: Sequence[Item]) -> list[str
 def split_videos(items: Sequence[Item], share: float) -> tuple[list[Item], list[Item]]:
     """Return (training, validation): in the second, of each data set and label, a share of the groups.
 
-    Those whose names have the lowest hashes, at least one. Raises ValueError if a class would be empty.
+    Those whose names have the lowest hashes, at least one, but not the last one of a class.
     """
     groups = group_videos(items)
     strata = defaultdict(set)  # groups of each data set and label
@@ -102,9 +102,6 @@ def split_videos(items: Sequence[Item], share: float) -> tuple[list[Item], list[
     parts: tuple[list[Item], list[Item]] = ([], [])
     for item, group in zip(items, groups, strict=True):
         parts[group in held_out].append(item)
-    for label in pipeline.LABELS:
-        if not all(any(item.label == label for item in part) for part in parts):
-            raise ValueError(f"class {label} has too few videos to split: make a validation folder")
     return parts
 
 
@@ -133,7 +130,7 @@ def load_faces(items: Sequence[Item], view: pipeline.View, scratch: Path) -> Fac
         faces = np.memmap(file, np.uint8, "r", shape=(len(kept), SIDE, SIDE, 3)) if kept else np.empty(0)
     for label in pipeline.LABELS:
         if not any(item.label == label for item in kept):
-            cure = "; ".join(remarks[:3]) or "extract_faces.py cuts faces out of videos"
+            cure = "; ".join(remarks[:3]) or "extract_faces.py cuts faces out of more videos"
             raise ValueError(f"no image of class {label} can be read: {cure}")
     labels = np.array([[item.label == "real"] for item in kept], np.float32)
     return FaceSet(kept, faces, labels, remarks)

@@ -69,9 +69,7 @@ def make_recipe(arguments: Namespace, command: Iterable[str]) -> Recipe:
             raise ValueError(f"{path}: damaged ({pipeline.describe_error(error)})") from error
         return recipe._replace(data=os.path.abspath(given.get("data", recipe.data)))
     if path.exists():
-        raise FileExistsError(
-            f"{path.parent}: holds a training already: --resume it, or give another --output"
-        )
+        raise FileExistsError(f"{path.parent}: holds a training: --resume it, or give another --output")
     view = View()
     if "weights" in given:
         origin = find_keras_weights(given["weights"])
