@@ -36,11 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         train(arguments, command)
     except KeyboardInterrupt:
         return fail(130, "stopped; --resume goes on after the last epoch")
-    except BrokenPipeError:  # `pipeline.run` ends quietly
-        raise
     except (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError, ValueError) as error:
         return fail(2, " ".join(str(error).split()))
-    except (OSError, MemoryError, ArithmeticError) as error:
+    except (MemoryError, ArithmeticError) as error:  # `pipeline.run` reports a full disk
         reason = pipeline.describe_error(error)
         return fail(1, f"{reason} (the best weights so far, if any, are in {arguments.output})")
     return 0

@@ -70,11 +70,11 @@ def make_recipe(arguments: Namespace, command: Iterable[str]) -> Recipe:
         return recipe._replace(data=os.path.abspath(given.get("data", recipe.data)))
     if path.exists():
         raise FileExistsError(f"{path.parent}: holds a training: --resume it, or give another --output")
-    view = View()
+    inherited = {"name": given.get("model", Recipe().model)}
     if "weights" in given:
         origin = find_keras_weights(given["weights"])
-        given["weights"], view = str(origin.path), origin.view
-    inherited = {"resample": view.resampling, "zoom": view.zoom, "name": given.get("model", Recipe().model)}
+        given["weights"] = str(origin.path)
+        inherited |= {"resample": origin.view.resampling, "zoom": origin.view.zoom}
     given["data"] = os.path.abspath(given.get("data", Recipe().data))
     given["command"] = shlex.join(["python3", *map(shorten, command)])
     return Recipe(**inherited | given)

@@ -8,7 +8,7 @@ of positive weight speaks for real, one of negative weight for forged.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         items = [i for i in pipeline.find_files(arguments.paths)[0] if i.label and i.kind != "video"]
         if not items:
             raise ValueError(f"{', '.join(arguments.paths)}: must hold images in folders named df or real")
-        faces = np.stack([pipeline.load_face(item.path, weights.view) for item in items])
         with pipeline.silence_native_stderr():
             import classifiers
         classifier = classifiers.load_classifier(weights.path)
         if isinstance(classifier, classifiers.Meso4Experts):
             raise ValueError(f"{weights.path}: must hold one network: draw each expert by itself")
         model = classifier.model
-        labels = np.array([item.label for item in items])
         maps = {}
-        for label in sorted(set(labels)):
-            for name, mean in average_activations(model, faces[labels == label]).items():
+        for label in sorted({item.label for item in items}):
+            faces = [pipeline.load_face(item.path, weights.view) for item in items if item.label == label]
+            for name, mean in average_activations(model, faces).items():
                 maps[f"{label}: {name} layer"] = mean
         images, scores = excite_units(model)
         units = {f"unit {u}: {scores[u]:+.2f}": images[u] for u in np.argsort(scores)}
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def average_activations(model: Any, faces: np.ndarray) -> dict[str, np.ndarray]:
+def average_activations(model: Any, faces: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
     """Return the mean outputs of the "first" and "last" block before pooling, (height, width)."""
     import keras
 
