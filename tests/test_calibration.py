@@ -110,8 +110,7 @@ class Fake:
 def test_a_card_gets_threshold_bounds_figures_and_maps(noise_path, monkeypatch):
     monkeypatch.setattr(calibration, "MAPPED", 2)
     face_set, scores = make_face_set(noise_path, 20)
-    card, view = {"resampling": "nearest"}, pipeline.View()
-    card, report = calibration.calibrate_card(card, Fake(scores), face_set, view)
+    card, report = calibration.calibrate_card({"resampling": "nearest"}, Fake(scores), face_set)
     assert 0.05 <= card["threshold"] <= 0.95
     found = card["calibration"]
     face, video = (Bounds(*(found[kind][name] for name in Bounds._fields)) for kind in ("face", "video"))
@@ -126,7 +125,7 @@ def test_a_card_gets_threshold_bounds_figures_and_maps(noise_path, monkeypatch):
     found = card["validation"]["all"]["image"]
     assert f"AUC of all: {found['auc']:.3f} by image" in report
     assert "worse than chance" not in report
-    _, report = calibration.calibrate_card(card, Fake(1 - scores), face_set, view)
+    _, report = calibration.calibrate_card(card, Fake(1 - scores), face_set)
     assert "worse than chance: these weights do not suit these faces" in report
 
 

@@ -20,14 +20,9 @@ from PIL import Image, ImageFilter
 
 # the authors' augmentation, their ImageDataGenerator's arguments; rotation in degrees
 ROTATION, ZOOM, BRIGHTNESS, CHANNEL_SHIFT = 15.0, 0.2, 0.2, 30 / 255
-MARGIN, SHIFT = (
-    0.15,
-    0.06,
-)  # at strength 1: how much tighter or wider a crop is, by how much of its side moved
+MARGIN, SHIFT = 0.15, 0.06  # at strength 1: how much tighter or wider a crop is, how much of its side moved
 QUANTIZERS = (22, 48)  # of H.264, as rate factors of 20 to 44 (FaceForensics++: 23, 40)
 FILTERS = list(Image.Resampling)[1:]  # all but the nearest neighbour's
-
-
 CHANGES = ("zoom", "flip", "rotate", "margin", "shift", "channels", "brightness")  # see `augment`
 
 
@@ -43,10 +38,8 @@ def augment(faces: Any, numbers: Any, strength: float = 0.0) -> Any:
     Bilinear; where a face does not fill its square any more, its edge is repeated. Numbers of 0 give exactly
     what `classifiers.scale_pixels` gives. `strength` is that of degradations: how far the crop is moved.
     """
-    # two numbers for each change, which broadcast to (N, height, width)
-    zoom, flip, turn, margin, shift, channels, brightness = tf.unstack(
-        tf.transpose(numbers, (1, 2, 0))[..., None, None]
-    )
+    numbers = tf.transpose(numbers, (1, 2, 0))[..., None, None]  # two of each change, for (N, height, width)
+    zoom, flip, turn, margin, shift, channels, brightness = tf.unstack(numbers)
     middle = (IMAGE_SIZE - 1) / 2
     # where in a face the pixels of the output look, from the middle of both
     x = (tf.range(IMAGE_SIZE, dtype=tf.float32) - middle)[None, None]
@@ -55,8 +48,8 @@ def augment(faces: Any, numbers: Any, strength: float = 0.0) -> Any:
     x = tf.where(flip[0] < 0, -x, x)
     sine, cosine = tf.sin(turn[0] * np.radians(ROTATION)), tf.cos(turn[0] * np.radians(ROTATION))
     x, y = cosine * x - sine * y, sine * x + cosine * y
-    wider = (1 + MARGIN) ** (strength * margin[0])
-    x, y = (wider * place + IMAGE_SIZE * SHIFT * strength * shift[axis] for axis, place in enumerate((x, y)))
+    wider, reach = (1 + MARGIN) ** (strength * margin[0]), IMAGE_SIZE * SHIFT * strength
+    x, y = x * wider + reach * shift[0], y * wider + reach * shift[1]
     values = _look_up(faces, *(tf.clip_by_value(place + middle, 0, 2 * middle) for place in (x, y)))
     values = tf.clip_by_value(values * PIXEL_SCALE + CHANNEL_SHIFT * channels[0, ..., None], 0, 1)
     return tf.clip_by_value(values * (1 + BRIGHTNESS * brightness[0, ..., None]), 0, 1)

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             cards = {name: {key: e.card.get(key) for key in KEPT} for name, e in experts.items()}
             card = {"experts": cards, "forgeries": [*cards]}
         card = weights.view._asdict() | card
-        card, report = calibration.calibrate_card(card, classifier, face_set, weights.view)
+        card, report = calibration.calibrate_card(card, classifier, face_set)
         write_weights(classifier, arguments.name, card)
     except (OSError, ValueError) as error:
         return pipeline.fail(2, error)

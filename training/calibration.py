@@ -18,7 +18,7 @@ import pipeline
 from pipeline import Item
 from training import data
 from training.recipe import count_faces
-from weights import Bounds, Rule, read_rule
+from weights import Bounds, Rule, read_rule, read_view
 from weights.scoring.figures import measure_normal
 from weights.scoring.metrics import choose_threshold, compute_logits, evaluate_by_dataset, label_scores
 from weights.scoring.verdicts import FORGED_ERROR, MIN_FACES_PER_PERSON, REAL_ERROR, classify
@@ -45,7 +45,7 @@ def join_experts(joined: Any, experts: Sequence[Any], faces: np.ndarray) -> None
 
 
 def calibrate_card(
-    card: dict[str, Any], classifier: Any, face_set: data.FaceSet, view: pipeline.View
+    card: dict[str, Any], classifier: Any, face_set: data.FaceSet
 ) -> tuple[dict[str, Any], str]:
     """Return (the card with threshold, bounds, figures and normal maps by the labelled faces, a report)."""
     items, scores = face_set.items, data.score_faces(classifier, face_set.faces)
@@ -54,7 +54,7 @@ def calibrate_card(
     card = {**card, "threshold": threshold, "calibrated_on": count_faces(items)}
     card.pop("calibration", None)
     try:
-        card["calibration"] = found = choose_calibration(face_set, scores, view)
+        card["calibration"] = found = choose_calibration(face_set, scores, read_view(card))
         lower, upper = found["video"]["lower"], found["video"]["upper"]
         lines.append(f"videos: deepfake below {lower:.3f}, real above {upper:.3f}")
         for kind, counts in found["kinds"].items():

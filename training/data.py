@@ -162,14 +162,11 @@ def weigh_faces(items: Sequence[Item], shares: Mapping[str, float]) -> np.ndarra
     """Return each image's chance to be drawn, float64 (N,), summing to 1.
 
     Even over data sets, in each over its classes, then kinds of forgery, then videos: a data set says nothing
-    of the class. `shares` are the weights of data sets, otherwise 1. Raises ValueError if they name another
-    data set, or leave nothing to draw.
+    of the class. `shares` are the weights of data sets, otherwise 1. ValueError: they name another data set.
     """
     datasets = {item.dataset for item in items}
     if unknown := sorted(shares.keys() - datasets):
         raise ValueError(f"--balance {unknown[0]}: must be one of {', '.join(sorted(datasets))}")
-    if not any(shares.get(dataset, 1.0) for dataset in datasets):
-        raise ValueError("--balance: must leave a data set to draw")
     keys = [(i.dataset, i.label, parse_forgery(i)[0], i.video) for i in items]
     members = Counter(keys)
     chances = np.array([shares.get(key[0], 1.0) / members[key] for key in keys])

@@ -89,7 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("output").add_argument
     add("--output", type=Path, default=Path("trained"), metavar="FOLDER", help="default: trained")
     add("--name", help="of the weights files (default: the model's)")
-    add("--resume", action="store_true", default=False, help="go on with the training in --output, by its own recipe")
+    add("--resume", action="store_true", default=False, help="go on with the training in --output, by its own recipe; give --data if the faces have moved")
     # fmt: on
     return parser
 
@@ -122,7 +122,7 @@ def train(arguments: argparse.Namespace, command: Sequence[str]) -> None:
         trainer.draw_curves(run.history, output / "curves.png")
         run.scorer.load(f"{stem}.weights.h5")
         card["best_epoch"] = max(run.history, key=lambda row: row["validation_auc"])["epoch"]
-        card, report = calibration.calibrate_card(card, run.scorer, validation, plan.view)
+        card, report = calibration.calibrate_card(card, run.scorer, validation)
         write_weights(run.scorer, stem, card)
     except OpError as error:  # memory is full
         raise MemoryError(str(error).partition("\n")[0]) from error

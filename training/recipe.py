@@ -1,5 +1,6 @@
 """The recipe of a training: from the command line, in the output folder, in the card. Without TensorFlow."""
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -108,10 +109,9 @@ def make_card(recipe: Recipe, training: Sequence[Item], validation: Sequence[Ite
     """Return what a card says of a training. It names no folder of this machine."""
     shown = {k: shorten(v) if isinstance(v, str) else v for k, v in recipe._asdict().items()}
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = ""
+    commit = ""
+    with contextlib.suppress(OSError):  # there is no git
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return {
         **recipe.view._asdict(),
         "threshold": 0.5,

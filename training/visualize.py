@@ -36,10 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"{', '.join(arguments.paths)}: must hold images in folders named df or real")
         with pipeline.silence_native_stderr():
             import classifiers
-        classifier = classifiers.load_classifier(weights.path)
-        if isinstance(classifier, classifiers.Meso4Experts):
+        model = classifiers.load_classifier(weights.path).model
+        if model.name == "Meso4Experts":
             raise ValueError(f"{weights.path}: must hold one network: draw each expert by itself")
-        model = classifier.model
         maps = {}
         for label in sorted({item.label for item in items}):
             faces = [pipeline.load_face(item.path, weights.view) for item in items if item.label == label]
