@@ -21,8 +21,9 @@ def test_bounds_are_the_ranks_of_conformal_prediction():
     found = choose_bounds(real, forged)
     assert found.lower == pytest.approx(sorted(real)[1])  # (39 + 1) x 0.05 = the second
     assert found.upper == pytest.approx(sorted(forged)[-2])  # (19 + 1) x 0.1 = the second from above
-    assert choose_bounds(real[:18], forged) is None  # too few to promise anything
-    assert choose_bounds(real, forged[:8]) is None
+    for few in ((real[:18], forged), (real, forged[:8])):
+        with pytest.raises(ValueError, match="they need 20 real and 10 forged videos"):
+            choose_bounds(*few)
     apart = choose_bounds(np.full(20, 0.9), np.full(20, 0.1))  # nothing needs to stay uncertain
     assert apart.lower == apart.upper == pytest.approx(0.5)
 
@@ -92,7 +93,8 @@ def test_calibration_of_a_set(noise_path):
     assert choose_calibration(face_set, scores, view)["min_size"] == pytest.approx(138.9, abs=0.1)
     pipeline.write_crop(pipeline.read_image(noise_path), noise_path)
     assert choose_calibration(face_set, scores, view)["min_size"] == pytest.approx(100)
-    assert choose_calibration(*make_face_set(noise_path, 15), view) is None
+    with pytest.raises(ValueError, match="they need 20 real"):
+        choose_calibration(*make_face_set(noise_path, 15), view)
 
 
 class Fake:
@@ -108,8 +110,7 @@ class Fake:
 def test_a_card_gets_threshold_bounds_figures_and_maps(noise_path, monkeypatch):
     monkeypatch.setattr(calibration, "MAPPED", 2)
     face_set, scores = make_face_set(noise_path, 20)
-    card, view = {"resampling": "nearest"}, pipeline.View()
-    card, report = calibration.calibrate_card(card, Fake(scores), face_set, view)
+    card, report = calibration.calibrate_card({"resampling": "nearest"}, Fake(scores), face_set)
     assert 0.05 <= card["threshold"] <= 0.95
     found = card["calibration"]
     face, video = (Bounds(*(found[kind][name] for name in Bounds._fields)) for kind in ("face", "video"))
@@ -124,7 +125,7 @@ def test_a_card_gets_threshold_bounds_figures_and_maps(noise_path, monkeypatch):
     found = card["validation"]["all"]["image"]
     assert f"AUC of all: {found['auc']:.3f} by image" in report
     assert "worse than chance" not in report
-    _, report = calibration.calibrate_card(card, Fake(1 - scores), face_set, view)
+    _, report = calibration.calibrate_card(card, Fake(1 - scores), face_set)
     assert "worse than chance: these weights do not suit these faces" in report
 
 
@@ -146,6 +147,8 @@ def test_joined_experts_multiply_their_scores(noise):
         logits = np.log(scores / (1 - scores))
         product = product / (1 + np.exp(-2 - 1.5 * (logits - logits.mean()) / logits.std()))
     np.testing.assert_allclose(joined.predict(noise)[:, 0], product, atol=1e-4)
+    with pytest.raises(ValueError, match="by several real faces, not 1"):
+        calibration.join_experts(joined, experts, noise[:1])
 
 
 def test_experts_say_which_forgery_it_looks_like(noise, tmp_path):
@@ -192,11 +195,8 @@ def test_two_images_take_no_bounds_away(tmp_path, monkeypatch):
         ((*command[:2], tmp_path / "none", "--name", tmp_path / "other"), "none: no such folder"),
         ((ROOT / "weights/Meso4_DF.tflite", *command[1:4], tmp_path / "other"), "must be Keras weights"),
         (("Meso4_DF", *command[:4], tmp_path / "other"), "must be one WEIGHTS, or four of Meso4"),
-        ((*["Meso4_DF"] * 4, *command[1:4], tmp_path / "other"), "by several real faces, not 1"),
+        ((*["Meso4_DF"] * 4, *command[1:4], tmp_path / "other"), "four of Meso4, of different names"),
     ):
         done = run_script("training/calibrate.py", *wrong, status=2)
         assert reason in done.stderr
         assert done.stderr.count("\n") == 1
-    Image.open(ROOT / "test_images/real/obama.png").save(tmp_path / "data/real/2.png")
-    done = run_script("training/calibrate.py", *["Meso4_DF"] * 4, *command[1:4], tmp_path / "other", status=2)
-    assert "experts must have different names" in done.stderr

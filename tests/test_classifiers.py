@@ -106,8 +106,7 @@ def test_normalization_learns_as_keras_own(channels):
         np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4)
     n = 2 * 8 * 8
     batch_variances = [(moving - 0.99) / 0.01 for moving in (results[0][5], results[1][5])]
-    unbiased = n / (n - 1) if channels == 8 else 1
-    np.testing.assert_allclose(batch_variances[0], batch_variances[1] * unbiased, rtol=1e-3)
+    np.testing.assert_allclose(batch_variances[0], batch_variances[1] * n / (n - 1), rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -98,27 +98,18 @@ def test_stray_folders_and_empty_classes_are_refused(tmp_path):
         load(tmp_path)
 
 
-def make_face_set(names, shades):
-    """Return a FaceSet of images `<label>/<data set>/<video>/<frame>`, each of one shade."""
-    items = [Item(Path(name), name, *name.split("/")[:3]) for name in names]
-    faces = np.array(shades, np.uint8)[:, None, None, None].repeat(256, 1).repeat(256, 2).repeat(3, 3)
-    return data.FaceSet(items, faces, np.array([[i.label == "real"] for i in items], np.float32), [])
-
-
-def test_leaks_are_videos_and_copies_pixels_whatever_their_names():
-    training = make_face_set(["real/s/v/1", "real/s/w/1", "df/s/swap_u/1", "real/s/x/1"], [1, 2, 3, 4])
-    validation = make_face_set(["real/s/v/2", "df/s/swap_w/1", "df/s/swap_t/1", "df/s/y/1"], [5, 1, 2, 3])
-    assert data.find_leaks(training, validation) == [
-        "videos, or forgeries of them, are in both training and validation, 2 in all: s/swap_w, s/v",
-        "3 faces in both training and validation", "2 faces in both df and real",
-    ]  # fmt: skip
-    loose = Item(Path("df/0001.png"), "df/0001", "df", "", "df/0001.png")  # of no known video
-    sets = [part._replace(items=[loose] * 4) for part in (training, validation)]
-    assert data.find_leaks(*sets) == ["3 faces in both training and validation"]
-
-
 def name_forgeries(*names):
     return [Item(Path(f"{n}/1.png"), f"{n}/1", *n.split("/")) for n in names]
+
+
+def test_leaks_are_videos_in_both_parts():
+    loose = Item(Path("df/0001.png"), "df/0001", "df", "", "df/0001.png")  # of no known video
+    training = [*name_forgeries("real/s/v", "real/s/w", "df/s/swap_u", "real/s/x"), loose]
+    validation = [*name_forgeries("real/s/v", "df/s/swap_w", "df/s/swap_t", "df/s/y"), loose]
+    assert data.find_leaks(training, validation) == [
+        "videos, or forgeries of them, are in both training and validation, 2 in all: s/swap_w, s/v"
+    ]
+    assert data.find_leaks([loose], [loose]) == []
 
 
 def test_a_forgery_and_what_it_was_made_of_are_of_one_part():
@@ -147,8 +138,7 @@ def test_what_is_held_out_depends_on_the_names_alone(face_folder):
     assert (len(chosen), len(fewer)) == (6, 4)
     assert fewer < chosen  # those that were held out stay so when videos come in
     assert data.split_videos(items[::-1], 0.1)[1][::-1] == validation
-    with pytest.raises(ValueError, match="class df has too few videos to split"):
-        data.split_videos([i for i in items if i.video in ("0", "swap_0")], 0.3)
+    assert not data.split_videos([i for i in items if i.video in ("0", "swap_0")], 0.3)[1]
 
 
 def test_training_sees_the_pixels_that_scoring_sees(face_folder, tmp_path, monkeypatch):
@@ -191,7 +181,7 @@ def test_it_learns(face_folder, face_set):
     losses = [network.train_epoch(face_set, epoch, itertools.count())["loss"] for epoch in range(8)]
     assert losses[-1] < losses[0] / 2
     validation = load(face_folder / "validation")
-    assert trainer.measure(validation, network.score(validation), "mse")["validation_auc"] > 0.95
+    assert compute_auc([item.label for item in validation.items], network.score(validation)) > 0.95
 
 
 def test_the_average_is_of_all_weights_and_begins_quickly(face_set):
@@ -285,10 +275,8 @@ def test_a_finished_training_writes_what_is_missing(face_folder, trained, tmp_pa
 
 def test_a_training_is_neither_overwritten_nor_resumed_as_another(face_folder, trained):
     for arguments, reason in (
-        (("--data", face_folder, *QUICK), "holds a training already: add --resume or another --output"),
-        (("--resume", "--loss", "bce"), "was trained with loss mse, not bce"),
-        (("--resume", "--steps", "20"), "was trained with steps 15, not 20"),
-        (("--resume", "--split-by-video", "0.1"), "was trained with split_by_video 0.0, not 0.1"),
+        (("--data", face_folder, *QUICK), "holds a training: --resume it, or give another --output"),
+        (("--resume", "--loss", "bce"), "--resume: must be given with --output and --data only"),
     ):
         refuse(reason, "--output", trained[0], *arguments)
 
@@ -354,13 +342,12 @@ def test_usage_errors_are_one_line(face_folder, tmp_path):
         ((*faces, new, "--weights", "none"), "none: no such weights"),
         (("--output", new, "--weights", ROOT / "weights/Meso4_DF.tflite"), "must be Keras weights"),
         ((*faces, new, "--balance", "x=2"), "--balance x: must be one of set0, set1"),
-        ((*faces, new, "--balance", "set0=0,set1=0"), "must leave a data set"),
     ):
         refuse(reason, *arguments)
     for wrong in (
         "--steps 0", "--learning-rate -1", "--learning-rate nan", "--split-by-video 1", "--average 1",
         "--degrade -1", "--zoom 2", "--seed -1", "--seed x", "--model Meso5", "--balance set0",
-        "--balance set0=-1", "--balance set0=1,set0=2", "--dropout 1",
+        "--balance set0=-1", "--dropout 1",
     ):  # fmt: skip
         assert "error: argument --" in train(*wrong.split(), status=2).stderr
     assert not new.exists()

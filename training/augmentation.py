@@ -1,76 +1,58 @@
 """Augmentation: what the authors do to faces, and what a face goes through on its way to us.
 
-A new change is an entry at the end of MOVES, COLORS or DEGRADATIONS. Each has random numbers of its own, by
-the face's seed: the same in a training that was resumed, and when entries are added. Two faces of one seed
-are changed alike: a forged face and its original then differ in the forgery alone.
+All random numbers are drawn by the face's seed: the same in a training that was resumed. Two faces of one
+seed are changed alike: a forged face and its original then differ in the forgery alone.
 """
 
 import io
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 from classifiers import IMAGE_SIZE, PIXEL_SCALE  # first: it sets what TensorFlow reads when it is imported
 
 # isort: split
+import av
 import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageFilter
 
 # the authors' augmentation, their ImageDataGenerator's arguments; rotation in degrees
 ROTATION, ZOOM, BRIGHTNESS, CHANNEL_SHIFT = 15.0, 0.2, 0.2, 30 / 255
-# at strength 1: how much tighter or wider a crop is made; by how much of its side moved; how often filmed
-MARGIN, SHIFT, FILM_CHANCE = 0.15, 0.06, 0.5
-# Of H.264, as rate factors of 20 to 44 (FaceForensics++: 23, 40), but whatever the other faces in the film.
-QUANTIZERS = (22, 48)
+MARGIN, SHIFT = 0.15, 0.06  # at strength 1: how much tighter or wider a crop is, how much of its side moved
+QUANTIZERS = (22, 48)  # of H.264, as rate factors of 20 to 44 (FaceForensics++: 23, 40)
 FILTERS = list(Image.Resampling)[1:]  # all but the nearest neighbour's
-
-
-def rotate(x: Any, y: Any, turn: Any) -> tuple[Any, Any]:
-    angle = turn * np.float32(np.radians(ROTATION))
-    return tf.cos(angle) * x - tf.sin(angle) * y, tf.sin(angle) * x + tf.cos(angle) * y
-
-
-# x, y: where in a face a pixel of the output looks, from the middle of both; a, b: random numbers in [-1, 1];
-# s: the strength of degradations. All broadcast to (N, height, width).
-MOVES: dict[str, Callable[..., tuple[Any, Any]]] = {
-    "zoom": lambda x, y, a, b, _: (x * (1 + ZOOM * a), y * (1 + ZOOM * b)),
-    "flip": lambda x, y, a, *_: (tf.where(a < 0, -x, x), y),
-    "rotate": lambda x, y, a, *_: rotate(x, y, a),
-    "margin": lambda x, y, a, _, s: (x * (1 + MARGIN) ** (s * a), y * (1 + MARGIN) ** (s * a)),
-    "shift": lambda x, y, a, b, s: (x + IMAGE_SIZE * SHIFT * s * a, y + IMAGE_SIZE * SHIFT * s * b),
-}
-COLORS: dict[str, Callable[..., Any]] = {  # of values in [0, 1], to which the result is clipped
-    "channels": lambda values, a, *_: values + CHANNEL_SHIFT * a,
-    "brightness": lambda values, a, *_: values * (1 + BRIGHTNESS * a),
-}
+CHANGES = ("zoom", "flip", "rotate", "margin", "shift", "channels", "brightness")  # see `augment`
 
 
 def draw_numbers(seeds: Sequence[int] | np.ndarray) -> np.ndarray:
     """Return the numbers for `augment` of faces with these seeds, float32 (N, changes, 2) in [-1, 1]."""
-    lists = {"moves": len(MOVES), "colors": len(COLORS)}  # one generator for each: more cost time
-    drawn = [[seed_change(s, name).uniform(-1, 1, (n, 2)) for name, n in lists.items()] for s in seeds]
-    return np.array([np.concatenate(pair) for pair in drawn], np.float32)
+    drawn = [seed_change(seed, "augment").uniform(-1, 1, (len(CHANGES), 2)) for seed in seeds]
+    return np.array(drawn, np.float32)
 
 
 def augment(faces: Any, numbers: Any, strength: float = 0.0) -> Any:
     """Return uint8 faces (N, 256, 256, 3) changed as the authors' training does: float32 in [0, 1].
 
     Bilinear; where a face does not fill its square any more, its edge is repeated. Numbers of 0 give exactly
-    what `classifiers.scale_pixels` gives.
+    what `classifiers.scale_pixels` gives. `strength` is that of degradations: how far the crop is moved.
     """
-    drawn = dict(zip((*MOVES, *COLORS), tf.unstack(numbers[..., None, None], axis=1), strict=True))
-    last = IMAGE_SIZE - 1
-    x = (tf.range(IMAGE_SIZE, dtype=tf.float32) - last / 2)[None, None]
+    numbers = tf.transpose(numbers, (1, 2, 0))[..., None, None]  # two of each change, for (N, height, width)
+    zoom, flip, turn, margin, shift, channels, brightness = tf.unstack(numbers)
+    middle = (IMAGE_SIZE - 1) / 2
+    # where in a face the pixels of the output look, from the middle of both
+    x = (tf.range(IMAGE_SIZE, dtype=tf.float32) - middle)[None, None]
     y = tf.transpose(x, (0, 2, 1))
-    for name, move in MOVES.items():
-        x, y = move(x, y, drawn[name][:, 0], drawn[name][:, 1], strength)
-    values = _look_up(faces, *(tf.clip_by_value(place + last / 2, 0, last) for place in (x, y))) * PIXEL_SCALE
-    for name, change in COLORS.items():
-        a, b = drawn[name][:, 0, ..., None], drawn[name][:, 1, ..., None]
-        values = tf.clip_by_value(change(values, a, b, strength), 0.0, 1.0)
-    return values
+    x, y = x * (1 + ZOOM * zoom[0]), y * (1 + ZOOM * zoom[1])
+    x = tf.where(flip[0] < 0, -x, x)
+    sine, cosine = tf.sin(turn[0] * np.radians(ROTATION)), tf.cos(turn[0] * np.radians(ROTATION))
+    x, y = cosine * x - sine * y, sine * x + cosine * y
+    wider, reach = (1 + MARGIN) ** (strength * margin[0]), IMAGE_SIZE * SHIFT * strength
+    x, y = x * wider + reach * shift[0], y * wider + reach * shift[1]
+    values = _look_up(faces, *(tf.clip_by_value(place + middle, 0, 2 * middle) for place in (x, y)))
+    values = tf.clip_by_value(values * PIXEL_SCALE + CHANNEL_SHIFT * channels[0, ..., None], 0, 1)
+    return tf.clip_by_value(values * (1 + BRIGHTNESS * brightness[0, ..., None]), 0, 1)
 
 
 def _look_up(faces: Any, x: Any, y: Any) -> Any:
@@ -84,6 +66,19 @@ def _look_up(faces: Any, x: Any, y: Any) -> Any:
         for offset in (0, 1, IMAGE_SIZE, IMAGE_SIZE + 1)
     )
     return (ul * (1 - x) + ur * x) * (1 - y) + (ll * (1 - x) + lr * x) * y
+
+
+def film(face: Image.Image, random: np.random.Generator, _: float) -> Image.Image:
+    """Return a face, its sides even, as it comes out of H.264."""
+    coder, decoder = av.CodecContext.create("libx264", "w"), av.CodecContext.create("h264", "r")
+    coder.width, coder.height = face.size
+    coder.pix_fmt, coder.time_base = "yuv420p", Fraction(1, 25)
+    coder.thread_count = decoder.thread_count = 1
+    quantizer = random.integers(*QUANTIZERS, endpoint=True)
+    coder.options = {"qp": str(quantizer), "preset": "veryfast", "tune": "zerolatency"}
+    frame = av.VideoFrame.from_image(face).reformat(format="yuv420p")
+    packets = [*coder.encode(frame), *coder.encode(None), None]
+    return next(frame.to_image() for packet in packets for frame in decoder.decode(packet))
 
 
 def scale(face: Image.Image, random: np.random.Generator, strength: float) -> Image.Image:
@@ -112,24 +107,19 @@ def compress(face: Image.Image, random: np.random.Generator, strength: float) ->
 
 
 # (face, random, strength) -> face, in this order, with the share of the faces at strength 1
-DEGRADATIONS = [(scale, 0.3), (blur, 0.1), (add_noise, 0.1), (compress, 0.5)]
+DEGRADATIONS = [(film, 0.5), (scale, 0.3), (blur, 0.1), (add_noise, 0.1), (compress, 0.5)]
 
 
 def degrade(faces: np.ndarray, seeds: Sequence[int] | np.ndarray, strength: float) -> np.ndarray:
-    """Return faces, uint8 (N, side, side, 3), the side even, after H.264 and DEGRADATIONS, each by chance.
+    """Return faces, uint8 (N, side, side, 3), the side even, after DEGRADATIONS, each by chance.
 
     A higher `strength` makes all but H.264 stronger; below 1 it makes each rarer, and at 0 there are none.
     """
-    often = min(strength, 1.0)
     found = faces.copy()
-    randoms = [seed_change(seed, "film") for seed in seeds]
-    filmed = [index for index, random in enumerate(randoms) if random.random() < often * FILM_CHANCE]
-    if filmed:
-        found[filmed] = film(found[filmed], int(randoms[filmed[0]].integers(*QUANTIZERS, endpoint=True)))
     for index, seed in enumerate(seeds):
         for change, chance in DEGRADATIONS:
             random = seed_change(seed, change.__name__)
-            if random.random() < often * chance:
+            if random.random() < min(strength, 1.0) * chance:
                 found[index] = np.asarray(change(Image.fromarray(found[index]), random, strength))
     return found
 
@@ -137,20 +127,3 @@ def degrade(faces: np.ndarray, seeds: Sequence[int] | np.ndarray, strength: floa
 def seed_change(seed: int, change: str) -> np.random.Generator:
     """Return the random numbers of one change of the face with this seed."""
     return np.random.default_rng((seed, zlib.crc32(change.encode())))
-
-
-def film(faces: np.ndarray, quantizer: int) -> np.ndarray:
-    """Return faces, uint8 (N, height, width, 3) RGB, both even, as H.264; a quantizer of 0 is best."""
-    import av
-
-    coder, decoder = av.CodecContext.create("libx264", "w"), av.CodecContext.create("h264", "r")
-    coder.height, coder.width = faces.shape[1:3]
-    coder.pix_fmt, coder.time_base = "yuv420p", Fraction(1, 25)
-    coder.thread_count = decoder.thread_count = 1
-    coder.options = {"qp": str(quantizer), "g": "1", "preset": "veryfast", "tune": "zerolatency"}
-    packets = []
-    for face in faces:
-        packets += coder.encode(av.VideoFrame.from_ndarray(face, "rgb24").reformat(format="yuv420p"))
-    packets += coder.encode(None)
-    frames = [frame for packet in (*packets, None) for frame in decoder.decode(packet)]
-    return np.stack([frame.to_ndarray(format="rgb24") for frame in frames])

@@ -30,26 +30,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         check_free(arguments.name)
-        experts = [find_keras_weights(name) for name in arguments.weights]
-        weights = experts[0]
-        if len(experts) > 1 and [(w.network, w.view) for w in experts] != 4 * [("Meso4", weights.view)]:
-            raise ValueError("must be one WEIGHTS, or four of Meso4 with one resampling and zoom")
+        experts = {name_stem(found.path): found for found in map(find_keras_weights, arguments.weights)}
+        weights = next(iter(experts.values()))
+        kinds = [(expert.network, expert.view) for expert in experts.values()]
+        if len(arguments.weights) > 1 and kinds != 4 * [("Meso4", weights.view)]:
+            raise ValueError("must be one WEIGHTS, or four of Meso4, of different names and one view")
         items = data.list_faces(arguments.data)
         arguments.name.parent.mkdir(parents=True, exist_ok=True)
         face_set = data.load_faces(items, weights.view, arguments.name.parent)
         with pipeline.silence_native_stderr():
             from classifiers import Meso4Experts, load_classifier
-        classifiers = [load_classifier(expert.path) for expert in experts]
+        classifiers = [load_classifier(expert.path) for expert in experts.values()]
         classifier, card = classifiers[0], weights.card
         if len(experts) > 1:
             classifier = Meso4Experts()
             calibration.join_experts(classifier, classifiers, face_set.faces[face_set.labels[:, 0] == 1])
-            cards = {name_stem(e.path): {key: e.card.get(key) for key in KEPT} for e in experts}
-            if len(cards) < len(experts):
-                raise ValueError("experts must have different names, each that of its forgery")
+            cards = {name: {key: e.card.get(key) for key in KEPT} for name, e in experts.items()}
             card = {"experts": cards, "forgeries": [*cards]}
         card = weights.view._asdict() | card
-        card, report = calibration.calibrate_card(card, classifier, face_set, weights.view)
+        card, report = calibration.calibrate_card(card, classifier, face_set)
         write_weights(classifier, arguments.name, card)
     except (OSError, ValueError) as error:
         return pipeline.fail(2, error)

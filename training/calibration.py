@@ -18,7 +18,7 @@ import pipeline
 from pipeline import Item
 from training import data
 from training.recipe import count_faces
-from weights import Bounds, Rule, read_rule
+from weights import Bounds, Rule, read_rule, read_view
 from weights.scoring.figures import measure_normal
 from weights.scoring.metrics import choose_threshold, compute_logits, evaluate_by_dataset, label_scores
 from weights.scoring.verdicts import FORGED_ERROR, MIN_FACES_PER_PERSON, REAL_ERROR, classify
@@ -45,7 +45,7 @@ def join_experts(joined: Any, experts: Sequence[Any], faces: np.ndarray) -> None
 
 
 def calibrate_card(
-    card: dict[str, Any], classifier: Any, face_set: data.FaceSet, view: pipeline.View
+    card: dict[str, Any], classifier: Any, face_set: data.FaceSet
 ) -> tuple[dict[str, Any], str]:
     """Return (the card with threshold, bounds, figures and normal maps by the labelled faces, a report)."""
     items, scores = face_set.items, data.score_faces(classifier, face_set.faces)
@@ -53,14 +53,15 @@ def calibrate_card(
     lines = [f"threshold {threshold:g}: a face below it is called a deepfake"]
     card = {**card, "threshold": threshold, "calibrated_on": count_faces(items)}
     card.pop("calibration", None)
-    if found := choose_calibration(face_set, scores, view):
-        card["calibration"], video = found, found["video"]
-        lines.append(f"videos: deepfake below {video['lower']:.3f}, real above {video['upper']:.3f}")
+    try:
+        card["calibration"] = found = choose_calibration(face_set, scores, read_view(card))
+        lower, upper = found["video"]["lower"], found["video"]["upper"]
+        lines.append(f"videos: deepfake below {lower:.3f}, real above {upper:.3f}")
         for kind, counts in found["kinds"].items():
             listed = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
             lines.append(f"{kind} videos, by bounds from other people's: {listed}")
-    else:
-        lines.append('no bounds of "uncertain": they need 20 real and 10 forged videos, of 3 faces each')
+    except ValueError as error:
+        lines.append(str(error))
     card["validation"] = evaluate_by_dataset(label_scores(items, scores, threshold), read_rule(card))
     for name, levels in card["validation"].items():
         shown = [f"{figures['auc']:.3f} by {level}" for level, figures in levels.items() if "auc" in figures]
@@ -72,10 +73,8 @@ def calibrate_card(
     return card, "\n".join(lines)
 
 
-def choose_calibration(
-    face_set: data.FaceSet, scores: np.ndarray, view: pipeline.View
-) -> dict[str, Any] | None:
-    """Return what a card holds as "calibration", or None if there are too few videos.
+def choose_calibration(face_set: data.FaceSet, scores: np.ndarray, view: pipeline.View) -> dict[str, Any]:
+    """Return what a card holds as "calibration". Raises ValueError if there are too few videos.
 
     Videos are those with at least three faces; one face of each video, the middle one, stands for single
     faces. Few of the videos' faces are smaller or more blurred than "min_size" and "min_sharpness" say.
@@ -84,10 +83,8 @@ def choose_calibration(
     for index, item in enumerate(face_set.items):
         groups[item.label, item.dataset, item.video].append(index)
     videos = [own for own in groups.values() if len(own) >= MIN_FACES_PER_PERSON]
-    face = calibrate_level(face_set.items, scores, [[own[len(own) // 2]] for own in groups.values()])
-    video = calibrate_level(face_set.items, scores, videos)
-    if not face or not video:
-        return None
+    face, _ = calibrate_level(face_set.items, scores, [[own[len(own) // 2]] for own in groups.values()])
+    video, kinds = calibrate_level(face_set.items, scores, videos)
     sizes, sharpness = [], []
     for path in (face_set.items[index].path for own in videos for index in own):
         crop, zoom = pipeline.read_crop(path)
@@ -95,9 +92,9 @@ def choose_calibration(
         sizes.append(crop.shape[1] / (zoom or view.zoom))
         sharpness.append(pipeline.measure_sharpness(crop))
     return {
-        "face": face[0],
-        "video": video[0],
-        "kinds": video[1],
+        "face": face,
+        "video": video,
+        "kinds": kinds,
         "min_size": round(float(np.quantile(sizes, 0.005)), 1),  # sizes end sharply: where a detector begins
         "min_sharpness": round(float(np.quantile(sharpness, 0.01)), 2),
     }
@@ -105,10 +102,11 @@ def choose_calibration(
 
 def calibrate_level(
     items: Sequence[Item], scores: np.ndarray, videos: Sequence[Sequence[int]]
-) -> tuple[dict[str, Any], dict[str, dict[str, int]]] | None:
-    """Return (bounds and how often they err, {kind of forgery: {verdict: number}}); None of too few videos.
+) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
+    """Return (bounds and how often they err, {kind of forgery: {verdict: number}}).
 
     A video is given by the indices of its faces. Verdicts are counted by bounds from other people's videos.
+    Raises ValueError if there are too few videos.
     """
     means, firsts = np.array([scores[own].mean() for own in videos]), [items[own[0]] for own in videos]
     real = np.array([item.label == "real" for item in firsts], bool)
@@ -117,11 +115,9 @@ def calibrate_level(
     verdicts = np.full(len(means), "uncertain")
     for group in set(people):
         own = people == group
-        if not (bounds := choose_bounds(means[real & ~own], means[~real & ~own])):
-            return None
+        bounds = choose_bounds(means[real & ~own], means[~real & ~own])
         verdicts[own] = [classify(mean, "video", Rule(video=bounds)) for mean in means[own]]
-    if not (bounds := choose_bounds(means[real], means[~real])):
-        return None
+    bounds = choose_bounds(means[real], means[~real])
     kinds: dict[str, dict[str, int]] = defaultdict(lambda: {"deepfake": 0, "uncertain": 0, "real": 0})
     for item, verdict in zip(firsts, verdicts.tolist(), strict=True):
         kinds["real" if item.label == "real" else pipeline.parse_forgery(item)[0] or "unnamed"][verdict] += 1
@@ -134,16 +130,15 @@ def calibrate_level(
         "forged_called_real": float(passed.mean()),
         "uncertain": float(np.mean(verdicts == "uncertain")),
         "real_error_interval": compute_interval(accused),
-        "forged_error_interval": compute_interval(passed),
     }, dict(sorted(kinds.items()))
 
 
-def choose_bounds(real: np.ndarray, forged: np.ndarray) -> Bounds | None:
-    """Return the bounds by the scores of videos, None if these are too few for what is promised."""
+def choose_bounds(real: np.ndarray, forged: np.ndarray) -> Bounds:
+    """Return the bounds by the scores of videos. ValueError: these are too few for what is promised."""
     lower_rank = math.floor((len(real) + 1) * REAL_ERROR)
     upper_rank = math.floor((len(forged) + 1) * FORGED_ERROR)
     if not lower_rank or not upper_rank:
-        return None
+        raise ValueError('no bounds of "uncertain": they need 20 real and 10 forged videos, of 3 faces each')
     lower, upper = float(np.sort(real)[lower_rank - 1]), float(np.sort(forged)[-upper_rank])
     if upper < lower:  # they are told apart so well that nothing needs to stay uncertain
         lower = upper = (lower + upper) / 2

@@ -1,10 +1,11 @@
-"""Faces to train on: listed, checked, split, decoded once, made into batches."""
+"""Faces to train on: listed, checked, split, decoded once, drawn, made into batches."""
 
-import collections
 import hashlib
 import os
+import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +13,10 @@ import numpy as np
 
 import pipeline
 from pipeline import Item, parse_forgery
+from training.recipe import Recipe
 
 SIDE = pipeline.IMAGE_SIZE
 BATCH = 32  # faces that are scored at once
-PARTS = ("training", "validation")
 
 
 class FaceSet(NamedTuple):
@@ -39,15 +40,12 @@ def list_faces(folder: Path) -> list[Item]:
 
 def find_parts(folder: Path, split_by_video: float) -> tuple[list[Item], list[Item]]:
     """Return (Items of training, Items of validation)."""
-    paths = [folder / part for part in PARTS]
-    training = list_faces(paths[0])
-    if paths[1].is_dir() and split_by_video:
-        raise ValueError(f"--split-by-video: must not be given where there is {paths[1]}")
+    training, validation = list_faces(folder / "training"), folder / "validation"
     if split_by_video:
         return split_videos(training, split_by_video)
-    if not paths[1].is_dir():
-        raise FileNotFoundError(f"{paths[1]}: no such folder: make it, or use --split-by-video 0.1")
-    return training, list_faces(paths[1])
+    if not validation.is_dir():
+        raise FileNotFoundError(f"{validation}: no such folder: make it, or use --split-by-video 0.1")
+    return training, list_faces(validation)
 
 
 def name_videos(item: Item) -> list[str]:
@@ -79,47 +77,31 @@ def group_videos(items: Iterable[Item]) -> list[str]:
     return [find(video) for video, *_ in named]
 
 
-def find_leaks(training: FaceSet, validation: FaceSet) -> list[str]:
-    """Return remarks on videos and faces that make figures too good: in both parts, or in both classes."""
-    both = [[item for item in part.items if item.video != str(item.path)] for part in (training, validation)]
+def find_leaks(training: Sequence[Item], validation: Sequence[Item]) -> list[str]:
+    """Return a remark if videos, or forgeries of them, are in both parts: that makes figures too good."""
+    both = [[item for item in part if item.video != str(item.path)] for part in (training, validation)]
     groups = group_videos([*both[0], *both[1]])
     leaks = sorted({*groups[: len(both[0])]} & {*groups[len(both[0]) :]})
-    remarks = []
-    if leaks:
-        shown = f"{len(leaks)} in all: {', '.join(leaks[:5])}"
-        remarks = [f"videos, or forgeries of them, are in both training and validation, {shown}"]
-    places: dict[bytes, set[str]] = collections.defaultdict(set)  # of each face, by its pixels
-    for part, face_set in zip(PARTS, (training, validation), strict=True):
-        for item, face in zip(face_set.items, face_set.faces, strict=True):
-            places[hashlib.blake2b(face, digest_size=16).digest()] |= {part, item.label}
-    for pair in (PARTS, pipeline.LABELS):
-        if copies := sum(found >= set(pair) for found in places.values()):
-            remarks.append(f"{pipeline.count(copies, 'face')} in both {' and '.join(pair)}")
-    return remarks
+    shown = f"{len(leaks)} in all: {', '.join(leaks[:5])}"
+    return [f"videos, or forgeries of them, are in both training and validation, {shown}"] if leaks else []
 
 
 def split_videos(items: Sequence[Item], share: float) -> tuple[list[Item], list[Item]]:
     """Return (training, validation): in the second, of each data set and label, a share of the groups.
 
-    Those whose names have the lowest hashes, at least one. Raises ValueError if a class would be empty.
+    Those whose names have the lowest hashes, at least one, but not the last one of a class.
     """
     groups = group_videos(items)
-    labels = collections.defaultdict(set)  # of each group
+    strata = defaultdict(set)  # groups of each data set and label
     for item, group in zip(items, groups, strict=True):
-        labels[item.dataset, group].add(item.label)
-    strata = collections.defaultdict(list)
-    for (dataset, group), found in labels.items():
-        strata[dataset, tuple(sorted(found))].append(group)
+        strata[item.dataset, item.label].add(group)
     held_out: set[str] = set()
     for own in strata.values():
-        own.sort(key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
-        held_out.update(own[: min(max(1, round(share * len(own))), len(own) - 1)])
+        ranked = sorted(own, key=lambda name: hashlib.sha256(os.fsencode(name)).digest())
+        held_out.update(ranked[: min(max(1, round(share * len(own))), len(own) - 1)])
     parts: tuple[list[Item], list[Item]] = ([], [])
     for item, group in zip(items, groups, strict=True):
         parts[group in held_out].append(item)
-    for label in pipeline.LABELS:
-        if not all(any(item.label == label for item in part) for part in parts):
-            raise ValueError(f"class {label} has too few videos to split: make a validation folder")
     return parts
 
 
@@ -148,7 +130,7 @@ def load_faces(items: Sequence[Item], view: pipeline.View, scratch: Path) -> Fac
         faces = np.memmap(file, np.uint8, "r", shape=(len(kept), SIDE, SIDE, 3)) if kept else np.empty(0)
     for label in pipeline.LABELS:
         if not any(item.label == label for item in kept):
-            cure = "; ".join(remarks[:3]) or "extract_faces.py cuts faces out of videos"
+            cure = "; ".join(remarks[:3]) or "extract_faces.py cuts faces out of more videos"
             raise ValueError(f"no image of class {label} can be read: {cure}")
     labels = np.array([[item.label == "real"] for item in kept], np.float32)
     return FaceSet(kept, faces, labels, remarks)
@@ -159,6 +141,83 @@ def score_faces(classifier: Any, faces: np.ndarray) -> np.ndarray:
     batches = (faces[start : start + BATCH] for start in range(0, len(faces), BATCH))
     scores = (score for batch in batches for score in classifier.predict(batch)[:, 0])
     return np.fromiter(pipeline.show_progress(scores, len(faces), "face"), np.float32)
+
+
+def draw_epoch(items: Sequence[Item], recipe: Recipe, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (which faces, seeds of how to change them), both int (steps, batch size).
+
+    Every face once, a few twice to fill the last batch; balanced or in pairs: as many draws.
+    """
+    random = np.random.default_rng((recipe.seed, epoch))
+    shape = (-(-len(items) // recipe.batch_size), recipe.batch_size)
+    seeds = random.integers(2**63, size=shape)
+    if recipe.pairs:
+        return draw_pairs(items, seeds, recipe.balance or {}, random)
+    if recipe.balance is not None:
+        return random.choice(len(items), shape, p=weigh_faces(items, recipe.balance)), seeds
+    return np.resize(random.permutation(len(items)), shape), seeds
+
+
+def weigh_faces(items: Sequence[Item], shares: Mapping[str, float]) -> np.ndarray:
+    """Return each image's chance to be drawn, float64 (N,), summing to 1.
+
+    Even over data sets, in each over its classes, then kinds of forgery, then videos: a data set says nothing
+    of the class. `shares` are the weights of data sets, otherwise 1. ValueError: they name another data set.
+    """
+    datasets = {item.dataset for item in items}
+    if unknown := sorted(shares.keys() - datasets):
+        raise ValueError(f"--balance {unknown[0]}: must be one of {', '.join(sorted(datasets))}")
+    keys = [(i.dataset, i.label, parse_forgery(i)[0], i.video) for i in items]
+    members = Counter(keys)
+    chances = np.array([shares.get(key[0], 1.0) / members[key] for key in keys])
+    for depth in range(4):
+        # of each prefix of the keys, how many different next parts there are
+        parts = Counter(key[:depth] for key in {key[: depth + 1] for key in keys})
+        chances /= [parts[key[:depth]] for key in keys]
+    return chances / chances.sum()
+
+
+def pair_faces(items: Sequence[Item]) -> np.ndarray:
+    """Return of each forged image the index of its original of the same or nearest frame, int (N,), or -1."""
+    frames = [int((re.findall(r"\d+", i.path.stem.rpartition("-")[2]) or [0])[0]) for i in items]
+    real = defaultdict(list)  # {(data set, video): indices}
+    for index, item in enumerate(items):
+        if item.label == "real":
+            real[item.dataset, item.video].append(index)
+    partners = np.full(len(items), -1)
+    for index, item in enumerate(items):
+        own = real.get((item.dataset, parse_forgery(item)[1]), ())
+        _, partners[index] = min(((abs(frames[i] - frames[index]), i) for i in own), default=(0, -1))
+    return partners
+
+
+def draw_pairs(
+    items: Sequence[Item], seeds: np.ndarray, shares: Mapping[str, float], random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (which faces, their seeds), both int (steps, batch size).
+
+    Drawn by `weigh_faces`, but a forged face brings its original along, in the same batch, with the same
+    seed, in place of a draw of an original: where those have too few draws, some forged faces come alone.
+    """
+    chances, partners = weigh_faces(items, shares), pair_faces(items)
+    forged = partners >= 0
+    origins = np.isin(np.arange(len(items)), partners[forged])
+    _, datasets = np.unique([item.dataset for item in items], return_inverse=True)
+    # of each face's data set: the chance of forged faces with an original, and that of such originals
+    brought, wanted = (np.bincount(datasets, chances * own)[datasets] + 1e-12 for own in (forged, origins))
+    accompanied = forged * np.minimum(1, wanted / brought)  # chance that a forged face brings its original
+    chances *= 1 - origins * np.minimum(1, brought / wanted)
+    chances /= chances.sum()
+    seeds = seeds.copy()
+    order, batch_size = np.empty_like(seeds), len(seeds[0])
+    for step in range(len(order)):
+        drawn = random.choice(len(items), batch_size, p=chances)
+        brings = random.random(batch_size) < accompanied[drawn]
+        places = np.repeat(np.arange(batch_size), 1 + brings)[:batch_size]  # of a pair twice the same
+        comes_along = np.diff(places, prepend=-1) == 0
+        order[step] = np.where(comes_along, partners[drawn[places]], drawn[places])
+        seeds[step] = seeds[step, places]
+    return order, seeds
 
 
 def make_batches(face_set: FaceSet, order: np.ndarray, seeds: np.ndarray, degrade: float = 0.0) -> Any:

@@ -13,7 +13,6 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -22,8 +21,8 @@ from tqdm import tqdm
 
 import pipeline
 from pipeline import fail, read_count
-from training import calibration, data, draws, recipe
-from weights import check_room, write_card, write_weights
+from training import calibration, data, recipe
+from weights import write_weights
 
 PAPER = recipe.Recipe()
 # read from the text: importing it starts TensorFlow
@@ -37,14 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         train(arguments, command)
     except KeyboardInterrupt:
         return fail(130, "stopped; --resume goes on after the last epoch")
-    except BrokenPipeError:  # `pipeline.run` ends quietly
-        raise
-    except ArithmeticError as error:
-        return fail(1, f"{error} (the best weights so far, if any, are in {arguments.output})")
     except (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError, ValueError) as error:
         return fail(2, " ".join(str(error).split()))
-    except (OSError, MemoryError) as error:
-        return fail(1, (str(error).strip() or type(error).__name__).splitlines()[0])
+    except (MemoryError, ArithmeticError) as error:  # `pipeline.run` reports a full disk
+        reason = pipeline.describe_error(error)
+        return fail(1, f"{reason} (the best weights so far, if any, are in {arguments.output})")
     return 0
 
 
@@ -60,12 +56,9 @@ def read_number(least: float, most: float, kind: type = float) -> Callable[[str]
 
 
 def read_shares(text: str) -> dict[str, float]:
-    """Return {data set: share} from `dfdc=0.5,ffpp=2`. Raises argparse's error if it is anything else."""
-    words = [re.fullmatch(r"\s*([^=]+)=(\d+\.?\d*|\.\d+)\s*", word) for word in text.split(",")]
-    shares = {word[1]: float(word[2]) for word in words if word}
-    if len(shares) < len(words):
-        raise argparse.ArgumentTypeError(f"must be SET=SHARE,..., each set once, not {text}")
-    return shares
+    """Return {data set: share} from `dfdc=0.5,ffpp=2`."""
+    words = (word.rpartition("=") for word in text.split(","))
+    return {name: read_number(0, 1e6)(share) for name, _, share in words}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -75,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
     # fmt: off
     add = parser.add_argument_group("data").add_argument
     add("--data", metavar="FOLDER", help="holds training/ and validation/, each with df/ and real/ (default: data)")
-    add("--split-by-video", type=read_number(0, 0.9), metavar="SHARE", help="without validation/: hold out this share of training's videos for validation")
+    add("--split-by-video", type=read_number(0, 0.9), metavar="SHARE", help="hold out this share of training's videos for validation, in place of validation/")
     add("--resample", choices=pipeline.RESAMPLING, help="filter that brings faces to 256x256 (default: nearest, or that of --weights)")
     add("--zoom", type=read_number(pipeline.SMALLEST_ZOOM, pipeline.CROP_ZOOM), metavar="X", help=f"width of the square to look at, in widths of the face; only in crops by extract_faces.py, which are {pipeline.CROP_ZOOM} wide (default: {pipeline.CROP_ZOOM}, or as --weights)")
     add("--balance", nargs="?", type=read_shares, const={}, metavar="SET=X,...", help="draw data sets evenly, in a set its classes, in a class its kinds of forgery, in a kind its videos; with relative sampling weights of data sets, e.g. dfdc=0.25,ffpp=2")
@@ -96,7 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument_group("output").add_argument
     add("--output", type=Path, default=Path("trained"), metavar="FOLDER", help="default: trained")
     add("--name", help="of the weights files (default: the model's)")
-    add("--resume", action="store_true", default=False, help="go on with the training in --output, by its own recipe")
+    add("--resume", action="store_true", default=False, help="go on with the training in --output, by its own recipe; give --data if the faces have moved")
     # fmt: on
     return parser
 
@@ -105,12 +98,12 @@ def train(arguments: argparse.Namespace, command: Sequence[str]) -> None:
     """Train, or resume a training; the docstring above lists what is written."""
     output, plan = arguments.output, recipe.make_recipe(arguments, command)
     items = data.find_parts(Path(plan.data), plan.split_by_video)
-    draws.weigh_faces(items[0], plan.balance or {})  # raises ValueError before a long wait
+    data.weigh_faces(items[0], plan.balance or {})  # raises ValueError before a long wait
     output.mkdir(parents=True, exist_ok=True)
     training, validation = (data.load_faces(part, plan.view, output) for part in items)
-    for remark in (*training.remarks, *validation.remarks, *data.find_leaks(training, validation)):
+    for remark in (*training.remarks, *validation.remarks, *data.find_leaks(*items)):
         print(f"df_CNN.py: warning: {remark}", file=sys.stderr)
-    plan = recipe.complete_recipe(plan, arguments, training.items)
+    plan = recipe.complete_recipe(plan, training.items, output)
     with pipeline.silence_native_stderr():
         from training import trainer
     from tensorflow.errors import OpError
@@ -120,27 +113,19 @@ def train(arguments: argparse.Namespace, command: Sequence[str]) -> None:
         counts = (f"{name} {n['images']} ({n['videos']} videos)" for name, n in card[part].items())
         print(f"{part.replace('_', ' ')} {', '.join(counts)}", flush=True)
 
-    def keep_best(scorer: Any, epoch: int) -> None:
-        check_room(output)
-        weights = Path(f"{stem}.weights.h5")
-        pipeline.write_atomically(weights, scorer.save)
-        sha256 = {weights.name: pipeline.compute_sha256(weights)}
-        card["best_epoch"] = epoch
-        write_card(Path(f"{stem}.json"), card | {"sha256": sha256})
-
     try:
         run = trainer.Trainer(plan, output / trainer.CHECKPOINT)
         if arguments.resume:
             print(f"resumed after epoch {len(run.history)}")
-        for line in trainer.train(run, training, validation, output, keep_best):
+        for line in trainer.train(run, training, validation, stem, card):
             tqdm.write(line)  # above the bar
         trainer.draw_curves(run.history, output / "curves.png")
         run.scorer.load(f"{stem}.weights.h5")
         card["best_epoch"] = max(run.history, key=lambda row: row["validation_auc"])["epoch"]
-        card, report = calibration.calibrate_card(card, run.scorer, validation, plan.view)
+        card, report = calibration.calibrate_card(card, run.scorer, validation)
         write_weights(run.scorer, stem, card)
     except OpError as error:  # memory is full
-        raise MemoryError(str(error)) from error
+        raise MemoryError(str(error).partition("\n")[0]) from error
     print(f"{report}\nwrote {stem}.tflite, .weights.h5 and .json, history.csv and curves.png")
 
 

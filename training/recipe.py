@@ -1,5 +1,6 @@
 """The recipe of a training: from the command line, in the output folder, in the card. Without TensorFlow."""
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pipeline
 from pipeline import Item, View
-from weights import find_keras_weights, start_card, write_card
+from weights import find_keras_weights, write_card
 
 RECIPE_FILE = "recipe.json"
 
@@ -54,49 +55,41 @@ class Recipe(NamedTuple):
 def make_recipe(arguments: Namespace, command: Iterable[str]) -> Recipe:
     """Return the Recipe that the arguments describe, or that of the training to resume.
 
-    Raises ValueError if that is damaged or differs from arguments given; its data may have moved.
+    Raises OSError or ValueError if there is no such training, or too much is given; its data may have moved.
     """
     path = arguments.output / RECIPE_FILE
     given = {name: value for name, value in vars(arguments).items() if name in Recipe._fields}
-    view = View()
-    if "weights" in given:
-        origin = find_keras_weights(given["weights"])
-        given["weights"], view = str(origin.path), origin.view
     if arguments.resume:
+        if given.keys() - {"data"}:
+            raise ValueError("--resume: must be given with --output and --data only: it keeps its recipe")
         try:
             recipe = Recipe(**json.loads(path.read_bytes()))
         except FileNotFoundError:
             raise FileNotFoundError(f"{path}: no such file: there is no training to resume") from None
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{path}: damaged ({pipeline.describe_error(error)})") from error
-        recipe = recipe._replace(data=os.path.abspath(given.pop("data", recipe.data)))
-        check_agreement(recipe, given, arguments.output)
-        return recipe
+        return recipe._replace(data=os.path.abspath(given.get("data", recipe.data)))
     if path.exists():
-        raise FileExistsError(f"{path.parent}: holds a training already: add --resume or another --output")
-    inherited = {"resample": view.resampling, "zoom": view.zoom, "name": given.get("model", Recipe().model)}
+        raise FileExistsError(f"{path.parent}: holds a training: --resume it, or give another --output")
+    inherited = {"name": given.get("model", Recipe().model)}
+    if "weights" in given:
+        origin = find_keras_weights(given["weights"])
+        given["weights"] = str(origin.path)
+        inherited |= {"resample": origin.view.resampling, "zoom": origin.view.zoom}
     given["data"] = os.path.abspath(given.get("data", Recipe().data))
     given["command"] = shlex.join(["python3", *map(shorten, command)])
     return Recipe(**inherited | given)
 
 
-def complete_recipe(recipe: Recipe, arguments: Namespace, items: Sequence[Item]) -> Recipe:
+def complete_recipe(recipe: Recipe, items: Sequence[Item], folder: Path) -> Recipe:
     """Return the Recipe with the faces' fingerprint, and write it. ValueError: a resumed one had others."""
     names = "\n".join(item.name for item in items)
     faces = hashlib.sha256(os.fsencode(names)).hexdigest()[:16]
-    if arguments.resume:
-        check_agreement(recipe, {"faces": faces}, arguments.output)
-        return recipe
-    write_card(arguments.output / RECIPE_FILE, recipe._replace(faces=faces)._asdict())
-    return recipe._replace(faces=faces)
-
-
-def check_agreement(recipe: Recipe, given: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError when something else is given than the recipe that is resumed."""
-    for name, value in given.items():
-        if (found := getattr(recipe, name)) != value:
-            what = "other faces" if name == "faces" else f"{name} {found}, not {value}"
-            raise ValueError(f"{folder}: was trained with {what}: give what it had, or another --output")
+    if recipe.faces not in ("", faces):
+        raise ValueError(f"{folder}: was trained with other faces: give those, or another --output")
+    recipe = recipe._replace(faces=faces)
+    write_card(folder / RECIPE_FILE, recipe._asdict())
+    return recipe
 
 
 def shorten(word: str) -> str:
@@ -116,12 +109,10 @@ def make_card(recipe: Recipe, training: Sequence[Item], validation: Sequence[Ite
     """Return what a card says of a training. It names no folder of this machine."""
     shown = {k: shorten(v) if isinstance(v, str) else v for k, v in recipe._asdict().items()}
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = ""
+    commit = ""
+    with contextlib.suppress(OSError):  # there is no git
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return {
-        **start_card(recipe.model),
         **recipe.view._asdict(),
         "threshold": 0.5,
         "forgeries": sorted({pipeline.parse_forgery(item)[0] for item in training} - {""}),

@@ -6,7 +6,7 @@ ends with the very weights of an uninterrupted one.
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,21 @@ import numpy as np
 import tensorflow as tf
 
 import pipeline
-from training import data, draws
+from training import data
 from training.recipe import Recipe
-from weights import Rule
+from weights import Rule, write_weights
 from weights.scoring.metrics import evaluate_by_dataset, label_scores
 
-LOSSES = {"mse": keras.losses.MeanSquaredError, "bce": keras.losses.BinaryCrossentropy}
-ADVICE = "lower the learning rate, or look at the faces"
 CHECKPOINT = "checkpoint.npz"
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' BatchNormalization, 2.4 times as fast to train on a CPU; same variables, same inference.
-
-    By TensorFlow's fused kernel; where the channels are no multiple of four, and that is slow, by matrices.
-    """
+    """Keras' BatchNormalization, 2.4 times as fast to train on a CPU; same variables, same inference."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        if not (training and self.trainable) or inputs.shape[-1] % 4:
+        if not (training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
+        # Keras 2 used this kernel too
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
         )
@@ -44,15 +40,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
         return outputs
-
-    def _moments(self, inputs: Any, mask: Any) -> tuple[Any, Any]:  # noqa: ARG002
-        pixels = tf.reshape(inputs, (-1, inputs.shape[-1]))
-        ones = tf.ones_like(pixels[:, :1])
-        mean, square = (
-            tf.matmul(ones, values, transpose_a=True)[0] / tf.reduce_sum(ones)
-            for values in (pixels, tf.square(pixels))
-        )
-        return mean, tf.maximum(square - tf.square(mean), 0.0)
 
 
 def quicken(model: keras.Model, dropout: float) -> keras.Model:
@@ -88,7 +75,7 @@ class Trainer:
         # the model's variables include the seeds of its dropout layers
         self.variables = [*self.model.variables, *self.optimizer.variables, *self.average]
         # no XLA: on a CPU it trains at a fifth of the speed (26 against 125 images/s)
-        self.model.compile(self.optimizer, LOSSES[recipe.loss](), metrics=["accuracy"], jit_compile=False)
+        self.model.compile(self.optimizer, recipe.loss, metrics=["accuracy"], jit_compile=False)
         if checkpoint and resumed:
             self.restore(checkpoint)
 
@@ -99,7 +86,7 @@ class Trainer:
     def train_epoch(self, face_set: data.FaceSet, epoch: int, bar: Iterator[int]) -> dict[str, float]:
         """Train one epoch; return its mean loss and accuracy."""
         recipe, left = self.recipe, self.recipe.steps - self.steps_done
-        order, seeds = (drawn[:left] for drawn in draws.draw_epoch(face_set.items, recipe, epoch))
+        order, seeds = (drawn[:left] for drawn in data.draw_epoch(face_set.items, recipe, epoch))
         batches = data.make_batches(face_set, order, seeds, recipe.degrade)
         follow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda _, logs: self.end_step(logs, bar))
         found = self.model.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[follow]).history
@@ -109,7 +96,8 @@ class Trainer:
         """Advance the bar and the moving average of all weights. ArithmeticError: the loss is not finite."""
         next(bar)
         if not np.isfinite(logs["loss"]):  # the mean so far: one that is not finite shows at once
-            raise ArithmeticError(f"the loss is {logs['loss']} at step {self.steps_done}: {ADVICE}")
+            problem = f"the loss is {logs['loss']} at step {self.steps_done}"
+            raise ArithmeticError(f"{problem}: lower the learning rate, or look at the faces")
         # unlike Keras' own, it keeps little of the first steps, and has the statistics of normalisation
         kept = min(self.recipe.average, self.steps_done / (self.steps_done + 9))
         for mean, weight in zip(self.average, self.model.weights, strict=False):
@@ -120,26 +108,25 @@ class Trainer:
         self.scorer.model.set_weights([weight.numpy() for weight in self.average or self.model.weights])
         return data.score_faces(self.scorer, face_set.faces)
 
-    def save(self, path: Path) -> None:
+    def save(self, folder: Path) -> None:
+        """Write history.csv and the checkpoint."""
+        lines = [",".join(map(str, line)) for line in (self.history[0], *(r.values() for r in self.history))]
+        table = "\n".join([*lines, ""])
+        pipeline.write_atomically(folder / "history.csv", lambda part: part.write_text(table))
         arrays: dict[str, Any] = {f"variable_{i}": v.numpy() for i, v in enumerate(self.variables)}
         arrays["history"] = json.dumps(self.history)
-        pipeline.write_atomically(path, lambda part: np.savez(part, **arrays))
+        pipeline.write_atomically(folder / CHECKPOINT, lambda part: np.savez(part, **arrays))
 
     def restore(self, path: Path) -> None:
-        """Load what `save` wrote. Raises ValueError when it is damaged; then nothing is changed."""
+        """Load what `save` wrote. Raises ValueError when it is damaged."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                history = json.loads(str(arrays["history"]))
-                values = [arrays[f"variable_{i}"] for i in range(len(arrays) - 1)]
-            for variable, value in zip(self.variables, values, strict=True):
-                if value.shape != variable.shape or not np.isfinite(value).all():
-                    raise ValueError("an array has another shape, or is not finite")
+                self.history = json.loads(str(arrays["history"]))
+                for index, variable in enumerate(self.variables):
+                    variable.assign(arrays[f"variable_{index}"])
         except Exception as error:  # of a damaged archive NumPy raises anything
             reason = pipeline.describe_error(error)
             raise ValueError(f"{path}: damaged ({reason}): train anew in another folder") from error
-        for variable, value in zip(self.variables, values, strict=True):
-            variable.assign(value)
-        self.history = history
 
 
 def make_schedule(recipe: Recipe) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -152,33 +139,12 @@ def make_schedule(recipe: Recipe) -> keras.optimizers.schedules.LearningRateSche
     return schedules.PiecewiseConstantDecay([1000, 2000, 3000], rates)
 
 
-def measure(face_set: data.FaceSet, scores: np.ndarray, loss: str) -> dict[str, float]:
-    """Return an epoch's figures of validation, two of them averaged over the data sets."""
-    found = evaluate_by_dataset(label_scores(face_set.items, scores, 0.5), Rule())
-    return {
-        "validation_loss": float(LOSSES[loss]()(face_set.labels, scores[:, None])),
-        "validation_accuracy": found["all"]["image"]["accuracy"],
-        "validation_balanced_accuracy": found["mean"]["image"]["balanced_accuracy"],
-        "validation_auc": found["mean"]["image"]["auc"],
-    }
-
-
-def write_history(history: list[dict[str, Any]], path: Path) -> None:
-    lines = [",".join(map(str, line)) for line in (history[0], *(row.values() for row in history))]
-    pipeline.write_atomically(path, lambda part: part.write_text("\n".join(lines) + "\n"))
-
-
 def train(
-    trainer: Trainer,
-    training: data.FaceSet,
-    validation: data.FaceSet,
-    folder: Path,
-    keep_best: Callable[[classifiers.Classifier, int], None],
+    trainer: Trainer, training: data.FaceSet, validation: data.FaceSet, stem: Path, card: dict[str, Any]
 ) -> Iterator[str]:
     """Train the epochs that are missing; yield a line on each, then history.csv and a checkpoint are written.
 
-    Before, `keep_best(scorer, epoch)` is called if the validation AUC has never been as high. Raises
-    ArithmeticError as `Trainer.train_epoch`.
+    Before, weights and card are if the validation AUC has never been as high. ArithmeticError: it diverges.
     """
     recipe, history = trainer.recipe, trainer.history
     epochs = -(-recipe.steps // -(-len(training.items) // recipe.batch_size))
@@ -186,18 +152,22 @@ def train(
     bar = pipeline.show_progress(range(left), left, "step")
     for epoch in range(len(history), epochs):
         begun, done = time.monotonic(), trainer.steps_done
-        rate = float(trainer.optimizer.learning_rate.numpy())
-        found = trainer.train_epoch(training, epoch, bar)
-        scores = trainer.score(validation)
-        if not np.isfinite(scores).all():
-            raise ArithmeticError(f"the scores are not finite after epoch {epoch + 1}: {ADVICE}")
-        row = {"epoch": epoch + 1, "step": trainer.steps_done, **found,
-               **measure(validation, scores, recipe.loss), "learning_rate": rate}  # fmt: skip
+        figures, scores = trainer.train_epoch(training, epoch, bar), trainer.score(validation)
+        loss = keras.losses.get(recipe.loss)(validation.labels, scores[:, None])
+        found = evaluate_by_dataset(label_scores(validation.items, scores, 0.5), Rule())
+        row = {
+            "epoch": epoch + 1,
+            "step": trainer.steps_done,
+            **figures,
+            "validation_loss": float(np.mean(loss)),
+            "validation_accuracy": found["all"]["image"]["accuracy"],
+            "validation_balanced_accuracy": found["mean"]["image"]["balanced_accuracy"],
+            "validation_auc": found["mean"]["image"]["auc"],
+        }
         if row["validation_auc"] > max((earlier["validation_auc"] for earlier in history), default=-1):
-            keep_best(trainer.scorer, epoch + 1)
+            write_weights(trainer.scorer, stem, card | {"best_epoch": epoch + 1})
         history.append(row)
-        write_history(history, folder / "history.csv")
-        trainer.save(folder / CHECKPOINT)
+        trainer.save(stem.parent)
         speed = (row["step"] - done) * recipe.batch_size / (time.monotonic() - begun)
         shown = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4g}" for name in [*row][2:])
         yield f"epoch {epoch + 1}/{epochs}: {shown}; {speed:.0f} images/s"
@@ -208,13 +178,12 @@ def draw_curves(history: list[dict[str, Any]], path: Path) -> None:
     """Draw the figures of all epochs."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 7), layout="constrained")
-    panels = figure.subplots(2, 2, sharex=True).flat
-    for panel, title in zip(panels, ("loss", "accuracy", "auc", "learning_rate"), strict=True):
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    for panel, title in zip(figure.subplots(1, 3), ("loss", "accuracy", "auc"), strict=True):
         for name in (name for name in history[0] if name.endswith(title)):
             values = [row[name] for row in history]
             panel.plot([row["epoch"] for row in history], values, marker=".", label=name.replace("_", " "))
-        panel.set(xlabel="epoch", yscale="log" if title == "learning_rate" else "linear")
+        panel.set(xlabel="epoch")
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
     pipeline.write_atomically(path, lambda part: figure.savefig(part, dpi=110))

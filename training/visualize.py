@@ -8,7 +8,7 @@ of positive weight speaks for real, one of negative weight for forged.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +34,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         items = [i for i in pipeline.find_files(arguments.paths)[0] if i.label and i.kind != "video"]
         if not items:
             raise ValueError(f"{', '.join(arguments.paths)}: must hold images in folders named df or real")
-        faces = np.stack([pipeline.load_face(item.path, weights.view) for item in items])
         with pipeline.silence_native_stderr():
             import classifiers
-        classifier = classifiers.load_classifier(weights.path)
-        if isinstance(classifier, classifiers.Meso4Experts):
+        model = classifiers.load_classifier(weights.path).model
+        if model.name == "Meso4Experts":
             raise ValueError(f"{weights.path}: must hold one network: draw each expert by itself")
-        model = classifier.model
-        labels = np.array([item.label for item in items])
         maps = {}
-        for label in sorted(set(labels)):
-            for name, layer in average_activations(model, faces[labels == label]).items():
-                maps[f"{label}: {name} layer, mean"] = layer.mean(axis=2)
-                strongest = layer.mean(axis=(0, 1)).argmax()
-                maps[f"{label}: {name} layer, strongest channel"] = layer[:, :, strongest]
+        for label in sorted({item.label for item in items}):
+            faces = [pipeline.load_face(item.path, weights.view) for item in items if item.label == label]
+            for name, mean in average_activations(model, faces).items():
+                maps[f"{label}: {name} layer"] = mean
         images, scores = excite_units(model)
         units = {f"unit {u}: {scores[u]:+.2f}": images[u] for u in np.argsort(scores)}
         stem = arguments.output / name_stem(weights.path)
-        draw_panels(maps, 4, Path(f"{stem}-activations.png"))
+        draw_panels(maps, 2, Path(f"{stem}-activations.png"))
         draw_panels(units, 8, Path(f"{stem}-units.png"))
     except (OSError, ValueError) as error:
         return pipeline.fail(2, error)
@@ -59,19 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def average_activations(model: Any, faces: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the mean outputs of the "first" and "last" block before pooling, (height, width, channels)."""
+def average_activations(model: Any, faces: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the mean outputs of the "first" and "last" block before pooling, (height, width)."""
     import keras
 
     from classifiers import scale_pixels
 
     pools = [layer for layer in model.layers if isinstance(layer, keras.layers.MaxPooling2D)]
-    blocks = keras.Model(model.inputs, {"first": pools[0].input, "last": pools[-1].input})
-    means: dict[str, Any] = {"first": 0.0, "last": 0.0}
-    for face in faces:  # the outputs of all would fill the memory
-        for name, output in blocks.predict_on_batch(scale_pixels(face[None])).items():
-            means[name] = means[name] + output[0] / len(faces)
-    return means
+    outputs = {"first": pools[0].input, "last": pools[-1].input}
+    blocks = keras.Model(model.inputs, {name: keras.ops.mean(x, axis=-1) for name, x in outputs.items()})
+    found = [blocks.predict_on_batch(scale_pixels(face[None])) for face in faces]
+    return {name: np.mean([maps[name][0] for maps in found], axis=0) for name in outputs}
 
 
 def excite_units(model: Any) -> tuple[np.ndarray, np.ndarray]:

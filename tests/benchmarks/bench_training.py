@@ -23,7 +23,7 @@ with pipeline.silence_native_stderr():
     import tensorflow as tf
 
     import classifiers
-    from training import data, draws, trainer
+    from training import data, trainer
     from training.recipe import Recipe
 
 BATCH = 75
@@ -65,7 +65,7 @@ def main():
 
 
 def make_batches(face_set, degrade=0.0):
-    order, seeds = draws.draw_epoch(face_set.items, Recipe(batch_size=BATCH), 0)
+    order, seeds = data.draw_epoch(face_set.items, Recipe(batch_size=BATCH), 0)
     return data.make_batches(face_set, order[:STEPS], seeds[:STEPS], degrade=degrade)
 
 
