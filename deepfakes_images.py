@@ -27,16 +27,8 @@ from tqdm import tqdm
 import pipeline
 from pipeline import FaceOptions, Item, fail, printable, show_progress
 from weights import DEFAULT, Rule, Weights, find_weights
-from weights.scoring import Result, score
+from weights.scoring import Result, score, summary
 from weights.scoring.results import COPIES, PAGE, open_folder, write_tables
-from weights.scoring.summary import (
-    ROW_HEAD,
-    describe_outcome,
-    describe_settings,
-    format_row,
-    name_file,
-    print_outcome,
-)
 
 SAVE_EVERY = 10.0  # seconds
 ALARMING = {"deepfake": ("deepfake",), "uncertain": ("deepfake", "uncertain")}  # verdicts for --fail-on
@@ -56,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.threshold is not None:  # what the card says of errors holds for its own bounds
             card = {k: v for k, v in weights.card.items() if k not in ("calibration", "validation")}
             weights = weights._replace(rule=Rule(arguments.threshold), card=card)
-        settings = describe_settings(weights, arguments.options, arguments.align)
+        settings = summary.describe_settings(weights, arguments.options, arguments.align)
         if arguments.output:
             known = open_folder(arguments.output, settings, weights.rule, arguments.force)
     except (OSError, ValueError) as error:
@@ -89,7 +81,7 @@ def score_files(
     arguments: Namespace, items: Iterable[Item], weights: Weights, settings: str, results: dict[str, Result]
 ) -> None:
     """Fill `results`, by path; print a row for each video and photograph; write the tables now and then."""
-    head, saved = f"{ROW_HEAD}\n", -SAVE_EVERY  # so that a folder that cannot be written shows at once
+    head, saved = summary.ROW_HEAD, -SAVE_EVERY  # so that a folder that cannot be written shows at once
     names = ("frames", "start", "end", "everyone", "align", "jobs", "dask")
     options: dict[str, Any] = {name: getattr(arguments, name) for name in names}
     scored = score(items, weights, **options, known=dict(results), progress=not arguments.quiet)
@@ -97,13 +89,14 @@ def score_files(
     def save() -> None:
         if arguments.output:
             found = list(results.values())
-            write_tables(arguments.output, found, weights.rule, describe_outcome(found, weights, settings))
+            outcome = summary.describe_outcome(found, weights, settings)
+            write_tables(arguments.output, found, weights.rule, outcome)
 
     try:
         for result in scored:
             results[str(result.item.path)] = result
             if result.item.kind != "image" and not arguments.quiet:
-                tqdm.write(f"{head}{format_row(result, weights.rule)}")
+                tqdm.write(head + summary.format_row(result, weights.rule))
                 head = ""
             if time.monotonic() - saved >= SAVE_EVERY:
                 save()
@@ -137,9 +130,9 @@ def print_results(arguments: Namespace, done: list[Result], weights: Weights, se
     for r in unread:
         print(f"skipped {printable(r.item.path)}: {r.error}", file=sys.stderr)
     if not arguments.quiet:
-        print_outcome(done, describe_outcome(done, weights, settings), weights)
+        summary.print_outcome(done, summary.describe_outcome(done, weights, settings), weights)
     for r in alarms if arguments.quiet else ():
-        print(f"{r.score:.4f}  {r.verdict:<9}  {name_file(r)}")
+        print(f"{r.score:.4f}  {r.verdict:<9}  {summary.name_file(r)}")
     return 3 if arguments.fail_on and alarms else int(bool(unread))
 
 
@@ -169,7 +162,6 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--dask", metavar="ADDRESS", help="use the Dask cluster with this scheduler")
     # fmt: on
     arguments = parser.parse_args(argv)
-    pipeline.check_times(parser, arguments)
     for name in ("annotate", "explain", "force"):
         if getattr(arguments, name) and not arguments.output:
             parser.error(f"--{name} must come with --output: it says where")

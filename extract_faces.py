@@ -94,15 +94,11 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     pipeline.add_sampling_options(parser.add_argument_group("which frames"))
     add("--keyframes", action="store_true", help="sample only intra-coded frames")
     add("--everyone", action="store_true", help="all faces, in a folder per person (default: the largest in each frame)")
-    add("--min-size", type=float, default=0.0, metavar="PIXELS", help="skip smaller faces (a crop is 1.3 times as wide); 80 or more is faster (default: %(default)s)")
+    add("--min-size", type=pipeline.read_count, default=0, metavar="PIXELS", help="skip smaller faces (a crop is 1.3 times as wide); 80 or more is faster (default: %(default)s)")
     add("--jobs", type=pipeline.read_count, default=1, metavar="N", help="processes to use (default: %(default)s)")
     add("--dask", metavar="ADDRESS", help="use the Dask cluster with this scheduler")
     # fmt: on
-    arguments = parser.parse_args(argv)
-    pipeline.check_times(parser, arguments)
-    if not 0 <= arguments.min_size < float("inf"):
-        parser.error(f"--min-size must be at least 0, not {arguments.min_size:g}")
-    return arguments
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@ import argparse
 import bisect
 import contextlib
 import functools
-import hashlib
 import io
 import itertools
 import math
-import operator
 import os
 import re
 import signal
@@ -24,9 +22,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from fractions import Fraction
 from pathlib import Path, PurePosixPath
-from types import ModuleType
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 import av
@@ -38,17 +34,14 @@ from PIL import ImageFile as PillowFile
 from pillow_heif import register_heif_opener
 from tqdm import tqdm
 
-S = TypeVar("S")
 T = TypeVar("T")
 Box = tuple[int, ...]  # left, top, right, bottom, whole pixels
 
 VERSION = "1.0"
 LABELS = ("df", "real")  # the order is the meaning: score 0 and score 1
-LABEL_ALIASES = dict.fromkeys(("df", "fake", "forged", "deepfake"), "df")
-LABEL_ALIASES |= dict.fromkeys(("real", "original"), "real")
+LABEL_NAMES = {"df": "df", "fake": "df", "forged": "df", "deepfake": "df", "real": "real", "original": "real"}
 IMAGE_SIZE = 256  # pixels, both ways: what the networks take
 CROP_ZOOM = 1.3  # side of a crop / size of its face, as published
-SMALLEST_ZOOM = 0.5  # that weights may look at
 
 
 # --- files and labels -----------------------------------------------------------------------------
@@ -64,7 +57,6 @@ RECORD_NAME, SHEET_NAME = "extraction.json", "contact_sheet.png"  # beside the f
 RESULTS_NAMES = {"results.csv", "results.json"}  # in a folder of results, which is never scored itself
 PERSON_NAME = re.compile(r"person\d+")  # folder of one person's faces
 EXTRACTED_NAME = re.compile(r"(?P<video>.+)(?<!\d\d-\d\d)-\d{6,}")  # not `Screenshot-2024-07-27-101010`
-FORGERY_NAME = re.compile(r"(?P<kind>[^_]+)_(?P<origin>[^_]+)(_.*)?", re.DOTALL)
 
 
 class Item(NamedTuple):
@@ -128,18 +120,12 @@ def is_video(path: Path) -> bool:
 def parse_labels(path: Path, folders: Sequence[str]) -> tuple[str, str, str]:
     """Return (label, data set, video) by folders `df/<data set>/<video>/`, or name `<video>-000123.png`."""
     folders = folders[:-1] if folders and PERSON_NAME.fullmatch(folders[-1]) else folders
-    labels = [LABEL_ALIASES.get(name.lower(), "") for name in folders]
+    labels = [LABEL_NAMES.get(name.lower(), "") for name in folders]
     last = max((depth for depth, label in enumerate(labels) if label), default=None)
     if last is not None and (below := folders[last + 1 :]):
         return labels[last], "/".join(below[:-1]), below[-1]
     named = EXTRACTED_NAME.fullmatch(path.stem)
     return labels[last] if last is not None else "", "", named["video"] if named else str(path)
-
-
-def parse_forgery(item: Item) -> tuple[str, str]:
-    """Return (kind, origin) of a forgery in a data set, as its name says: face2face_055_147; or ("", "")."""
-    named = FORGERY_NAME.fullmatch(item.video) if item.dataset and item.label == "df" else None
-    return (named["kind"], named["origin"]) if named else ("", "")
 
 
 def name_outputs(paths: Sequence[PurePosixPath]) -> list[str]:
@@ -171,7 +157,6 @@ RESAMPLING = {name: Image.Resampling[name.upper()] for name in ("nearest", "bili
 register_heif_opener()
 Image.MAX_IMAGE_PIXELS = None  # check_size refuses what is too large
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # screenshots carry megabytes of XMP
-warnings.filterwarnings("ignore", "Glyph")  # of Matplotlib, which lacks some of the world's letters
 warnings.filterwarnings("ignore", module="PIL")  # of large images and odd tags: read_image checks
 
 
@@ -268,7 +253,7 @@ def load_face(path: Path, view: View) -> np.ndarray:
 
 
 def map_ahead(
-    function: Callable[[S], T], items: Iterable[S], ahead: int = 64, threads: int | None = os.cpu_count()
+    function: Callable[[Any], T], items: Iterable[Any], ahead: int = 64, threads: int | None = os.cpu_count()
 ) -> Iterator[T]:
     """Yield function(item) for each item, in order, computed in threads at most `ahead` items ahead."""
     pending: deque[Future[T]] = deque()
@@ -345,9 +330,8 @@ def choose_frames(
     if keyframes:
         wanted = np.intersect1d(wanted, timeline.keys)
     if not len(wanted):
-        until = "s on" if end is None else f"to {end:g} s"
         lasts = max(timeline.times, default=0)
-        raise ValueError(f"no {'key ' * keyframes}frame from {start:g} {until}: it lasts {lasts:.2f} s")
+        raise ValueError(f"no {'key ' * keyframes}frame in the time given: it lasts {lasts:.2f} s")
     return pick_evenly(wanted.tolist(), count or len(wanted))
 
 
@@ -428,7 +412,7 @@ def _demux(container: InputContainer, *streams: VideoStream) -> Iterator[Packet]
         yield from (packet for packet in container.demux(*streams) if packet.size)
 
 
-def _convert_frame(frame: VideoFrame, aspect: Fraction | None) -> np.ndarray:
+def _convert_frame(frame: VideoFrame, aspect: Any) -> np.ndarray:
     """Return a decoded frame as uint8 (height, width, 3) RGB, of square pixels, upright."""
     wide = float(aspect or 1)  # of a pixel
     width, height = round(frame.width * max(wide, 1)), round(frame.height / min(wide, 1))
@@ -514,8 +498,8 @@ def _decode(stream: VideoStream, packets: Iterable[Packet], stamps: list[int]) -
 
 def _deinterlace(frames: Iterable[tuple]) -> Iterator[tuple]:
     """Yield the (index, frame)s, interlaced ones deinterlaced by FFmpeg's bwdif, which needs the next one."""
-    describe = operator.attrgetter("width", "height", "format.name")
-    for (width, height, form), run in itertools.groupby(frames, lambda found: describe(found[1])):
+    shapes = itertools.groupby(frames, lambda found: (found[1].width, found[1].height, found[1].format.name))
+    for (width, height, form), run in shapes:
         graph, held = None, -1
         for index, frame in itertools.chain(run, [(-1, None)]):  # None: what is still held back
             if graph:
@@ -584,7 +568,7 @@ class FaceOptions(NamedTuple):
     end: float | None = None  # seconds
     keyframes: bool = False  # sample the intra-coded frames only
     everyone: bool = False  # every person's face, not only the largest of each frame
-    min_size: float = 0.0  # pixels: extraction skips faces whose Pose.size is smaller
+    min_size: int = 0  # pixels: extraction skips faces whose Pose.size is smaller
 
     @property
     def sampling(self) -> tuple[int, float, float | None, bool]:
@@ -831,7 +815,7 @@ def _reduce_grey(crop: np.ndarray, side: int) -> np.ndarray:
 
 
 @functools.cache
-def _import_face_recognition() -> ModuleType:
+def _import_face_recognition() -> Any:
     try:
         with warnings.catch_warnings(action="ignore"):  # its models announce pkg_resources' end
             import face_recognition
@@ -995,7 +979,7 @@ def fail(status: int, reason: object) -> int:
 def make_parser(description: str | None, example: str = "") -> argparse.ArgumentParser:
     """Return a parser that prints a script's docstring as it is; an example, if given, ends the help."""
     form, usage = argparse.RawDescriptionHelpFormatter, "%(prog)s [options] ..."  # one line before an error
-    epilog = f"example: {example}" if example else None
+    epilog = example and f"example: {example}"
     parser = argparse.ArgumentParser(None, usage, description, epilog, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     if "" in sys.argv[1:]:
@@ -1017,17 +1001,10 @@ def read_time(text: str) -> float:
 
 
 def add_sampling_options(group: argparse._ArgumentGroup) -> None:
-    # fmt: off
     add = group.add_argument
-    add("--frames", type=read_count, default=30, metavar="N", help="frames to sample per video, evenly spread (default: %(default)s)")  # noqa: E501
-    add("--start", type=read_time, default=0.0, metavar="TIME", help="of the first frame, in seconds or as 00:01:30 (default: %(default)s)")  # noqa: E501
-    add("--end", type=read_time, metavar="TIME", help="of the last frame (default: the video's end)")
-    # fmt: on
-
-
-def check_times(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    if arguments.end is not None and arguments.end < arguments.start:
-        parser.error(f"--end {arguments.end:g} must not be before --start {arguments.start:g}")
+    add("--frames", type=read_count, default=30, metavar="N", help="sampled per video (default: %(default)s)")
+    add("--start", type=read_time, default=0.0, metavar="TIME", help="of the first, in seconds or as 0:01:30")
+    add("--end", type=read_time, metavar="TIME", help="of the last (default: the video's end)")
 
 
 def pick_evenly(items: Sequence[T], count: int) -> list[T]:
@@ -1065,19 +1042,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], T]) -> T:
         raise OSError(f"{path}: {describe_error(error)}") from error
 
 
-def compute_sha256(path: str | Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def silence_native_stderr() -> Iterator[None]:
-    """Discard what TensorFlow and LiteRT write to stderr, unless TF_CPP_MIN_LOG_LEVEL is set."""
-    with contextlib.ExitStack() as stack, open(os.devnull, "wb") as sink:
-        with contextlib.suppress(OSError):  # it is closed
-            if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
-                stderr = os.dup(2)
-                stack.callback(os.close, stderr)
-                stack.callback(os.dup2, stderr, 2)
-                os.dup2(sink.fileno(), 2)
-        yield
+def stamp_file(path: str | Path) -> str:
+    """Return what changes when another file takes the place of this one: its size and time, or ""."""
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        return f"{status.st_size} {status.st_mtime_ns}"
+    return ""

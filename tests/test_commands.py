@@ -18,6 +18,9 @@ from PIL import Image
 
 import deepfakes_images
 import pipeline
+from classifiers import load_classifier
+from weights import write_weights
+from weights.download import PUBLISHED
 from weights.scoring import score
 
 SCRIPT = "deepfakes_images.py"
@@ -28,7 +31,7 @@ ROW = re.compile(r"^(\d\.\d{4})  (real|deepfake) +(\S+)$", re.MULTILINE)
 def test_authors_weights_score_their_images_as_published(shared, tmp_path, form):
     weights = shared / "published_weights/Meso4_DF.h5"
     if form == "tflite":
-        run_script("weights/convert.py", weights, "--name", tmp_path / "x")
+        write_weights(load_classifier(weights), tmp_path / "x", PUBLISHED)
         weights = tmp_path / "x.tflite"
     done = run_script(SCRIPT, shared / "published_images", "--weights", weights)
     golden = json.loads((shared / "golden/scores.json").read_text())["scores"]["Meso4_DF"]["nearest"]
@@ -156,7 +159,6 @@ def test_odd_names_are_scored_like_others(tmp_path, photo):
         (["--frames", "0"], "--frames: must be a whole number of at least 1, not 0"),
         (["--start", "-1"], "--start: must be seconds or .*, not -1"),
         (["--start", "inf"], "--start: must be seconds"),
-        (["--start", "2", "--end", "1"], "--end 1 must not be before --start 2"),
         (["--annotate"], "--annotate must come with --output"),
         (["--explain"], "--explain must come with --output"),
         (["--force"], "--force must come with --output"),

@@ -215,7 +215,7 @@ def test_a_broken_face_recognition_is_explained(clip, tmp_path):
 def test_wrong_usage():
     for arguments, reason in (
         (["x.mp4", "--output", ""], "an argument is empty"),
-        (["x.mp4", "--min-size", "nan"], "--min-size must be at least 0, not nan"),
+        (["x.mp4", "--min-size", "nan"], "--min-size: must be a whole number of at least 1, not nan"),
         (["gone.mp4"], "no video in gone.mp4: name one: python3 extract_faces.py clip.mp4"),
         (["README.md", "--output", "README.md"], "--output README.md must be a folder"),
     ):

@@ -17,6 +17,7 @@ from PIL import ImageFile as PillowFile
 import classifiers
 import pipeline
 from training.recipe import Recipe
+from weights import compute_sha256
 
 MUTANTS = 40  # of each format
 BOUND = 10  # seconds for any of the files here, on a busy machine
@@ -188,7 +189,7 @@ def test_damaged_weights_crash_nothing(request, tmp_path, name):
     paths = [tmp_path / f"{number}.{ending}" for number in range(MUTANTS)]
     for number, path in enumerate(paths):
         path.write_bytes(damage(source.read_bytes(), random))
-        card["sha256"] = {path.name: pipeline.compute_sha256(path)}
+        card["sha256"] = {path.name: compute_sha256(path)}
         (tmp_path / f"{number}.json").write_text(json.dumps(card))
     process = start("-c", TRY_WEIGHTS, ROOT, *paths)
     outcomes = process.communicate(timeout=120)[0].splitlines()

@@ -10,6 +10,7 @@ from conftest import touch
 from PIL import Image, ImageCms, ImageOps
 
 import pipeline
+from weights.scoring.metrics import parse_forgery
 
 
 def test_files_are_found_sorted_each_once_hidden_and_foreign_passed_over(tmp_path, monkeypatch):
@@ -54,9 +55,9 @@ def test_label_data_set_and_video_are_parts_of_the_path(folders, name, expected)
 def test_a_forgerys_name_says_what_it_was_made_from(tmp_path):
     touch(tmp_path, "df/ffpp/face2face_055_147/1.png")
     ((item,), _) = pipeline.find_files([tmp_path])
-    assert pipeline.parse_forgery(item) == ("face2face", "055")
-    assert pipeline.parse_forgery(item._replace(label="real")) == ("", "")
-    assert pipeline.parse_forgery(item._replace(dataset="")) == ("", "")
+    assert parse_forgery(item) == ("face2face", "055")
+    assert parse_forgery(item._replace(label="real")) == ("", "")
+    assert parse_forgery(item._replace(dataset="")) == ("", "")
 
 
 def test_every_kind_of_image_is_read_as_rgb(tmp_path, photo):

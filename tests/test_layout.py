@@ -14,7 +14,7 @@ TOP = {
 }  # fmt: skip
 OPTIONS = {
     "deepfakes_images.py": 16, "extract_faces.py": 12, "training/df_CNN.py": 21, "training/calibrate.py": 16,
-    "training/visualize.py": 16, "weights/convert.py": 16, "weights/download.py": 16,
+    "training/visualize.py": 16, "weights/download.py": 16,
 }  # fmt: skip
 SCRIPTS = {name.rpartition("/")[2].removesuffix(".py") for name in OPTIONS}
 SCRIPTS |= {"make_figures", "make_test_images"}

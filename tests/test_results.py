@@ -15,7 +15,7 @@ from clips import RATE, film, find_landmarks, forge_face
 from conftest import ROOT, read_items, read_rows, read_table, run_script
 
 import pipeline
-from weights import DEFAULT, Rule, find_weights, load_predictor
+from weights import DEFAULT, Rule, compute_sha256, find_weights, load_predictor
 from weights.scoring.annotate import interpolate_faces
 from weights.scoring.figures import describe_evidence, describe_timeline, measure_evidence, measure_normal
 from weights.scoring.report import describe_verdict
@@ -143,8 +143,8 @@ def test_the_page_answers_first(folder, films):
                   "not an image", "the lowest of 2 people decides", "this program 1.0, Python 3.",
                   "<td>df</td>", "ROC curve", "real, 3 were called deepfake"):  # fmt: skip
         assert words in text, words
-    assert pipeline.compute_sha256(films / "pair.mp4") in text
-    assert pipeline.compute_sha256(ROOT / f"weights/{DEFAULT}.tflite") in text
+    assert compute_sha256(films / "pair.mp4") in text
+    assert compute_sha256(ROOT / f"weights/{DEFAULT}.tflite") in text
     assert not re.search(r"logit|face that counts|Nothing unusual", text)
     assert all(re.findall(r'<img[^>]* alt="([^"]*)"', text))
     assert len(re.findall(r'<img[^>]* alt="', text)) == text.count("<img")

@@ -13,7 +13,7 @@ from conftest import ROOT, run_script
 
 import pipeline
 from classifiers import Meso4, load_classifier
-from weights import DEFAULT, Rule, find_weights, load_predictor, write_weights
+from weights import DEFAULT, Rule, compute_sha256, find_weights, load_predictor, write_weights
 from weights.scoring import score
 
 SHIPPED = sorted(path.stem for path in (ROOT / "weights").glob("*.json"))
@@ -100,27 +100,6 @@ def test_damage_and_mixed_up_cards_are_seen(tmp_path, fresh):
             find_weights(tmp_path / "net")
 
 
-def test_convert(shared, tmp_path):
-    source = shared / "published_weights/MesoInception_F2F.h5"
-    options = ("--name", tmp_path / "new", "--resample", "bilinear")
-    assert run_script("weights/convert.py", source, *options).stderr == ""
-    names = ["new.json", "new.tflite", "new.weights.h5"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == names
-    converted = find_weights(tmp_path / "new")
-    assert converted[1:4] == ("MesoInception4", pipeline.View("bilinear"), Rule())
-
-
-def test_convert_refuses_what_is_no_weights(tmp_path, fresh):
-    (tmp_path / "page.h5").write_text("<!doctype html>")
-    for arguments, status, reason in (
-        (["page.h5"], 2, r"convert\.py: .*page\.h5: damaged, or not an HDF5 file: .*\n"),
-        (["gone.h5"], 2, r".*gone\.h5.*\n"),
-        ([fresh / "net.weights.h5"], 2, r".*net\.json already exists: .*\n"),
-    ):
-        done = run_script("weights/convert.py", *arguments, cwd=tmp_path, status=status)
-        assert re.fullmatch(reason, done.stderr), done.stderr
-
-
 @pytest.fixture
 def server(shared, tmp_path):
     """Folder of the authors' files, served at an address."""
@@ -141,7 +120,9 @@ def test_download_verifies_and_keeps_only_what_is_right(server, shared, tmp_path
     (folder / "MesoInception_F2F.h5").write_bytes(whole[:1000])
     command = ("weights/download.py", "--output", tmp_path / "new", "--address")
     done = run_script(*command, address, status=1)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["Meso4_DF.h5"]
+    names = ["Meso4_DF.h5", "Meso4_DF.json", "Meso4_DF.tflite", "Meso4_DF.weights.h5"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == names
+    assert find_weights(tmp_path / "new/Meso4_DF")[1:4] == ("Meso4", pipeline.View("nearest"), Rule())
     assert "Meso4_DF.h5: downloaded" in done.stdout
     for name, reason in (
         ("Meso4_F2F", r"SHA-256 [0-9a-f]{64} must be bcfda.*: not kept"),
@@ -156,7 +137,7 @@ def test_download_verifies_and_keeps_only_what_is_right(server, shared, tmp_path
     assert done.stdout.count("already there") == 1
     readme = (ROOT / "weights/README.md").read_text()
     for path in (shared / "published_weights").glob("*.h5"):
-        assert f"| `{path.name}` | {pipeline.compute_sha256(path)} |" in readme
+        assert f"| `{path.name}` | {compute_sha256(path)} |" in readme
 
 
 def test_other_networks_of_the_same_shapes_are_refused(shared, tmp_path):

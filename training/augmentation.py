@@ -92,12 +92,6 @@ def blur(face: Image.Image, random: np.random.Generator, strength: float) -> Ima
     return face.filter(ImageFilter.GaussianBlur(strength * random.uniform(0.3, 1.5)))  # pixels
 
 
-def add_noise(face: Image.Image, random: np.random.Generator, strength: float) -> Image.Image:
-    deviation = np.float32(strength * random.uniform(0, 8))  # grey levels
-    noisy = np.asarray(face) + deviation * random.standard_normal((*face.size, 3), np.float32)
-    return Image.fromarray(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
-
-
 def compress(face: Image.Image, random: np.random.Generator, strength: float) -> Image.Image:
     """Return a face as it comes out of a JPEG file."""
     worst = max(5, 100 - 60 * strength)
@@ -107,7 +101,7 @@ def compress(face: Image.Image, random: np.random.Generator, strength: float) ->
 
 
 # (face, random, strength) -> face, in this order, with the share of the faces at strength 1
-DEGRADATIONS = [(film, 0.5), (scale, 0.3), (blur, 0.1), (add_noise, 0.1), (compress, 0.5)]
+DEGRADATIONS = [(film, 0.5), (scale, 0.3), (blur, 0.1), (compress, 0.5)]
 
 
 def degrade(faces: np.ndarray, seeds: Sequence[int] | np.ndarray, strength: float) -> np.ndarray:

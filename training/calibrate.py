@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's
 
 import pipeline
 from training import calibration, data
-from weights import check_free, find_keras_weights, name_stem, write_weights
+from weights import find_keras_weights, name_stem, silence_native_stderr, write_weights
 
 KEPT = ("command", "commit", "trained_on", "sha256")  # of the cards of experts that are joined
 
@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--name", type=Path, required=True, metavar="NEW", help="of the files to write, without suffix")
     arguments = parser.parse_args(argv)
     try:
-        check_free(arguments.name)
+        if existing := [*arguments.name.parent.glob(f"{arguments.name.name}.*")]:
+            raise FileExistsError(f"{existing[0]} already exists: choose another --name")
         experts = {name_stem(found.path): found for found in map(find_keras_weights, arguments.weights)}
         weights = next(iter(experts.values()))
         kinds = [(expert.network, expert.view) for expert in experts.values()]
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         items = data.list_faces(arguments.data)
         arguments.name.parent.mkdir(parents=True, exist_ok=True)
         face_set = data.load_faces(items, weights.view, arguments.name.parent)
-        with pipeline.silence_native_stderr():
+        with silence_native_stderr():
             from classifiers import Meso4Experts, load_classifier
         classifiers = [load_classifier(expert.path) for expert in experts.values()]
         classifier, card = classifiers[0], weights.card

@@ -19,8 +19,8 @@ from pipeline import Item
 from training import data
 from training.recipe import count_faces
 from weights import Bounds, Rule, read_rule, read_view
+from weights.scoring import metrics
 from weights.scoring.figures import measure_normal
-from weights.scoring.metrics import choose_threshold, compute_logits, evaluate_by_dataset, label_scores
 from weights.scoring.verdicts import FORGED_ERROR, MIN_FACES_PER_PERSON, REAL_ERROR, classify
 
 MAPPED = 100  # real faces whose maps of evidence show what is normal
@@ -34,7 +34,7 @@ def join_experts(joined: Any, experts: Sequence[Any], faces: np.ndarray) -> None
     """
     own = [layer for layer in joined.model.layers if layer.weights]  # by depth: four alike in a row
     for number, expert in enumerate(experts):
-        logits = compute_logits(data.score_faces(expert, faces))
+        logits = metrics.compute_logits(data.score_faces(expert, faces))
         if not logits.std() > 0:
             raise ValueError(f"experts are joined by several real faces, not {len(faces)}")
         learned = [layer.get_weights() for layer in expert.model.layers if layer.weights]
@@ -49,7 +49,7 @@ def calibrate_card(
 ) -> tuple[dict[str, Any], str]:
     """Return (the card with threshold, bounds, figures and normal maps by the labelled faces, a report)."""
     items, scores = face_set.items, data.score_faces(classifier, face_set.faces)
-    threshold = choose_threshold(items, scores)
+    threshold = metrics.choose_threshold(items, scores)
     lines = [f"threshold {threshold:g}: a face below it is called a deepfake"]
     card = {**card, "threshold": threshold, "calibrated_on": count_faces(items)}
     card.pop("calibration", None)
@@ -62,7 +62,8 @@ def calibrate_card(
             lines.append(f"{kind} videos, by bounds from other people's: {listed}")
     except ValueError as error:
         lines.append(str(error))
-    card["validation"] = evaluate_by_dataset(label_scores(items, scores, threshold), read_rule(card))
+    labelled = metrics.label_scores(items, scores, threshold)
+    card["validation"] = metrics.evaluate_by_dataset(labelled, read_rule(card))
     for name, levels in card["validation"].items():
         shown = [f"{figures['auc']:.3f} by {level}" for level, figures in levels.items() if "auc" in figures]
         lines += [f"AUC of {name or 'no data set'}: {', '.join(shown)}"] * bool(shown)
@@ -120,7 +121,7 @@ def calibrate_level(
     bounds = choose_bounds(means[real], means[~real])
     kinds: dict[str, dict[str, int]] = defaultdict(lambda: {"deepfake": 0, "uncertain": 0, "real": 0})
     for item, verdict in zip(firsts, verdicts.tolist(), strict=True):
-        kinds["real" if item.label == "real" else pipeline.parse_forgery(item)[0] or "unnamed"][verdict] += 1
+        kinds["real" if item.label == "real" else metrics.parse_forgery(item)[0] or "unnamed"][verdict] += 1
     accused, passed = verdicts[real] == "deepfake", verdicts[~real] == "real"
     return {
         **bounds._asdict(),
@@ -142,7 +143,7 @@ def choose_bounds(real: np.ndarray, forged: np.ndarray) -> Bounds:
     lower, upper = float(np.sort(real)[lower_rank - 1]), float(np.sort(forged)[-upper_rank])
     if upper < lower:  # they are told apart so well that nothing needs to stay uncertain
         lower = upper = (lower + upper) / 2
-    return Bounds(lower, upper, float(compute_logits(real).std()))
+    return Bounds(lower, upper, float(metrics.compute_logits(real).std()))
 
 
 def compute_interval(errors: np.ndarray) -> list[float]:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pipeline
-from pipeline import Item, parse_forgery
+from pipeline import Item
 from training.recipe import Recipe
+from weights.scoring.metrics import parse_forgery
 
 SIDE = pipeline.IMAGE_SIZE
 BATCH = 32  # faces that are scored at once
@@ -33,7 +34,7 @@ def list_faces(folder: Path) -> list[Item]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder: it must hold df/ and real/")
     visible = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
-    if stray := [e.name for e in visible if e.name.lower() not in pipeline.LABEL_ALIASES or e.is_file()]:
+    if stray := [e.name for e in visible if e.name.lower() not in pipeline.LABEL_NAMES or e.is_file()]:
         raise ValueError(f"{folder}: must hold folders named df and real only, not {', '.join(stray[:5])}")
     return [item for item in pipeline.find_files([folder])[0] if item.kind != "video"]
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 import pipeline
 from pipeline import fail, read_count
 from training import calibration, data, recipe
-from weights import write_weights
+from weights import SMALLEST_ZOOM, silence_native_stderr, write_weights
 
 PAPER = recipe.Recipe()
 # read from the text: importing it starts TensorFlow
@@ -70,7 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--data", metavar="FOLDER", help="holds training/ and validation/, each with df/ and real/ (default: data)")
     add("--split-by-video", type=read_number(0, 0.9), metavar="SHARE", help="hold out this share of training's videos for validation, in place of validation/")
     add("--resample", choices=pipeline.RESAMPLING, help="filter that brings faces to 256x256 (default: nearest, or that of --weights)")
-    add("--zoom", type=read_number(pipeline.SMALLEST_ZOOM, pipeline.CROP_ZOOM), metavar="X", help=f"width of the square to look at, in widths of the face; only in crops by extract_faces.py, which are {pipeline.CROP_ZOOM} wide (default: {pipeline.CROP_ZOOM}, or as --weights)")
+    add("--zoom", type=read_number(SMALLEST_ZOOM, pipeline.CROP_ZOOM), metavar="X", help=f"width of the square to look at, in widths of the face; only in crops by extract_faces.py, which are {pipeline.CROP_ZOOM} wide (default: {pipeline.CROP_ZOOM}, or as --weights)")
     add("--balance", nargs="?", type=read_shares, const={}, metavar="SET=X,...", help="draw data sets evenly, in a set its classes, in a class its kinds of forgery, in a kind its videos; with relative sampling weights of data sets, e.g. dfdc=0.25,ffpp=2")
     add("--pairs", action="store_true", help="the same, and with a forged face df/<set>/<kind>_<video>... the same frame of its original real/<set>/<video>, changed alike")
     add("--degrade", type=read_number(0, 10), metavar="STRENGTH", help="compress as videos and JPEG do, scale, blur, add noise and crop at random; 1 is too strong for networks so small (default: 0, none)")
@@ -104,7 +104,7 @@ def train(arguments: argparse.Namespace, command: Sequence[str]) -> None:
     for remark in (*training.remarks, *validation.remarks, *data.find_leaks(*items)):
         print(f"df_CNN.py: warning: {remark}", file=sys.stderr)
     plan = recipe.complete_recipe(plan, training.items, output)
-    with pipeline.silence_native_stderr():
+    with silence_native_stderr():
         from training import trainer
     from tensorflow.errors import OpError
 

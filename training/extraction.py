@@ -55,9 +55,7 @@ def extract_video(
     """
     path, folder = Path(path), Path(os.path.realpath(folder))
     try:
-        status = os.stat(path)
-        own = {"video": path.name, "size": status.st_size, "changed": status.st_mtime_ns}
-        record = own | options._asdict()
+        record = {"video": path.name, "stamp": pipeline.stamp_file(path), **options._asdict()}
         if force:
             check_replaceable(folder)
         elif before := check_extraction(folder, record):

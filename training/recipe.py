@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import pipeline
 from pipeline import Item, View
 from weights import find_keras_weights, write_card
+from weights.scoring.metrics import parse_forgery
 
 RECIPE_FILE = "recipe.json"
 
@@ -115,7 +116,7 @@ def make_card(recipe: Recipe, training: Sequence[Item], validation: Sequence[Ite
     return {
         **recipe.view._asdict(),
         "threshold": 0.5,
-        "forgeries": sorted({pipeline.parse_forgery(item)[0] for item in training} - {""}),
+        "forgeries": sorted({parse_forgery(item)[0] for item in training} - {""}),
         "trained_on": count_faces(training),
         "validated_on": count_faces(validation),
         "command": shown.pop("command"),

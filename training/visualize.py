@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's
 import numpy as np
 
 import pipeline
-from weights import find_keras_weights, name_stem
+from weights import find_keras_weights, name_stem, silence_native_stderr
 
 STEPS = 60  # of gradient ascent
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         items = [i for i in pipeline.find_files(arguments.paths)[0] if i.label and i.kind != "video"]
         if not items:
             raise ValueError(f"{', '.join(arguments.paths)}: must hold images in folders named df or real")
-        with pipeline.silence_native_stderr():
+        with silence_native_stderr():
             import classifiers
         model = classifiers.load_classifier(weights.path).model
         if model.name == "Meso4Experts":

@@ -5,13 +5,14 @@ filter and thresholds belong together: the card, a JSON file beside the weights,
 weights are run by LiteRT, so that TensorFlow is imported only for Keras weights.
 """
 
+import contextlib
 import functools
+import hashlib
 import json
 import os
 import re
-import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from pipeline import View
 Predict = Callable[[np.ndarray], np.ndarray]
 WEIGHTS_FOLDER = Path(__file__).parent
 DEFAULT = "Meso4"  # weights
+SMALLEST_ZOOM = 0.5  # that weights may look at
 REPLACED = {"Meso4_DF_F2F": "Meso4"}  # {name of weights of before: name of those that took their place}
 
 
@@ -107,7 +109,7 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else pipeline.describe_error(error)
         raise ValueError(f"{card_path}: not a card of {path.name} ({reason}): get both again") from error
-    if pipeline.compute_sha256(path) != digest:
+    if compute_sha256(path) != digest:
         raise ValueError(f"{path}: damaged, or not the file of {card_path.name}: get both again")
     return weights
 
@@ -117,8 +119,8 @@ def read_view(card: dict[str, Any]) -> View:
     view = View(str(card["resampling"]), float(card.get("zoom", pipeline.CROP_ZOOM)))
     if view.resampling not in pipeline.RESAMPLING:
         raise ValueError(f"resampling {view.resampling!r}, must be one of {[*pipeline.RESAMPLING]}")
-    if not pipeline.SMALLEST_ZOOM <= view.zoom <= pipeline.CROP_ZOOM:
-        raise ValueError(f"zoom {view.zoom}, must be from {pipeline.SMALLEST_ZOOM} to {pipeline.CROP_ZOOM}")
+    if not SMALLEST_ZOOM <= view.zoom <= pipeline.CROP_ZOOM:
+        raise ValueError(f"zoom {view.zoom}, must be from {SMALLEST_ZOOM} to {pipeline.CROP_ZOOM}")
     return view
 
 
@@ -152,7 +154,7 @@ def load_predictor(weights: Weights, threads: int = 0) -> Predict:
 def _load(path: Path, threads: int) -> Predict:
     if path.suffix == ".tflite":
         return _load_litert(path, threads)
-    with pipeline.silence_native_stderr():
+    with silence_native_stderr():
         from classifiers import load_classifier
     classifier = load_classifier(path)
     return lambda faces: classifier.predict(faces, max(1, len(faces)))
@@ -180,7 +182,7 @@ def _load_litert(path: Path, threads: int) -> Predict:
                 if faces.shape != shape:
                     shape = None  # until it has room: a lack of memory must not spoil the next faces
                     interpreter.resize_tensor_input(faces_in["index"], faces.shape)
-                    with pipeline.silence_native_stderr():
+                    with silence_native_stderr():
                         interpreter.allocate_tensors()
                     shape = faces.shape
                 interpreter.set_tensor(faces_in["index"], faces)
@@ -193,24 +195,8 @@ def _load_litert(path: Path, threads: int) -> Predict:
     return predict
 
 
-def start_card(network: str) -> dict[str, Any]:
-    """Return what every card begins with: the network, the order of the labels, what a score means."""
-    return {
-        "network": network,
-        "labels": list(pipeline.LABELS),
-        "score": "how real a face looks: 1 = real, 0 = deepfake/f2f; below the threshold = deepfake",
-    }
-
-
-def check_free(stem: Path) -> None:
-    """Raise FileExistsError if `write_weights` would overwrite something at `stem`."""
-    for path in (Path(f"{stem}{ending}") for ending in (".json", ".weights.h5", ".tflite")):
-        if path.exists():
-            raise FileExistsError(f"{path} already exists: choose another name")
-
-
-def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> dict[str, Any]:
-    """Write a set of weights: `stem`.weights.h5, `stem`.tflite and `stem`.json. Returns the card.
+def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> None:
+    """Write a set of weights: `stem`.weights.h5, `stem`.tflite and `stem`.json.
 
     The first is for Keras, to train on; the second for LiteRT, to score with. The third says how
     they are used: what `card` holds (at least resampling and threshold), the network, the label
@@ -218,25 +204,41 @@ def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> di
     """
     stem = Path(stem)
     h5, tflite = Path(f"{stem}.weights.h5"), Path(f"{stem}.tflite")
-    check_room(stem.parent)
-    pipeline.write_atomically(h5, classifier.save)
-    with pipeline.silence_native_stderr():
+
+    def save(part: Path) -> None:
+        part.write_bytes(bytes(1_000_000))  # on a full disk HDF5 would crash the process
+        classifier.save(part)
+
+    pipeline.write_atomically(h5, save)
+    with silence_native_stderr():
         pipeline.write_atomically(tflite, classifier.export)
-    digests = {path.name: pipeline.compute_sha256(path) for path in (h5, tflite)}
-    card = start_card(classifier.model.name) | card | {"sha256": digests}
+    card = {
+        "network": classifier.model.name,
+        "labels": list(pipeline.LABELS),
+        "score": "how real a face looks: 1 = real, 0 = deepfake/f2f; below the threshold = deepfake",
+        **card,
+        "sha256": {path.name: compute_sha256(path) for path in (h5, tflite)},
+    }
     write_card(Path(f"{stem}.json"), card)
-    return card
 
 
 def write_card(path: Path, card: dict[str, Any]) -> None:
     pipeline.write_atomically(path, lambda part: part.write_text(json.dumps(card, indent=1) + "\n"))
 
 
-def check_room(folder: Path) -> None:
-    """Raise OSError if a megabyte cannot be written to `folder`: HDF5 would crash the process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(1_000_000))
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(folder)) from error
+def compute_sha256(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def silence_native_stderr() -> Iterator[None]:
+    """Discard what TensorFlow and LiteRT write to stderr, unless TF_CPP_MIN_LOG_LEVEL is set."""
+    with contextlib.ExitStack() as stack, open(os.devnull, "wb") as sink:
+        with contextlib.suppress(OSError):  # it is closed
+            if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
+                stderr = os.dup(2)
+                stack.callback(os.close, stderr)
+                stack.callback(os.dup2, stderr, 2)
+                os.dup2(sink.fileno(), 2)
+        yield

@@ -1,4 +1,4 @@
-"""Download the weights of MesoNet's authors to weights/authors/ and verify them.
+"""Download the weights of MesoNet's authors to weights/authors/, verify them, write them for LiteRT too.
 
     python3 weights/download.py
 
@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 import pipeline
-from weights import WEIGHTS_FOLDER
+from weights import WEIGHTS_FOLDER, compute_sha256, silence_native_stderr, write_weights
 
 ADDRESS = "https://raw.githubusercontent.com/DariusAf/MesoNet/master/weights"
 SHA256 = {
@@ -25,6 +25,7 @@ SHA256 = {
     "MesoInception_DF.h5": "234586d40058e76ef8b6f27ca4b63c06e31c2a5a69c0d8ba6f30b1468ab7bafa",
     "MesoInception_F2F.h5": "d4533ac8a3197dc35c47405d23d99e888c1d0135e267e03540c7451feaccff3f",
 }
+PUBLISHED = {"resampling": "nearest", "threshold": 0.5}  # of a card
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     failures = 0
     for name, digest in SHA256.items():
         target = arguments.output / name
-        if target.is_file() and pipeline.compute_sha256(target) == digest:
+        if target.is_file() and compute_sha256(target) == digest:
             print(f"{target}: already there")
             continue
         try:
@@ -45,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if (found := hashlib.sha256(content).hexdigest()) != digest:
                 raise ValueError(f"SHA-256 {found} must be {digest}: not kept")
             pipeline.write_atomically(target, functools.partial(Path.write_bytes, data=content))
+            with silence_native_stderr():
+                from classifiers import load_classifier
+            write_weights(load_classifier(target), target.with_suffix(""), PUBLISHED)
             print(f"{target}: downloaded, SHA-256 as expected")
         except (OSError, ValueError, http.client.HTTPException) as error:
             print(f"download.py: {name}: {error} ({arguments.address})", file=sys.stderr)

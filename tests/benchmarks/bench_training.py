@@ -18,8 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import pipeline
+from weights import silence_native_stderr
 
-with pipeline.silence_native_stderr():
+with silence_native_stderr():
     import tensorflow as tf
 
     import classifiers

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from pipeline import PROCESS_DIED, FaceOptions, Item, find_files, run_jobs, show_progress
+from pipeline import PROCESS_DIED, FaceOptions, Item, find_files, run_jobs, show_progress, stamp_file
 from weights import DEFAULT, Weights, find_weights
 from weights.scoring.scores import Result, score_images, score_video
 
@@ -57,12 +57,3 @@ def score(
     for item in show_progress(ordered, len(items), "file") if progress else ordered:
         result = same.get(item) or next(found[item.kind]) or Result(item, None, "error", PROCESS_DIED)
         yield result._replace(item=item._replace(kind=result.item.kind), stamp=stamps[item])
-
-
-def stamp_file(path: Path) -> str:
-    """Return what changes when another file takes the place of this one: its size and time, or ""."""
-    try:
-        status = os.stat(path)
-        return f"{status.st_size} {status.st_mtime_ns}"
-    except OSError:
-        return ""

@@ -1,6 +1,7 @@
 """Pictures of results: scores over time, ROC curve, and maps of evidence in a face."""
 
 import itertools
+import warnings
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
@@ -15,6 +16,7 @@ from weights.scoring.metrics import compute_logits
 from weights.scoring.scores import BATCH_SIZE, Result
 from weights.scoring.verdicts import list_people, lower_bound
 
+warnings.filterwarnings("ignore", "Glyph")  # of Matplotlib, which lacks some of the world's letters
 # dark enough for white text on them: a contrast of at least 4.5
 COLORS = {"deepfake": "#c62828", "uncertain": "#8a5a00", "real": "#1565a8", "no face": "#666666",
           "error": "#666666"}  # fmt: skip

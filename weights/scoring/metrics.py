@@ -1,17 +1,25 @@
 """How well scores separate real faces from forged ones: AUC, accuracy, per data set."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pipeline import Item, parse_forgery
+from pipeline import Item
 from weights import Rule
 from weights.scoring.scores import Result
 from weights.scoring.verdicts import MIN_FACES_PER_PERSON, classify
 
 Scores = Sequence[float] | np.ndarray  # (N,), 1 = real, 0 = forged
 Figures = dict[str, float]  # see `evaluate`
+FORGERY_NAME = re.compile(r"(?P<kind>[^_]+)_(?P<origin>[^_]+)(_.*)?", re.DOTALL)
+
+
+def parse_forgery(item: Item) -> tuple[str, str]:
+    """Return (kind, origin) of a forgery in a data set, as its name says: face2face_055_147; or ("", "")."""
+    named = FORGERY_NAME.fullmatch(item.video) if item.dataset and item.label == "df" else None
+    return (named["kind"], named["origin"]) if named else ("", "")
 
 
 def compute_auc(labels: Sequence[str], scores: Scores) -> float:

@@ -17,8 +17,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from pipeline import LABELS, VERSION, Box, Face, compute_sha256, printable, show_progress, write_atomically
-from weights import Rule, Weights, load_predictor
+from pipeline import LABELS, VERSION, Box, Face, printable, show_progress, write_atomically
+from weights import Rule, Weights, compute_sha256, load_predictor
 from weights.scoring import figures, summary
 from weights.scoring.scores import Result, read_pictures
 from weights.scoring.verdicts import UNCLEAR, judge_face, list_people

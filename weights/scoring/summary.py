@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import FaceOptions, compute_sha256, count, printable
-from weights import Rule, Weights
+from pipeline import FaceOptions, count, printable
+from weights import Rule, Weights, compute_sha256
 from weights.scoring.metrics import evaluate_results
 from weights.scoring.scores import Result
 from weights.scoring.verdicts import UNCLEAR, judge_face, list_people
@@ -18,7 +18,7 @@ KINDS = {"deepfakes": "Deepfakes", "face2face": "Face2Face", "faceswap": "FaceSw
          "neuraltextures": "NeuralTextures", "unnamed": "other forged"}  # fmt: skip
 NOUNS = {"image": "image", "video": "video", "photo": "photograph"}  # face crops are images
 MEANING = "A score says how real a face looks to the network: 1 = natural, 0 = deepfake/f2f."
-ROW_HEAD = " score  faces  %deepfake  verdict    file"
+ROW_HEAD = " score  faces  %deepfake  verdict    file\n"
 
 
 def describe_settings(weights: Weights, options: FaceOptions, align: bool | None) -> str:
