@@ -68,7 +68,7 @@ def test_rows_of_videos(films, tmp_path):
 def test_alarms(films, tmp_path):
     forged, real = films / "df/forged.mp4", films / "real/collins.mp4"
     done = run_script(SCRIPT, forged, real, "--quiet", "--fail-on", "deepfake", status=3)
-    assert re.fullmatch(rf"0\.\d{{4}}  deepfake   {forged}\n", done.stdout)
+    assert re.fullmatch(rf"0\.\d{{4}}  deepfake   {forged} \(looks like \w+\)\n", done.stdout)
     assert done.stderr == ""
     assert run_script(SCRIPT, real, "--weights", "Meso4_DF", "--quiet", "--fail-on", "uncertain").stdout == ""
     (tmp_path / "broken.mp4").write_bytes(b"no video")

@@ -73,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--zoom", type=read_number(SMALLEST_ZOOM, pipeline.CROP_ZOOM), metavar="X", help=f"width of the square to look at, in widths of the face; only in crops by extract_faces.py, which are {pipeline.CROP_ZOOM} wide (default: {pipeline.CROP_ZOOM}, or as --weights)")
     add("--balance", nargs="?", type=read_shares, const={}, metavar="SET=X,...", help="draw data sets evenly, in a set its classes, in a class its kinds of forgery, in a kind its videos; with relative sampling weights of data sets, e.g. dfdc=0.25,ffpp=2")
     add("--pairs", action="store_true", help="the same, and with a forged face df/<set>/<kind>_<video>... the same frame of its original real/<set>/<video>, changed alike")
-    add("--degrade", type=read_number(0, 10), metavar="STRENGTH", help="compress as videos and JPEG do, scale, blur, add noise and crop at random; 1 is too strong for networks so small (default: 0, none)")
+    add("--degrade", type=read_number(0, 10), metavar="STRENGTH", help="compress as videos and JPEG do, scale, blur and crop at random; 1 is too strong for networks so small (default: 0, none)")
     add = parser.add_argument_group("network").add_argument
     add("--model", choices=NETWORKS, help=f"network to train (default: {PAPER.model})")
     add("--weights", metavar="FILE", help="start from these, ours or the authors'")
