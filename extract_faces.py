@@ -40,8 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(2, f"no video in {searched}: name one: python3 extract_faces.py clip.mp4")
     single = len(videos) == 1 and videos[0].path == arguments.videos[0]
     output = Path(os.path.abspath(arguments.output))
-    if output.exists() and not output.is_dir():
-        return fail(2, f"--output {arguments.output} must be a folder")
     if not single and (output / pipeline.RECORD_NAME).exists():
         return fail(2, f"{arguments.output} holds the faces of one video: several need another --output")
     options = FaceOptions(**{name: getattr(arguments, name) for name in FaceOptions._fields})

@@ -189,13 +189,27 @@ def test_two_images_take_no_bounds_away(tmp_path, monkeypatch):
         assert weights.rule.video is None
         counts = {"images": 1, "videos": 1}
         assert weights.card["calibrated_on"] == {"df": counts, "real": counts}
+    command = ("Meso4_F2F", *command)
+    run_script("training/calibrate.py", *command[:-1], tmp_path / "new/both")
+    names = ("Meso4_DF", "Meso4_F2F")
+    mean, *parts = (
+        load_classifier(path).model.get_weights()
+        for path in (
+            tmp_path / "new/both.weights.h5",
+            *(ROOT / f"weights/{name}.weights.h5" for name in names),
+        )
+    )
+    for average, first, second in zip(mean, *parts, strict=True):
+        np.testing.assert_allclose(average, (first + second) / 2, rtol=1e-5, atol=1e-7)
+    assert set(find_weights(tmp_path / "new/both").card["averaged"]) == set(names)
+    command = command[1:]
     for wrong, reason in (
-        (command, "mine.json already exists: choose another name"),
+        (command, "mine.json already exists: choose another --name"),
         (("none", *command[1:4], tmp_path / "other"), "none: no such weights"),
         ((*command[:2], tmp_path / "none", "--name", tmp_path / "other"), "none: no such folder"),
         ((ROOT / "weights/Meso4_DF.tflite", *command[1:4], tmp_path / "other"), "must be Keras weights"),
-        (("Meso4_DF", *command[:4], tmp_path / "other"), "must be one WEIGHTS, or four of Meso4"),
-        ((*["Meso4_DF"] * 4, *command[1:4], tmp_path / "other"), "four of Meso4, of different names"),
+        (("Meso4_DF", *command[:4], tmp_path / "other"), "several WEIGHTS must have different names"),
+        (("MesoInception_DF", *command[:4], tmp_path / "other"), "one network and one view"),
     ):
         done = run_script("training/calibrate.py", *wrong, status=2)
         assert reason in done.stderr

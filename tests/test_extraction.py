@@ -212,6 +212,5 @@ def test_wrong_usage():
         (["x.mp4", "--output", ""], "an argument is empty"),
         (["x.mp4", "--min-size", "nan"], "--min-size: must be a whole number of at least 1, not nan"),
         (["gone.mp4"], "no video in gone.mp4: name one: python3 extract_faces.py clip.mp4"),
-        (["README.md", "--output", "README.md"], "--output README.md must be a folder"),
     ):
         assert reason in run_script(SCRIPT, *arguments, status=2).stderr

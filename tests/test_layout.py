@@ -30,11 +30,11 @@ def list_code(tests=False):
 
 
 def test_budget_of_lines():
-    """Before something is added, something else goes. The aim is 1,050, 4,400 and 4,200 lines."""
+    """Before something is added, something else goes."""
     lines = {name: count_lines(name) for name in list_code()}
-    assert lines.pop("pipeline.py") <= 1085
+    assert lines.pop("pipeline.py") <= 1050
     assert {name: number for name, number in lines.items() if number > 260} == {}
-    assert sum(lines.values()) + count_lines("pipeline.py") <= 4743
+    assert sum(lines.values()) + count_lines("pipeline.py") <= 4400
     assert sum(count_lines(name) for name in list_code(tests=True)) <= 4200
     assert {name: count_lines(name) for name, most in DOCUMENTS.items() if count_lines(name) > most} == {}
 

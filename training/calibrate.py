@@ -6,6 +6,7 @@ writes calibrated/Meso4.weights.h5, .tflite and .json; the weights given stay as
 have been trained on. Bounds need at least 20 real and 10 forged videos, of three faces each.
 
 Four weights of Meso4, each named after the forgery that it knows, become one: it multiplies their scores.
+Otherwise, several weights of one network are averaged; the card is that of the first.
 """
 
 import sys
@@ -14,40 +15,45 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
+import numpy as np
+
 import pipeline
 from training import calibration, data
 from weights import find_keras_weights, name_stem, silence_native_stderr, write_weights
 
-KEPT = ("command", "commit", "trained_on", "sha256")  # of the cards of experts that are joined
+KEPT = ("command", "commit", "trained_on", "sha256")  # of the cards of several weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = pipeline.make_parser(__doc__)
     add = parser.add_argument
-    add("weights", nargs="+", metavar="WEIGHTS", help="Keras weights, by name or path: one, or four experts")
+    add("weights", nargs="+", metavar="WEIGHTS", help="Keras weights, by name or path")
     add("--data", type=Path, default=Path("data/validation"), metavar="FOLDER", help="holds df/ and real/")
     add("--name", type=Path, required=True, metavar="NEW", help="of the files to write, without suffix")
     arguments = parser.parse_args(argv)
     try:
-        if existing := [*arguments.name.parent.glob(f"{arguments.name.name}.*")]:
+        if existing := sorted(arguments.name.parent.glob(f"{arguments.name.name}.*")):
             raise FileExistsError(f"{existing[0]} already exists: choose another --name")
-        experts = {name_stem(found.path): found for found in map(find_keras_weights, arguments.weights)}
-        weights = next(iter(experts.values()))
-        kinds = [(expert.network, expert.view) for expert in experts.values()]
-        if len(arguments.weights) > 1 and kinds != 4 * [("Meso4", weights.view)]:
-            raise ValueError("must be one WEIGHTS, or four of Meso4, of different names and one view")
+        given = {name_stem(found.path): found for found in map(find_keras_weights, arguments.weights)}
+        weights, *others = given.values()
+        alike = all(other[1:3] == weights[1:3] for other in others)
+        if not alike or len(given) < len(arguments.weights):
+            raise ValueError("several WEIGHTS must have different names, one network and one view")
         items = data.list_faces(arguments.data)
         arguments.name.parent.mkdir(parents=True, exist_ok=True)
         face_set = data.load_faces(items, weights.view, arguments.name.parent)
         with silence_native_stderr():
             from classifiers import Meso4Experts, load_classifier
-        classifiers = [load_classifier(expert.path) for expert in experts.values()]
+        classifiers = [load_classifier(each.path) for each in given.values()]
         classifier, card = classifiers[0], weights.card
-        if len(experts) > 1:
-            classifier = Meso4Experts()
+        cards = {name: {key: each.card.get(key) for key in KEPT} for name, each in given.items()}
+        if weights.network == "Meso4" and len(given) == 4:
+            classifier, card = Meso4Experts(), {"experts": cards, "forgeries": [*cards]}
             calibration.join_experts(classifier, classifiers, face_set.faces[face_set.labels[:, 0] == 1])
-            cards = {name: {key: e.card.get(key) for key in KEPT} for name, e in experts.items()}
-            card = {"experts": cards, "forgeries": [*cards]}
+        elif others:
+            card = card | {"averaged": cards}
+            own = zip(*(each.model.get_weights() for each in classifiers), strict=True)
+            classifier.model.set_weights([np.mean(arrays, axis=0) for arrays in own])
         card = weights.view._asdict() | card
         card, report = calibration.calibrate_card(card, classifier, face_set)
         write_weights(classifier, arguments.name, card)

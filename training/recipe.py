@@ -113,7 +113,9 @@ def make_card(recipe: Recipe, training: Sequence[Item], validation: Sequence[Ite
     commit = ""
     with contextlib.suppress(OSError):  # there is no git
         commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    origin = find_keras_weights(recipe.weights).card if recipe.weights else {}
     return {
+        **{key: origin[key] for key in ("experts",) if key in origin},
         **recipe.view._asdict(),
         "threshold": 0.5,
         "forgeries": sorted({parse_forgery(item)[0] for item in training} - {""}),

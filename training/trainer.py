@@ -32,7 +32,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if not (training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
-        # Keras 2 used this kernel too
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
         )
@@ -160,7 +159,6 @@ def train(
             "step": trainer.steps_done,
             **figures,
             "validation_loss": float(np.mean(loss)),
-            "validation_accuracy": found["all"]["image"]["accuracy"],
             "validation_balanced_accuracy": found["mean"]["image"]["balanced_accuracy"],
             "validation_auc": found["mean"]["image"]["auc"],
         }
@@ -184,6 +182,5 @@ def draw_curves(history: list[dict[str, Any]], path: Path) -> None:
             values = [row[name] for row in history]
             panel.plot([row["epoch"] for row in history], values, marker=".", label=name.replace("_", " "))
         panel.set(xlabel="epoch")
-        panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
     pipeline.write_atomically(path, lambda part: figure.savefig(part, dpi=110))

@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 import pipeline
-from weights import WEIGHTS_FOLDER, compute_sha256, silence_native_stderr, write_weights
+from weights import WEIGHTS_FOLDER, silence_native_stderr, write_weights
 
 ADDRESS = "https://raw.githubusercontent.com/DariusAf/MesoNet/master/weights"
 SHA256 = {
@@ -37,9 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     failures = 0
     for name, digest in SHA256.items():
         target = arguments.output / name
-        if target.is_file() and compute_sha256(target) == digest:
-            print(f"{target}: already there")
-            continue
         try:
             with urllib.request.urlopen(f"{arguments.address}/{name}", timeout=30) as response:
                 content = response.read(1_000_000)  # five times what the files have
