@@ -61,9 +61,9 @@ def photo():
 def films(portrait, tmp_path_factory):
     """Folder of videos: one person, real; one, forged; two side by side, the right one forged; none."""
     folder = tmp_path_factory.mktemp("clips")
-    other = open_portrait("collins")
+    other = open_portrait("obama")
     forged = forge_face(other, find_landmarks(other))
-    people = {"real/collins": (None, other), "df/forged": (None, forged), "pair": (portrait, forged)}
+    people = {"real/obama": (None, other), "df/forged": (None, forged), "pair": (portrait, forged)}
     for name, (left, right) in people.items():
         (folder / name).parent.mkdir(exist_ok=True)
         frames = []

@@ -55,7 +55,7 @@ def test_rows_of_videos(films, tmp_path):
     lines = done.stdout.splitlines()
     assert lines[0] == " score  faces  %deepfake  verdict    file"
     found = {line.split()[-1].rpartition("/")[2]: line.split()[1:4] for line in lines[1:6]}
-    assert found["collins.mp4"] == ["8", "0.0", "real"]
+    assert found["obama.mp4"] == ["8", "0.0", "real"]
     assert found["forged.mp4"] == ["8", "100.0", "deepfake"]
     assert found["broken.mp4"] == ["-", "-", "error"]
     assert f"skipped {tmp_path}/broken.mp4: not a readable video" in done.stderr
@@ -66,7 +66,7 @@ def test_rows_of_videos(films, tmp_path):
 
 
 def test_alarms(films, tmp_path):
-    forged, real = films / "df/forged.mp4", films / "real/collins.mp4"
+    forged, real = films / "df/forged.mp4", films / "real/obama.mp4"
     done = run_script(SCRIPT, forged, real, "--quiet", "--fail-on", "deepfake", status=3)
     assert re.fullmatch(rf"0\.\d{{4}}  deepfake   {forged} \(looks like \w+\)\n", done.stdout)
     assert done.stderr == ""
@@ -82,7 +82,7 @@ def test_many_images_get_no_row_each(tmp_path):
         shutil.copy(ROOT / "test_images/real/obama.png", tmp_path / f"{number}.png")
     shutil.copy(ROOT / "test_images/df/obama.png", tmp_path / "forged.png")
     done = run_script(SCRIPT, tmp_path)
-    assert ROW.findall(done.stdout) == [("0.0007", "deepfake", f"{tmp_path}/forged.png")]
+    assert ROW.findall(done.stdout) == [("0.0000", "deepfake", f"{tmp_path}/forged.png")]
     assert "Rows only for images called deepfake, at most 50: --output lists all images." in done.stdout
 
 

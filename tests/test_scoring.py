@@ -48,7 +48,7 @@ def test_a_score_that_is_no_number_is_an_error(monkeypatch):
 
 def test_scores_are_of_the_faces_extracted(films, tmp_path):
     """Same frames, same crops: what extract_faces.py writes, scored, is what the video scores."""
-    clip = films / "real/collins.mp4"
+    clip = films / "real/obama.mp4"
     extract_video(clip, tmp_path / "faces", pipeline.FaceOptions(frames=5))
     (video,) = score([clip], frames=5)
     crops = list(score([tmp_path / "faces"]))
@@ -175,7 +175,7 @@ def test_faces_that_the_weights_do_not_know_decide_nothing(measured, word):
 
 def test_black_and_white_and_cut_off_faces_are_noticed(shared, portrait, tmp_path):
     (grey,) = score([shared / "inputs/black_and_white.mp4"])
-    assert (grey.score, grey.verdict) == (pytest.approx(0.132, abs=0.01), "uncertain")
+    assert (grey.score, grey.verdict) == (pytest.approx(0.443, abs=0.01), "uncertain")
     assert grey.warning == "too few clear faces to decide, 30 of 30 faces black and white"
     whole = film(portrait, pipeline.Pose(250, 240, 160, 0), (500, 500))
     for left, outside in ((140, 0), (180, 0.04), (215, 0.25)):
