@@ -194,7 +194,10 @@ def test_a_killed_run_continues(films, tmp_path):
     assert 1 <= len(before) < 4
     text = path.read_text().replace('"frame": 0,', '"frame": 77,')  # what is known is not scored again
     path.write_text(text)
-    assert "(0 of 4 videos), uncertain 100.0 %" in run_script(SCRIPT, *command, cwd=tmp_path).stdout
+    assert (
+        "Classified as deepfake/f2f: 100.0 % (4 of 4 videos)"
+        in run_script(SCRIPT, *command, cwd=tmp_path).stdout
+    )
     assert {item["path"] for item in read_items(tmp_path / "out") if item.get("frame") == 77} == before
 
 

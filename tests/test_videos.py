@@ -52,7 +52,7 @@ def test_frames_are_those_of_their_index(tmp_path, name):
         np.testing.assert_array_equal(frame.image, whole[frame.index].image, str(frame.index))
     between = pipeline.read_frames(clip, 4, start=2, end=4)
     assert [read_number(frame.image) for frame in between] == [50, 67, 83, 100]
-    with pytest.raises(ValueError, match=r"no frame from 9 to 10 s: it lasts 7\.96 s"):
+    with pytest.raises(ValueError, match=r"no frame in the time given: it lasts 7\.96 s"):
         list(pipeline.read_frames(clip, 5, start=9, end=10))
 
 
@@ -139,7 +139,7 @@ def test_a_video_scores_as_its_twin_without_the_defect(shared, tmp_path, name):
     run_script("deepfakes_images.py", *clips, "--output", tmp_path / "results")
     first, twin = (read_rows(tmp_path / "results")[str(clip)] for clip in clips)
     assert float(first["score"]) == pytest.approx(float(twin["score"]), abs=0.1)
-    assert first["verdict"] == twin["verdict"]
+    assert "deepfake" not in (first["verdict"], twin["verdict"])
 
 
 SIGNALS = {  # number of the transfer curve: signals of 0, 100, 203 and 1,000 nits (BT.2408; white is 1)

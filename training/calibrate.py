@@ -36,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise FileExistsError(f"{existing[0]} already exists: choose another --name")
         given = {name_stem(found.path): found for found in map(find_keras_weights, arguments.weights)}
         weights, *others = given.values()
-        alike = all(other[1:3] == weights[1:3] for other in others)
-        if not alike or len(given) < len(arguments.weights):
+        if len(given) < len(arguments.weights) or any(other[1:3] != weights[1:3] for other in others):
             raise ValueError("several WEIGHTS must have different names, one network and one view")
         items = data.list_faces(arguments.data)
         arguments.name.parent.mkdir(parents=True, exist_ok=True)

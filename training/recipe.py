@@ -42,6 +42,7 @@ class Recipe(NamedTuple):
     resample: str = "nearest"
     zoom: float = pipeline.CROP_ZOOM  # how wide a square is looked at, in widths of the face
     weights: str = ""  # file to start from
+    experts: Sequence[str] = ()  # forgeries that the experts in it know
     name: str = "Meso4"  # of the weights files
     data: str = "data"  # folder
     split_by_video: float = 0.0
@@ -77,6 +78,7 @@ def make_recipe(arguments: Namespace, command: Iterable[str]) -> Recipe:
         origin = find_keras_weights(given["weights"])
         given["weights"] = str(origin.path)
         inherited |= {"resample": origin.view.resampling, "zoom": origin.view.zoom}
+        inherited["experts"] = [*origin.card.get("experts", ())]
     given["data"] = os.path.abspath(given.get("data", Recipe().data))
     given["command"] = shlex.join(["python3", *map(shorten, command)])
     return Recipe(**inherited | given)
@@ -113,9 +115,8 @@ def make_card(recipe: Recipe, training: Sequence[Item], validation: Sequence[Ite
     commit = ""
     with contextlib.suppress(OSError):  # there is no git
         commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    origin = find_keras_weights(recipe.weights).card if recipe.weights else {}
     return {
-        **{key: origin[key] for key in ("experts",) if key in origin},
+        "experts": shown.pop("experts"),
         **recipe.view._asdict(),
         "threshold": 0.5,
         "forgeries": sorted({parse_forgery(item)[0] for item in training} - {""}),

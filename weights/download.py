@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 import pipeline
-from weights import WEIGHTS_FOLDER, silence_native_stderr, write_weights
+from weights import WEIGHTS_FOLDER, compute_sha256, silence_native_stderr, write_weights
 
 ADDRESS = "https://raw.githubusercontent.com/DariusAf/MesoNet/master/weights"
 SHA256 = {
@@ -38,15 +38,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, digest in SHA256.items():
         target = arguments.output / name
         try:
-            with urllib.request.urlopen(f"{arguments.address}/{name}", timeout=30) as response:
-                content = response.read(1_000_000)  # five times what the files have
-            if (found := hashlib.sha256(content).hexdigest()) != digest:
-                raise ValueError(f"SHA-256 {found} must be {digest}: not kept")
-            pipeline.write_atomically(target, functools.partial(Path.write_bytes, data=content))
+            if not target.is_file() or compute_sha256(target) != digest:
+                with urllib.request.urlopen(f"{arguments.address}/{name}", timeout=30) as response:
+                    content = response.read(1_000_000)  # five times what the files have
+                if (found := hashlib.sha256(content).hexdigest()) != digest:
+                    raise ValueError(f"SHA-256 {found} must be {digest}: not kept")
+                pipeline.write_atomically(target, functools.partial(Path.write_bytes, data=content))
             with silence_native_stderr():
                 from classifiers import load_classifier
             write_weights(load_classifier(target), target.with_suffix(""), PUBLISHED)
-            print(f"{target}: downloaded, SHA-256 as expected")
+            print(f"{target}: SHA-256 as expected, written for LiteRT too")
         except (OSError, ValueError, http.client.HTTPException) as error:
             print(f"download.py: {name}: {error} ({arguments.address})", file=sys.stderr)
             failures += 1
