@@ -17,8 +17,8 @@ from PIL import Image
 import pipeline
 from classifiers import load_classifier, scale_pixels
 from pipeline import Item
-from training import augmentation, calibration, data, trainer
-from training.recipe import Recipe
+from training import augmentation, calibration, data, df_CNN, trainer
+from training.recipe import Recipe, make_card, make_recipe
 from weights import Weights, find_weights, load_predictor
 from weights.scoring import scores
 from weights.scoring.metrics import compute_auc
@@ -375,3 +375,9 @@ def test_a_full_disk_is_one_line(face_folder, tmp_path):
     assert re.fullmatch(r"df_CNN\.py: .*\n", process.communicate()[1])
     assert process.returncode == 1
     assert {path.name for path in (tmp_path / "full").iterdir()} <= {"recipe.json"}  # no half file
+
+
+def test_experts_keep_their_names(tmp_path):
+    command = ["--model", "Meso4Experts", "--weights", "Meso4", "--output", str(tmp_path)]
+    plan = make_recipe(df_CNN.make_parser().parse_args(command), command)
+    assert make_card(plan, [], [])["experts"] == ["Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"]
