@@ -83,7 +83,14 @@ def test_damage_and_mixed_up_cards_are_seen(tmp_path, fresh):
         spoil("net.tflite", content)
         with pytest.raises(ValueError, match=r"net\.tflite: damaged, or not the file of net\.json"):
             find_weights(tmp_path / "net")
-    changes = ({"threshold": "x"}, {"threshold": [1]}, {"sha256": "x"}, {"calibration": {"face": 5}})
+    changes = (
+        {"threshold": "x"},
+        {"threshold": [1]},
+        {"forgeries": [5]},
+        {"experts": 5},
+        {"sha256": "x"},
+        {"calibration": {"face": 5}},
+    )
     contents = [json.dumps(card | change).encode() for change in changes]
     for content in (b"", b"[]", b"{}", b"null", b"[" * 100_000, *contents):
         spoil("net.json", content)

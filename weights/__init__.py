@@ -57,6 +57,8 @@ def read_rule(card: dict[str, Any]) -> Rule:
     if found := card.get("calibration"):
         levels = [found["face"], found["video"]]
         face, video = (Bounds(*(float(level[name]) for name in Bounds._fields)) for level in levels)
+        for kind in found.get("kinds", {}).values():
+            sum(int(kind[verdict]) for verdict in ("deepfake", "uncertain", "real"))
         rule = Rule(rule.threshold, face, video, float(found["min_size"]), float(found["min_sharpness"]))
     bounds = [score for one in (rule.face, rule.video) if one for score in (one.lower, one.upper)]
     for score in (rule.threshold, *bounds):
@@ -80,10 +82,9 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
 
     >>> list(score(["photos"], find_weights("Meso4_DF")))
 
-    Without suffix, the first of `endings` that exists. The card beside the first two says how they are
-    used, and their SHA-256. A plain `.h5` or `.hdf5` (such as the authors') has no card and is used as
-    published: nearest-neighbour resizing, threshold 0.5. Raises FileNotFoundError, or ValueError if file
-    and card do not belong together, or the file is of another kind; one line each.
+    Without suffix, the first of `endings` that exists. The card beside it says how it is used, and its
+    SHA-256. A plain `.h5` or `.hdf5` (such as the authors') has no card and is used as published: nearest
+    neighbour, threshold 0.5. Raises FileNotFoundError, or ValueError if file and card do not fit.
     """
     ends = ("",) if str(name).endswith((".tflite", ".h5", ".hdf5")) else endings
     tried = [Path(folder, f"{name}{end}") for folder in ("", WEIGHTS_FOLDER) for end in ends]
@@ -106,6 +107,7 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
         card = json.loads(card_path.read_bytes())
         weights = Weights(path, str(card["network"]), read_view(card), read_rule(card), card)
         digest = card["sha256"][path.name]
+        ", ".join([*card.get("forgeries", ()), *card.get("experts", ())])  # names
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else pipeline.describe_error(error)
         raise ValueError(f"{card_path}: not a card of {path.name} ({reason}): get both again") from error
@@ -198,9 +200,8 @@ def _load_litert(path: Path, threads: int) -> Predict:
 def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> None:
     """Write a set of weights: `stem`.weights.h5, `stem`.tflite and `stem`.json.
 
-    The first is for Keras, to train on; the second for LiteRT, to score with. The third says how
-    they are used: what `card` holds (at least resampling and threshold), the network, the label
-    order and the SHA-256 of the two files.
+    The first is for Keras, the second for LiteRT. The third is `card` (at least resampling and threshold)
+    with the network, the label order and the SHA-256 of both.
     """
     stem = Path(stem)
     h5, tflite = Path(f"{stem}.weights.h5"), Path(f"{stem}.tflite")

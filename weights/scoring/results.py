@@ -26,7 +26,6 @@ FILE_COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", 
 FACE_COLUMNS = ("path", "score", "verdict", "frame", "time", "person", *BOX, *Pose._fields, *MEASURED,
                 "looks_like", "warning")  # fmt: skip
 SAID = ("error", "warning", "note", "stamp")  # of a Result, in words
-LARGEST = 1e9  # no number of a face is larger
 
 
 def open_folder(folder: Path, settings: str, rule: Rule, force: bool) -> dict[str, Result]:
@@ -127,7 +126,7 @@ def read_result(row: dict[str, Any]) -> Result:
 def read_face(row: dict[str, Any]) -> Face:
     frame, person, *box = (int(row[name]) for name in ("frame", "person", *BOX))
     numbers: dict[str, Any] = {name: float(row[name]) for name in DIGITS}
-    finite = all(abs(number) <= LARGEST for number in (*box, *numbers.values()))
+    finite = all(abs(number) <= 1e9 for number in (*box, *numbers.values()))
     pose = Pose(*(numbers.pop(name) for name in Pose._fields))
     if not (finite and 0 <= numbers["score"] <= 1 and 0 < pose.size <= 2 * max(1, *box)):
         raise ValueError(f"{row['path']}: impossible numbers of a face")  # it would be cut out to be shown
