@@ -156,7 +156,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--annotate", action="store_true", help="also write copies with boxes, scores and verdicts to --output")
     add("--explain", action="store_true", help="also show in the report where in a face the evidence lies (half a second each)")
     add("--quiet", action="store_true", help="print only files that trigger --fail-on, or deepfakes, or cannot be read")
-    add("--fail-on", choices=ALARMING, metavar="VERDICT", help="end with status 3 if a file is called deepfake or, with 'uncertain', not real")
+    add("--fail-on", choices=ALARMING, metavar="VERDICT", help="end with status 3 if a file is called deepfake or, with 'uncertain', is uncertain")
     add = parser.add_argument_group("parallel work on videos").add_argument
     add("--jobs", type=pipeline.read_count, default=1, metavar="N", help="processes to use (default: %(default)s)")
     add("--dask", metavar="ADDRESS", help="use the Dask cluster with this scheduler")

@@ -16,6 +16,7 @@ ROWS_SHOWN = 50  # images: up to this many get a row each
 NAMED = 5  # files that look forged, and kinds of forgery
 KINDS = {"deepfakes": "Deepfakes", "face2face": "Face2Face", "faceswap": "FaceSwap",
          "neuraltextures": "NeuralTextures", "unnamed": "other forged"}  # fmt: skip
+COUNTED = {"deepfake": ("look forged", "looks forged"), "uncertain": ("are uncertain", "is uncertain")}
 NOUNS = {"image": "image", "video": "video", "photo": "photograph"}  # face crops are images
 MEANING = "A score says how real a face looks to the network: 1 = natural, 0 = deepfake/f2f."
 ROW_HEAD = " score  faces  %deepfake  verdict    file\n"
@@ -71,10 +72,11 @@ def print_outcome(results: Sequence[Result], summary: dict[str, Any], weights: W
         print()
     if images:
         print_images(images)
-    forged = [printable(r.item.path) for r in results if r.verdict == "deepfake"]
-    named = ", ".join(forged[:NAMED]) + (", ..." if len(forged) > NAMED else "")
-    looks = f"look{'s' * (len(forged) == 1)} forged{': ' * bool(forged)}{named}"
-    print(f"{len(forged)} of {summary['scored']} {looks}")
+    for verdict, words in COUNTED.items():
+        found = [printable(r.item.path) for r in results if r.verdict == verdict]
+        named = ", ".join(found[:NAMED]) + (", ..." if len(found) > NAMED else "")
+        if found or verdict == "deepfake":
+            print(f"{len(found)} of {summary['scored']} {words[len(found) == 1]}{': ' * bool(found)}{named}")
     kinds = [kind for kind in NOUNS if f"{kind}s" in summary]
     for kind in kinds:
         print_summary(summary[f"{kind}s"], NOUNS[kind])
@@ -83,9 +85,10 @@ def print_outcome(results: Sequence[Result], summary: dict[str, Any], weights: W
     if "videos" in summary and "the largest face of a frame" in summary["settings"]:
         notes.append("Only the largest face in each frame was scored; --everyone scores all faces.")
     judged = "face crops" if weights.rule.video else "files"
-    below = f"Below {weights.rule.threshold:g}, {judged} are called deepfake"
+    used_here = "images" in summary or not weights.rule.video
+    below = f"Below {weights.rule.threshold:g}, {judged} are called deepfake " * used_here
     used = f"({printable(weights.path.name)}, resizing: {weights.view.resampling})."
-    print(*filter(None, notes), f"{MEANING} {below} {used}", sep="\n", flush=True)
+    print(*filter(None, notes), f"{MEANING} {below}{used}", sep="\n", flush=True)
 
 
 def print_images(images: Sequence[Result]) -> None:
