@@ -21,6 +21,7 @@ SHIPPED = sorted(path.stem for path in (ROOT / "weights").glob("*.json"))
 # of test_images: df/biden, collins, hopper, obama, then real/
 GOLDEN = {
     "Meso4": [0.0004, 0.2456, 0.0, 0.0, 0.9077, 0.9993, 1.0, 0.9978],
+    "MesoInception4": [0.001, 0.3809, 0.0, 0.0017, 0.3117, 0.9993, 1.0, 0.9827],
     "Meso4_DF": [0.0008, 0.0058, 0.0072, 0.005, 0.3991, 0.9917, 0.7889, 0.9995],
     "MesoInception_DF": [0.0021, 0.0032, 0.0068, 0.0046, 0.3973, 0.9792, 0.7543, 0.995],
     "MesoInception_F2F": [0.8265, 0.9072, 0.9997, 0.4633, 0.9952, 0.99, 1.0, 0.9999],
@@ -163,7 +164,7 @@ def test_names_and_suffixes_of_weights(shared, tmp_path, noise):
         shutil.copy(source, tmp_path / name)
         with pytest.raises(ValueError, match=rf"{name}: weights must be a \.tflite, \.weights\.h5, \.h5"):
             find_weights(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="has Meso4, Meso4_DF, Meso4_F2F, MesoInception_DF"):
+    with pytest.raises(FileNotFoundError, match="has Meso4, Meso4_DF, Meso4_F2F, MesoInception4, MesoInception_DF"):
         find_weights("Meso5")
     with pytest.raises(FileNotFoundError, match=r"^Meso4_DF_F2F: Meso4 replaced it: --weights Meso4$"):
         find_weights("Meso4_DF_F2F")
