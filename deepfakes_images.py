@@ -2,8 +2,9 @@
 
 Without arguments: every image in test_images and its subfolders. Face crops are scored as they are; in
 photographs and videos the faces are found first. A video's score is the mean of its faces' scores; where
-several people appear, the lowest person's mean. With --output, a folder gets tables and a report, and the
-same command again continues.
+several people appear, the lowest person's mean. Prints a row per file, the average score and the percentage
+classified as deepfake/f2f. With --output, a folder gets tables and a report, and the same command again
+continues.
 
 Exit status: 0 all files were read, 1 some were not, 2 wrong usage or nothing to score, 3 --fail-on,
 130 stopped with Ctrl-C.

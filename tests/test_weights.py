@@ -164,7 +164,9 @@ def test_names_and_suffixes_of_weights(shared, tmp_path, noise):
         shutil.copy(source, tmp_path / name)
         with pytest.raises(ValueError, match=rf"{name}: weights must be a \.tflite, \.weights\.h5, \.h5"):
             find_weights(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="has Meso4, Meso4_DF, Meso4_F2F, MesoInception4, MesoInception_DF"):
+    with pytest.raises(
+        FileNotFoundError, match="has Meso4, Meso4_DF, Meso4_F2F, MesoInception4, MesoInception_DF"
+    ):
         find_weights("Meso5")
     with pytest.raises(FileNotFoundError, match=r"^Meso4_DF_F2F: Meso4 replaced it: --weights Meso4$"):
         find_weights("Meso4_DF_F2F")

@@ -18,9 +18,8 @@ PAGE, COPIES = "report.html", "annotated"
 OURS = {FILES_TABLE, FACES_TABLE, RESULTS, PAGE, COPIES}
 BOX = ("left", "top", "right", "bottom")
 MEASURED = ("sharpness", "brightness", "saturation", "outside")  # of a Face
-DIGITS = {"score": 6, "time": 6} | dict.fromkeys(
-    (*Pose._fields, *MEASURED), 4
-)  # to which numbers are rounded
+# to how many digits numbers of a face are rounded
+DIGITS = {"score": 6, "time": 6, **dict.fromkeys((*Pose._fields, *MEASURED), 4)}
 FILE_COLUMNS = ("path", "score", "verdict", "label", "error", "kind", "frames", "faces", "looks_like",
                 "warning", "note", "settings")  # fmt: skip
 FACE_COLUMNS = ("path", "score", "verdict", "frame", "time", "person", *BOX, *Pose._fields, *MEASURED,
