@@ -3,8 +3,7 @@
 Without arguments: every image in test_images and its subfolders. Face crops are scored as they are; in
 photographs and videos the faces are found first. A video's score is the mean of its faces' scores; where
 several people appear, the lowest person's mean. Prints a row per file, the average score and the percentage
-classified as deepfake/f2f. With --output, a folder gets tables and a report, and the same command again
-continues.
+classified as deepfake/f2f. With --output, a folder gets tables and a report; the same command continues.
 
 Exit status: 0 all files were read, 1 some were not, 2 wrong usage or nothing to score, 3 --fail-on,
 130 stopped with Ctrl-C.
@@ -118,6 +117,7 @@ def annotate_files(
         copy = arguments.output / COPIES / f"{item.name}{'.mp4' if item.kind == 'video' else '.png'}"
         if result.error or (copy.exists() and old and old.stamp == result.stamp):
             continue
+        copy.unlink(missing_ok=True)  # of an older file: it must not stay if this one fails
         if note := annotate(result, copy, rule, arguments.options):
             fail(1, f"{printable(item.path)}: {note}")
         status |= not copy.exists()

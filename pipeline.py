@@ -963,7 +963,7 @@ def run(main: Callable[[], int]) -> NoReturn:
         sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)
-    except OSError as error:  # of stdout, or the working folder is gone: `main` reports all others
+    except OSError as error:  # of stdout, a full disk, or the working folder is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):  # the reader, `head` say, has seen enough
             sys.exit(141)
@@ -1002,9 +1002,9 @@ def read_time(text: str) -> float:
 
 def add_sampling_options(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--frames", type=read_count, default=30, metavar="N", help="sampled per video (default: %(default)s)")
-    add("--start", type=read_time, default=0.0, metavar="TIME", help="of the first, in seconds or as 0:01:30")
-    add("--end", type=read_time, metavar="TIME", help="of the last (default: the video's end)")
+    add("--frames", type=read_count, default=30, metavar="N", help="frames per video (default: %(default)s)")
+    add("--start", type=read_time, default=0.0, metavar="TIME", help="first frame, in seconds or as 0:01:30")
+    add("--end", type=read_time, metavar="TIME", help="last frame (default: the video's end)")
 
 
 def pick_evenly(items: Sequence[T], count: int) -> list[T]:

@@ -143,7 +143,7 @@ def train(
 ) -> Iterator[str]:
     """Train the epochs that are missing; yield a line on each, then history.csv and a checkpoint are written.
 
-    Before, weights and card are if the validation AUC has never been as high. ArithmeticError: it diverges.
+    Weights and card are written first if the validation AUC is the highest yet. ArithmeticError: it diverges.
     """
     recipe, history = trainer.recipe, trainer.history
     epochs = -(-recipe.steps // -(-len(training.items) // recipe.batch_size))
