@@ -244,6 +244,7 @@ def make_batches(face_set: FaceSet, order: np.ndarray, seeds: np.ndarray, degrad
         numbers = tf.ensure_shape(numbers, shape)
         return change_faces(batch, numbers, degrade), tf.gather(face_set.labels, chosen)
 
-    batches = tf.data.Dataset.from_tensor_slices((order, seeds))
+    batches, options = tf.data.Dataset.from_tensor_slices((order, seeds)), tf.data.Options()
+    options.autotune.enabled = False  # an epoch would wait for its thread to wake, up to a minute
     threads = max(1, (os.cpu_count() or 1) // 4)  # more would take the network's
-    return batches.map(load, num_parallel_calls=threads, deterministic=True).prefetch(1)
+    return batches.map(load, num_parallel_calls=threads, deterministic=True).prefetch(1).with_options(options)

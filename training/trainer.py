@@ -5,6 +5,8 @@ ends with the very weights of an uninterrupted one.
 """
 
 import json
+import os
+import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,13 +34,34 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if not (training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
-        )
-        # this variance is the unbiased one, n / (n - 1) times Keras 3's
+        width, channels = inputs.shape[2:]
+        if channels % 4:  # oneDNN has no kernel for 11: whole lines of pixels are three times as fast
+            lines = tf.reshape(inputs, (-1, width * channels))
+            mean, square = (tf.reduce_mean(x, 0) for x in (lines, tf.square(lines)))
+            mean, square = (tf.reduce_mean(tf.reshape(x, (width, channels)), 0) for x in (mean, square))
+            variance = square - tf.square(mean)
+            scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
+            scale, offset = (tf.tile(x, [width]) for x in (scale, self.beta - mean * scale))
+            outputs = tf.reshape(lines * scale + offset, tf.shape(inputs))
+        else:
+            outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+                inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
+            )  # this variance is the unbiased one, n / (n - 1) times Keras 3's
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
         return outputs
+
+
+class Conv2D(keras.layers.Conv2D):
+    """Keras' Conv2D without its detour for dilated kernels: twice as fast with them, by oneDNN only."""
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        return tf.nn.conv2d(inputs, kernel, self.strides, "SAME", dilations=self.dilation_rate)
+
+
+QUICK = {"BatchNormalization": BatchNormalization}
+if platform.machine() in ("x86_64", "AMD64") and os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1":
+    QUICK["Conv2D"] = Conv2D
 
 
 def quicken(model: keras.Model, dropout: float) -> keras.Model:
@@ -47,8 +70,7 @@ def quicken(model: keras.Model, dropout: float) -> keras.Model:
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.layers.Dropout):
             return keras.layers.Dropout(dropout)
-        plain = type(layer) is keras.layers.BatchNormalization
-        return (BatchNormalization if plain else type(layer)).from_config(layer.get_config())
+        return QUICK.get(type(layer).__name__, type(layer)).from_config(layer.get_config())
 
     quick = keras.models.clone_model(model, clone_function=copy)
     quick.set_weights(model.get_weights())
