@@ -165,6 +165,7 @@ class View(NamedTuple):
 
     resampling: str = "nearest"  # key of RESAMPLING: what brings the face to 256x256
     zoom: float = CROP_ZOOM  # how wide a square it looks at, in widths of the face
+    mirrored: bool = False  # the score is the mean of the face's and of its mirror image's
 
 
 @contextlib.contextmanager
@@ -1045,6 +1046,5 @@ def write_atomically(path: str | Path, write: Callable[[Path], T]) -> T:
 def stamp_file(path: str | Path) -> str:
     """Return what changes when another file takes the place of this one: its size and time, or ""."""
     with contextlib.suppress(OSError):
-        status = os.stat(path)
-        return f"{status.st_size} {status.st_mtime_ns}"
+        return f"{(status := os.stat(path)).st_size} {status.st_mtime_ns}"
     return ""

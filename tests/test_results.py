@@ -17,7 +17,7 @@ from conftest import ROOT, read_items, read_rows, read_table, run_script
 import pipeline
 from weights import DEFAULT, Rule, compute_sha256, find_weights, load_predictor
 from weights.scoring.annotate import interpolate_faces
-from weights.scoring.figures import describe_evidence, describe_timeline, measure_evidence, measure_normal
+from weights.scoring.figures import describe_timeline, measure_evidence, measure_normal
 from weights.scoring.report import describe_verdict
 from weights.scoring.results import read_json
 from weights.scoring.scores import Result
@@ -266,9 +266,5 @@ def test_a_map_finds_a_planted_artefact(noise):
     assert (patches[:7, :7] < -0.01).all()  # hiding makes it brighter there
     assert np.abs(patches[8:, 8:]).max() == 0
     maps = measure_normal(noise, load_predictor(find_weights("Meso4_DF")))
-    assert np.shape(maps["normal"]) == (15, 15)
-    raised = np.array(maps["normal"])
-    assert describe_evidence(raised, maps) == ""
-    raised[1, 13] += maps["usual"] + 1
-    sentence = "Strongest sign of forgery: the upper right part of the picture."
-    assert describe_evidence(raised, maps) == sentence
+    assert maps["faces"] == len(noise)
+    assert 0 < maps["usual"] <= maps["limit"]

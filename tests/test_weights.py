@@ -73,6 +73,14 @@ def test_a_card_goes_with_its_files_and_keras_weights_go_without(tmp_path, fresh
         find_weights(tmp_path / "lite")
 
 
+def test_a_mirrored_view_gives_a_face_and_its_mirror_image_the_same_score(noise):
+    weights = find_weights("Meso4_DF")
+    plain = load_predictor(weights)
+    mirrored = load_predictor(weights._replace(view=weights.view._replace(mirrored=True)))
+    np.testing.assert_allclose(mirrored(noise), (plain(noise) + plain(noise[:, :, ::-1].copy())) / 2)
+    np.testing.assert_array_equal(mirrored(noise), mirrored(noise[:, :, ::-1]))
+
+
 def test_damage_and_mixed_up_cards_are_seen(tmp_path, fresh):
     def spoil(name, content):
         shutil.copytree(fresh, tmp_path, dirs_exist_ok=True)

@@ -18,7 +18,7 @@ import pipeline
 from pipeline import Item
 from training import data
 from training.recipe import count_faces
-from weights import Bounds, Rule, read_rule, read_view
+from weights import Bounds, Rule, average_mirrored, read_rule, read_view
 from weights.scoring import metrics
 from weights.scoring.figures import measure_normal
 from weights.scoring.verdicts import FORGED_ERROR, MIN_FACES_PER_PERSON, REAL_ERROR, classify
@@ -34,7 +34,7 @@ def join_experts(joined: Any, experts: Sequence[Any], faces: np.ndarray) -> None
     """
     own = [layer for layer in joined.model.layers if layer.weights]  # by depth: four alike in a row
     for number, expert in enumerate(experts):
-        logits = metrics.compute_logits(data.score_faces(expert, faces))
+        logits = metrics.compute_logits(data.score_faces(expert.predict, faces))
         if not logits.std() > 0:
             raise ValueError(f"experts are joined by several real faces, not {len(faces)}")
         learned = [layer.get_weights() for layer in expert.model.layers if layer.weights]
@@ -48,10 +48,11 @@ def calibrate_card(
     card: dict[str, Any], classifier: Any, face_set: data.FaceSet
 ) -> tuple[dict[str, Any], str]:
     """Return (the card with threshold, bounds, figures and normal maps by the labelled faces, a report)."""
-    items, scores = face_set.items, data.score_faces(classifier, face_set.faces)
+    predict = average_mirrored(classifier.predict)
+    items, scores = face_set.items, data.score_faces(predict, face_set.faces)
     threshold = metrics.choose_threshold(items, scores)
     lines = [f"threshold {threshold:g}: a face below it is called a deepfake"]
-    card = {**card, "threshold": threshold, "calibrated_on": count_faces(items)}
+    card = {**card, "mirrored": True, "threshold": threshold, "calibrated_on": count_faces(items)}
     card.pop("calibration", None)
     try:
         card["calibration"] = found = choose_calibration(face_set, scores, read_view(card))
@@ -70,7 +71,7 @@ def calibrate_card(
     if card["validation"]["mean"]["image"]["auc"] < 0.5:
         lines.append("worse than chance: these weights do not suit these faces, whatever the threshold")
     chosen = pipeline.pick_evenly(np.flatnonzero(face_set.labels[:, 0]).tolist(), MAPPED)
-    card["maps"] = measure_normal(face_set.faces[chosen], classifier.predict)
+    card["maps"] = measure_normal(face_set.faces[chosen], predict)
     return card, "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pipeline
 from pipeline import Item
 from training.recipe import Recipe
+from weights import Predict
 from weights.scoring.metrics import parse_forgery
 
 SIDE = pipeline.IMAGE_SIZE
@@ -137,10 +138,10 @@ def load_faces(items: Sequence[Item], view: pipeline.View, scratch: Path) -> Fac
     return FaceSet(kept, faces, labels, remarks)
 
 
-def score_faces(classifier: Any, faces: np.ndarray) -> np.ndarray:
+def score_faces(predict: Predict, faces: np.ndarray) -> np.ndarray:
     """Return the scores, float32 (N,), of faces, uint8 (N, 256, 256, 3), behind a bar of progress."""
     batches = (faces[start : start + BATCH] for start in range(0, len(faces), BATCH))
-    scores = (score for batch in batches for score in classifier.predict(batch)[:, 0])
+    scores = (score for batch in batches for score in predict(batch)[:, 0])
     return np.fromiter(pipeline.show_progress(scores, len(faces), "face"), np.float32)
 
 

@@ -5,8 +5,6 @@ ends with the very weights of an uninterrupted one.
 """
 
 import json
-import os
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,12 +35,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
         width, channels = inputs.shape[2:]
         if channels % 4:  # oneDNN has no kernel for 11: whole lines of pixels are three times as fast
             lines = tf.reshape(inputs, (-1, width * channels))
-            mean, square = (tf.reduce_mean(x, 0) for x in (lines, tf.square(lines)))
-            mean, square = (tf.reduce_mean(tf.reshape(x, (width, channels)), 0) for x in (mean, square))
+            means = (tf.reduce_mean(x, 0) for x in (lines, tf.square(lines)))
+            mean, square = (tf.reduce_mean(tf.reshape(x, (width, channels)), 0) for x in means)
             variance = square - tf.square(mean)
             scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
-            scale, offset = (tf.tile(x, [width]) for x in (scale, self.beta - mean * scale))
-            outputs = tf.reshape(lines * scale + offset, tf.shape(inputs))
+            scales, offsets = (tf.tile(x, [width]) for x in (scale, self.beta - mean * scale))
+            outputs = tf.reshape(lines * scales + offsets, tf.shape(inputs))
         else:
             outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
                 inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
@@ -52,25 +50,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
-class Conv2D(keras.layers.Conv2D):
-    """Keras' Conv2D without its detour for dilated kernels: twice as fast with them, by oneDNN only."""
-
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        return tf.nn.conv2d(inputs, kernel, self.strides, "SAME", dilations=self.dilation_rate)
-
-
-QUICK = {"BatchNormalization": BatchNormalization}
-if platform.machine() in ("x86_64", "AMD64") and os.environ["TF_ENABLE_ONEDNN_OPTS"] == "1":
-    QUICK["Conv2D"] = Conv2D
-
-
 def quicken(model: keras.Model, dropout: float) -> keras.Model:
     """Return a copy of a network, with its weights, that trains faster, and with this dropout."""
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.layers.Dropout):
             return keras.layers.Dropout(dropout)
-        return QUICK.get(type(layer).__name__, type(layer)).from_config(layer.get_config())
+        plain = type(layer) is keras.layers.BatchNormalization
+        return (BatchNormalization if plain else type(layer)).from_config(layer.get_config())
 
     quick = keras.models.clone_model(model, clone_function=copy)
     quick.set_weights(model.get_weights())
@@ -127,7 +114,7 @@ class Trainer:
     def score(self, face_set: data.FaceSet) -> np.ndarray:
         """Return the scores of the faces, float32 (N,), by the weights, or their average, as they are now."""
         self.scorer.model.set_weights([weight.numpy() for weight in self.average or self.model.weights])
-        return data.score_faces(self.scorer, face_set.faces)
+        return data.score_faces(self.scorer.predict, face_set.faces)
 
     def save(self, folder: Path) -> None:
         """Write history.csv and the checkpoint."""

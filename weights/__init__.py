@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pipeline
-from pipeline import View
+from pipeline import CROP_ZOOM, View
 
 # uint8 faces (N, 256, 256, 3) -> float32 scores (N, 1), or of joined experts (N, 1 + experts), theirs last
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -118,11 +118,12 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
 
 def read_view(card: dict[str, Any]) -> View:
     """Return the View of a card. Raises KeyError, TypeError or ValueError if it has none that can be used."""
-    view = View(str(card["resampling"]), float(card.get("zoom", pipeline.CROP_ZOOM)))
+    zoom, mirrored = float(card.get("zoom", CROP_ZOOM)), bool(card.get("mirrored"))
+    view = View(str(card["resampling"]), zoom, mirrored)
     if view.resampling not in pipeline.RESAMPLING:
         raise ValueError(f"resampling {view.resampling!r}, must be one of {[*pipeline.RESAMPLING]}")
-    if not SMALLEST_ZOOM <= view.zoom <= pipeline.CROP_ZOOM:
-        raise ValueError(f"zoom {view.zoom}, must be from {SMALLEST_ZOOM} to {pipeline.CROP_ZOOM}")
+    if not SMALLEST_ZOOM <= view.zoom <= CROP_ZOOM:
+        raise ValueError(f"zoom {view.zoom}, must be from {SMALLEST_ZOOM} to {CROP_ZOOM}")
     return view
 
 
@@ -149,7 +150,13 @@ def load_predictor(weights: Weights, threads: int = 0) -> Predict:
     is TensorFlow imported, which takes seconds. Raises ValueError when the file cannot be read.
     """
     with _one_at_a_time:
-        return _load(weights.path, threads or os.cpu_count() or 1)
+        predict = _load(weights.path, threads or os.cpu_count() or 1)
+    return average_mirrored(predict) if weights.view.mirrored else predict
+
+
+def average_mirrored(predict: Predict) -> Predict:
+    """Return what scores faces by the mean of their score and that of their mirror image."""
+    return lambda faces: (predict(faces) + predict(faces[:, :, ::-1])) / 2
 
 
 @functools.lru_cache(maxsize=1)  # a process that scores many videos loads its weights once

@@ -4,7 +4,6 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -98,31 +97,14 @@ def measure_evidence(face: np.ndarray, predict: Predict) -> np.ndarray:
     return (logits[1:] - logits[0]).reshape(len(STARTS), len(STARTS))
 
 
-def measure_normal(faces: np.ndarray, predict: Predict) -> dict[str, Any]:
-    """Return what is normal in maps of real faces, uint8 (N, 256, 256, 3): what a card holds as "maps".
+def measure_normal(faces: np.ndarray, predict: Predict) -> dict[str, float]:
+    """Return how strong maps of real faces, uint8 (N, 256, 256, 3), are: what a card holds as "maps".
 
-    "normal" is the mean of their patches; "usual" is how far 95 % of them rise above it at most; "limit" is
-    where the colours of pictures end.
+    "usual" is how far 95 % of them rise at most; "limit" is where the colours of pictures end.
     """
     found = np.stack([measure_evidence(face, predict) for face in show_progress(faces, len(faces), "map")])
-    normal = found.mean(axis=0)
-    rises = (found - normal).max(axis=(1, 2))
-    return {
-        "faces": len(faces),
-        "normal": normal.round(3).tolist(),
-        "usual": round(float(np.quantile(rises, 0.95)), 3),
-        "limit": round(float(np.quantile(np.abs(found), 0.995)), 3),
-    }
-
-
-def describe_evidence(patches: np.ndarray, maps: dict[str, Any]) -> str:
-    """Return where a map shows more than 95 % of `measure_normal`'s faces do, in words; "" if nowhere."""
-    rises = patches - np.array(maps["normal"])
-    if rises.max() <= maps["usual"]:
-        return ""
-    row, column = (int(i) * 3 // len(STARTS) for i in np.unravel_index(rises.argmax(), rises.shape))
-    where = f"{('upper', '', 'lower')[row]} {('left', '', 'right')[column]}".strip()
-    return f"Strongest sign of forgery: the {f'{where} part' if where else 'centre'} of the picture."
+    usual, limit = np.quantile(found.max(axis=(1, 2)), 0.95), np.quantile(np.abs(found), 0.995)
+    return {"faces": len(faces), "usual": round(float(usual), 3), "limit": round(float(limit), 3)}
 
 
 def paint_evidence(face: np.ndarray, patches: np.ndarray, limit: float) -> np.ndarray:

@@ -105,8 +105,7 @@ def evaluate_by_dataset(results: Sequence[Result], rule: Rule) -> dict[str, dict
 
 def label_scores(items: Iterable[Item], scores: Iterable[float], threshold: float) -> list[Result]:
     """Return the Results of face crops and their scores."""
-    rule = Rule(threshold)
-    pairs = zip(items, scores, strict=True)
+    pairs, rule = zip(items, scores, strict=True), Rule(threshold)
     return [Result(item, float(score), classify(score, "image", rule)) for item, score in pairs]
 
 

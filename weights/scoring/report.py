@@ -75,8 +75,8 @@ def describe(result: Result, weights: Weights, explain: bool) -> dict[str, Any]:
         entry["frame"] = encode_picture(picture, OVERVIEW, lowest.box if lowest else None)
         if explain:
             patches, maps = figures.measure_evidence(seen, load_predictor(weights)), weights.card["maps"]
-            entry["evidence"] = figures.describe_evidence(patches, maps)
-            entry["map"] = encode_picture(figures.paint_evidence(seen, patches, maps["limit"]))
+            if patches.max() > maps["usual"]:  # more than 95 % of real faces show
+                entry["map"] = encode_picture(figures.paint_evidence(seen, patches, maps["limit"]))
     if kind == "video":
         entry["timeline"] = encode_figure(figures.draw_timeline(result, rule))
         entry["timeline_text"] = figures.describe_timeline(result, rule)

@@ -27,7 +27,7 @@ def describe_settings(weights: Weights, options: FaceOptions, align: bool | None
     end = "the end" if options.end is None else f"{options.end:.15g} s"
     parts = [
         f"{weights.path.name} {compute_sha256(weights.path)[:8]}",
-        f"resizing: {weights.view.resampling}, zoom {weights.view.zoom}",
+        "resizing: {}, zoom {}, mirrored too: {}".format(*weights.view),
         f"{options.frames} frames a video from {options.start:.15g} s to {end}",
         "all faces of a frame" if options.everyone else "the largest face of a frame",
     ]
