@@ -138,7 +138,7 @@ class Classifier:
     def load(self, path: str | Path) -> None:
         """Read weights: `classifier.load("weights/Meso4_DF.weights.h5")`, or the authors' `.h5`.
 
-        Raises FileNotFoundError, or ValueError when the file is damaged, no HDF5, or of another network.
+        Raises FileNotFoundError, or ValueError when the file is damaged, not HDF5, or of another network.
         """
         if not isinstance(self, MODELS[network := identify_network(path)]):
             own = type(self).__name__

@@ -105,9 +105,7 @@ def score_files(
         save()
 
 
-def annotate_files(
-    arguments: Namespace, results: Sequence[Result], known: dict[str, Result], rule: Rule
-) -> int:
+def annotate_files(arguments: Namespace, results: list[Result], known: dict[str, Result], rule: Rule) -> int:
     """Write the annotated copies that are not there; return 1 if one cannot be written, else 0."""
     from weights.scoring.annotate import annotate
 
@@ -147,7 +145,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--threshold", type=float, metavar="P", help="call lower scores deepfake, all others real (default: as the weights' card says)")
     group = parser.add_argument_group("which faces")
     either = group.add_mutually_exclusive_group().add_argument
-    either("--align", action="store_true", default=None, help="all images are photographs: find their faces first (default: each shows what it is)")
+    either("--align", action="store_true", default=None, help="all images are photographs: find their faces first (default: decided for each)")
     either("--crops", action="store_false", dest="align", help="all images are face crops")
     pipeline.add_sampling_options(group)
     group.add_argument("--everyone", action="store_true", help="score all faces in a frame (default: the largest)")
@@ -156,7 +154,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--force", action="store_true", help="begin anew in --output")
     add("--annotate", action="store_true", help="also write copies with boxes, scores and verdicts to --output")
     add("--explain", action="store_true", help="also show in the report where in a face the evidence lies (half a second each)")
-    add("--quiet", action="store_true", help="print only files that trigger --fail-on, or deepfakes, or cannot be read")
+    add("--quiet", action="store_true", help="print only unreadable files and those that --fail-on names (default: deepfakes)")
     add("--fail-on", choices=ALARMING, metavar="VERDICT", help="end with status 3 if a file is called deepfake or, with 'uncertain', is uncertain")
     add = parser.add_argument_group("parallel work on videos").add_argument
     add("--jobs", type=pipeline.read_count, default=1, metavar="N", help="processes to use (default: %(default)s)")

@@ -29,8 +29,7 @@ import av
 import numpy as np
 from av import Packet, VideoFrame, VideoStream
 from av.container import InputContainer
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin
-from PIL import ImageFile as PillowFile
+from PIL import Image, ImageCms, ImageFile, ImageOps, PngImagePlugin
 from pillow_heif import register_heif_opener
 from tqdm import tqdm
 
@@ -52,7 +51,7 @@ ANIMATED_SUFFIXES = (".apng", ".gif")  # images that may be videos
 VIDEO_SUFFIXES = (".3g2", ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mjpeg",
                   ".mjpg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv",
                   ".qt", ".ts", ".vob", ".webm", ".wmv")  # fmt: skip
-IGNORED_SUFFIXES = (".csv", ".html", ".json", ".md", ".txt")  # texts beside faces: not worth a word
+IGNORED_SUFFIXES = (".csv", ".html", ".json", ".md", ".txt")  # texts beside faces: not worth mentioning
 RECORD_NAME, SHEET_NAME = "extraction.json", "contact_sheet.png"  # beside the faces of a video
 RESULTS_NAMES = {"results.csv", "results.json"}  # in a folder of results, which is never scored itself
 PERSON_NAME = re.compile(r"person\d+")  # folder of one person's faces
@@ -70,8 +69,6 @@ class Item(NamedTuple):
 
 def find_files(arguments: Iterable[str | Path]) -> tuple[list[Item], Counter[str]]:
     """Return (Items, {suffix: number of files passed over}) of files and folders: sorted, each file once.
-
-    >>> items, passed_over = find_files(["photos", "video.mp4"])
 
     A file given is taken whatever its name; in folders, visible images and videos, no contact sheets nor
     folders of results. What is missing, or cannot be entered, is returned too: reading it says why.
@@ -149,7 +146,7 @@ def describe_passed_over(passed_over: Counter[str], wanted: str = "images or vid
 
 # --- images ---------------------------------------------------------------------------------------
 
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "HEIF")  # EPS: Ghostscript
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "HEIF")  # EPS runs Ghostscript
 SMALLEST_IMAGE = 16  # pixels: in less there is no face to score
 LARGEST_IMAGE = 250_000_000  # pixels: 750 MB once decoded
 CROP_NOTE = f"face crop by extract_faces.py: {CROP_ZOOM} times as wide as the face"
@@ -682,8 +679,7 @@ def locate_near(image: np.ndarray, pose: Pose) -> Located | None:
 def locate_anywhere(image: np.ndarray, options: FaceOptions, doubled: bool = True) -> list[Located]:
     """Return [(box, Pose)] of the largest face in a picture, or of all (`options.everyone`), largest first.
 
-    Searches it from small to large; the last search, if `doubled`, finds faces down to 40 pixels, but costs
-    three times as much as all before.
+    Searches it small, then larger, at last `doubled`: that finds faces of 40 pixels at three times the cost.
     """
     doubled = doubled and options.min_size < HOG_FACE and image.shape[0] * image.shape[1] <= LARGEST_SEARCHED
     boxes, widest = list[Box](), 0
@@ -823,7 +819,7 @@ def _import_face_recognition() -> Any:
     except SystemExit as error:  # it calls quit() when it cannot import its models
         reason = f"({describe_error(error.__context__ or error)}): pip install -r requirements.txt"
         raise ImportError(f"face_recognition cannot import its models {reason}") from error
-    PillowFile.LOAD_TRUNCATED_IMAGES = False  # it has Pillow fill truncated images with grey, everywhere
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # it has Pillow fill truncated images with grey, everywhere
     return face_recognition
 
 
@@ -845,15 +841,12 @@ def align_face(frame: np.ndarray, pose: Pose) -> np.ndarray:
 def cut_square(frame: np.ndarray, pose: Pose, side: int, scale: float = 1.0) -> np.ndarray:
     """Cut an upright square, uint8 (side, side, 3), each pixel `scale` of the frame's, mirrored beyond it."""
     reach = int(side * scale * 0.71) + 3  # half the diagonal, and the filter's margin
-    rows, columns = (
-        _mirror(int(centre) - reach, int(centre) + reach, length)
-        for centre, length in zip((pose.y, pose.x), frame.shape[:2], strict=True)
-    )
+    left, top, (height, width) = int(pose.x) - reach, int(pose.y) - reach, frame.shape[:2]
+    rows, columns = _mirror(top, top + 2 * reach, height), _mirror(left, left + 2 * reach, width)
     reduction = max(1, int(scale))  # the affine transform alone would skip pixels
     patch = Image.fromarray(frame[rows][:, columns]).reduce(reduction)
     turn, shift = map_square(pose, side, scale)
-    shift = shift - (int(pose.x) - reach, int(pose.y) - reach)
-    matrix = np.column_stack((turn, shift)).ravel() / reduction
+    matrix = np.column_stack((turn, shift - (left, top))).ravel() / reduction
     square = patch.transform((side, side), Image.Transform.AFFINE, matrix.tolist(), Image.Resampling.BICUBIC)
     return np.asarray(square)
 
@@ -926,11 +919,11 @@ def _run_on_cluster(work: Iterable[Any], address: str) -> Iterator[Any]:
             client.register_worker_callbacks(import_project)  # also on workers that start later
             yield from Parallel(batch_size=1, return_as="generator")(work)
     except KilledWorker as error:
-        raise OSError("the cluster loses its workers, out of memory perhaps: run again to go on") from error
+        raise OSError("the cluster lost its workers, perhaps out of memory: run again to continue") from error
 
 
 def _end_with(parent: int) -> None:
-    """Have this process end when its parent was killed."""
+    """End this process once its parent has died."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -984,7 +977,7 @@ def make_parser(description: str | None, example: str = "") -> argparse.Argument
     parser = argparse.ArgumentParser(None, usage, description, epilog, formatter_class=form)
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     if "" in sys.argv[1:]:
-        parser.error("an argument is empty: is a variable not set?")
+        parser.error("an argument is empty: is a variable unset?")
     return parser
 
 
@@ -1044,7 +1037,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], T]) -> T:
 
 
 def stamp_file(path: str | Path) -> str:
-    """Return what changes when another file takes the place of this one: its size and time, or ""."""
+    """Return a file's size and time, which change when another takes its place, or ""."""
     with contextlib.suppress(OSError):
         return f"{(status := os.stat(path)).st_size} {status.st_mtime_ns}"
     return ""

@@ -17,10 +17,11 @@ from conftest import ROOT, read_items, read_rows, read_table, run_script
 import pipeline
 from weights import DEFAULT, Rule, compute_sha256, find_weights, load_predictor
 from weights.scoring.annotate import interpolate_faces
-from weights.scoring.figures import describe_timeline, measure_evidence, measure_normal
+from weights.scoring.figures import measure_evidence, measure_normal
 from weights.scoring.report import describe_verdict
 from weights.scoring.results import read_json
 from weights.scoring.scores import Result
+from weights.scoring.verdicts import decide, describe_times
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SCRIPT = "deepfakes_images.py"
@@ -131,7 +132,7 @@ def test_damaged_tables_are_refused(folder, tmp_path, old, new):
 
 def test_the_page_answers_first(folder, films):
     text = (folder / "report.html").read_text(encoding="utf-8")
-    assert re.search(r"<h1>6 of 15 look forged</h1>", text)
+    assert re.search(r"<h1>6 of 13 look forged</h1>", text)
     table, _, files = text.partition("<h2>The files")
     assert table.count("<tr>") == 1 + 15
     assert files.count("<article") == 15
@@ -174,17 +175,19 @@ def test_sentences_say_what_is_so():
     photo = Result(pipeline.Item(Path("a.png"), "a", kind="photo"), 0.5, "uncertain")
     assert describe_verdict(photo, Rule()) == "Undecided."
     clip = Result(pipeline.Item(Path("a.mp4"), "a", kind="video"), 0.5, "uncertain", frames=9)
-    assert describe_verdict(clip, Rule()) == "Undecided; looks forged in 0 of 9 frames."
+    assert describe_verdict(clip, Rule()) == "Undecided."
     clip = clip._replace(warning="too few clear faces to decide, 9 of 9 faces dark")
     assert describe_verdict(clip, Rule()) == f"Undecided: {clip.warning}."
     forged = pipeline.Face(3, 0.1, (0, 0, 9, 9), pipeline.Pose(0, 0, 99, 0), 1, 99.0, score=0.01)
     clip = Result(clip.item, 0.9, "real", frames=9, faces=(forged,))
     assert describe_verdict(clip, Rule()) == "Real on average, but looks forged in 1 of 9 frames."
-    scores = (0.9, 0.2, 0.1, 0.8, 0.3)
-    clip = clip._replace(faces=tuple(forged._replace(time=i / 2, score=s) for i, s in enumerate(scores)))
-    below = "Score over time: below the bound"
-    assert describe_timeline(clip, Rule()) == f"{below} from 0.5 to 1.0 s, from 2.0 to 2.0 s"
-    assert describe_timeline(clip._replace(faces=clip.faces[:1]), Rule()) == f"{below} never"
+    scores = (0.9, 0.2, 0.1, 0.3, 0.8, 0.3, 0.8, 0.9)
+    faces = tuple(forged._replace(time=i / 2, score=s) for i, s in enumerate(scores))
+    other = tuple(face._replace(person=2, score=0.9) for face in faces)  # the lowest of each time counts
+    assert describe_times((*faces, *other), Rule()) == "from 0.5 to 1.5 s"
+    assert describe_times(faces[:3], Rule()) == ""
+    assert decide(faces, "video", Rule())[2] == "looks forged from 0.5 to 1.5 s"
+    assert decide(faces[1:4], "video", Rule())[1:] == ("deepfake", "")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +252,7 @@ def test_boxes_vanish_where_no_face_was_found():
     def face(frame, left):
         return pipeline.Face(frame, 0, (left, 0, left + 10, 10), pipeline.Pose(0, 0, 10, 0), 1, score=0.5)
 
-    faces = {0: [face(0, 0)], 10: [face(10, 10)], 20: [], 30: [], 40: [face(40, 40)]}
+    faces = {0: [face(0, 0)], 10: [face(10, 10)], 20: [], 40: [face(40, 40)], 30: []}  # 30: for a damaged one
     boxes = [interpolate_faces(faces, i) for i in range(60)]
     expected = [*range(10), *[10] * 10, *[None] * 20, 40, *[None] * 19]
     assert [b[0].box[0] if b else None for b in boxes] == expected

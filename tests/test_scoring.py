@@ -175,7 +175,7 @@ def test_faces_that_the_weights_do_not_know_decide_nothing(measured, word):
 
 def test_black_and_white_and_cut_off_faces_are_noticed(shared, portrait, tmp_path):
     (grey,) = score([shared / "inputs/black_and_white.mp4"])
-    assert (grey.score, grey.verdict) == (pytest.approx(0.443, abs=0.01), "uncertain")
+    assert (grey.score, grey.verdict) == (pytest.approx(0.458, abs=0.01), "uncertain")
     assert grey.warning == "too few clear faces to decide, 30 of 30 faces black and white"
     whole = film(portrait, pipeline.Pose(250, 240, 160, 0), (500, 500))
     for left, outside in ((140, 0), (180, 0.04), (215, 0.25)):

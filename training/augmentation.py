@@ -1,6 +1,6 @@
 """Augmentation: what the authors do to faces, and what a face goes through on its way to us.
 
-All random numbers are drawn by the face's seed: the same in a training that was resumed. Two faces of one
+All random numbers come from the face's seed, so a resumed training draws the same. Two faces of one
 seed are changed alike: a forged face and its original then differ in the forgery alone.
 """
 

@@ -36,25 +36,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise FileExistsError(f"{existing[0]} already exists: choose another --name")
         given = {name_stem(found.path): found for found in map(find_keras_weights, arguments.weights)}
         weights, *others = given.values()
-        if len(given) < len(arguments.weights) or any(other[1:3] != weights[1:3] for other in others):
-            raise ValueError("several WEIGHTS must have different names, one network and one view")
         items = data.list_faces(arguments.data)
-        arguments.name.parent.mkdir(parents=True, exist_ok=True)
-        face_set = data.load_faces(items, weights.view, arguments.name.parent)
         with silence_native_stderr():
             from classifiers import Meso4Experts, load_classifier
         classifiers = [load_classifier(each.path) for each in given.values()]
+        kinds = {(each.view, one.model.name) for each, one in zip(given.values(), classifiers, strict=True)}
+        if len(given) < len(arguments.weights) or len(kinds) > 1:
+            raise ValueError("several WEIGHTS must have different names, one network and one view")
+        arguments.name.parent.mkdir(parents=True, exist_ok=True)
+        face_set = data.load_faces(items, weights.view, arguments.name.parent)
         classifier, card = classifiers[0], weights.card
         cards = {name: {key: each.card.get(key) for key in KEPT} for name, each in given.items()}
-        if weights.network == "Meso4" and len(given) == 4:
+        if classifier.model.name == "Meso4" and len(given) == 4:
             classifier, card = Meso4Experts(), {"experts": cards, "forgeries": [*cards]}
             calibration.join_experts(classifier, classifiers, face_set.faces[face_set.labels[:, 0] == 1])
         elif others:
             card = card | {"averaged": cards}
             own = zip(*(each.model.get_weights() for each in classifiers), strict=True)
             classifier.model.set_weights([np.mean(arrays, axis=0) for arrays in own])
-        card = weights.view._asdict() | card
-        card, report = calibration.calibrate_card(card, classifier, face_set)
+        card, report = calibration.calibrate_card(weights.view._asdict() | card, classifier, face_set)
         write_weights(classifier, arguments.name, card)
     except (OSError, ValueError) as error:
         return pipeline.fail(2, error)

@@ -1,4 +1,4 @@
-"""Calibration: what labelled faces that were not trained on say of weights, for their card.
+"""Calibration: what labelled faces outside the training data say about weights, for their card.
 
 The bounds of "uncertain" are those of split conformal prediction (Angelopoulos and Bates, arXiv 2107.07511):
 if a new real video is drawn like the n real ones here, it falls below the k-th smallest of their scores with
@@ -23,7 +23,7 @@ from weights.scoring import metrics
 from weights.scoring.figures import measure_normal
 from weights.scoring.verdicts import FORGED_ERROR, MIN_FACES_PER_PERSON, REAL_ERROR, classify
 
-MAPPED = 100  # real faces whose maps of evidence show what is normal
+MAPPED = 50  # real faces whose maps of evidence show what is usual
 
 
 def join_experts(joined: Any, experts: Sequence[Any], faces: np.ndarray) -> None:
@@ -44,10 +44,8 @@ def join_experts(joined: Any, experts: Sequence[Any], faces: np.ndarray) -> None
             layer.set_weights(weights)
 
 
-def calibrate_card(
-    card: dict[str, Any], classifier: Any, face_set: data.FaceSet
-) -> tuple[dict[str, Any], str]:
-    """Return (the card with threshold, bounds, figures and normal maps by the labelled faces, a report)."""
+def calibrate_card(card: dict, classifier: Any, face_set: data.FaceSet) -> tuple[dict[str, Any], str]:
+    """Return (the card with threshold, bounds, figures and the strength of maps, a report), by the faces."""
     predict = average_mirrored(classifier.predict)
     items, scores = face_set.items, data.score_faces(predict, face_set.faces)
     threshold = metrics.choose_threshold(items, scores)
@@ -140,7 +138,8 @@ def choose_bounds(real: np.ndarray, forged: np.ndarray) -> Bounds:
     lower_rank = math.floor((len(real) + 1) * REAL_ERROR)
     upper_rank = math.floor((len(forged) + 1) * FORGED_ERROR)
     if not lower_rank or not upper_rank:
-        raise ValueError('no bounds of "uncertain": they need 20 real and 10 forged videos, of 3 faces each')
+        needed = "20 real and 10 forged videos of different people, of 3 faces each"
+        raise ValueError(f'no bounds of "uncertain": they need {needed}')
     lower, upper = float(np.sort(real)[lower_rank - 1]), float(np.sort(forged)[-upper_rank])
     if upper < lower:  # they are told apart so well that nothing needs to stay uncertain
         lower = upper = (lower + upper) / 2

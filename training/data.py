@@ -15,7 +15,7 @@ import pipeline
 from pipeline import Item
 from training.recipe import Recipe
 from weights import Predict
-from weights.scoring.metrics import parse_forgery
+from weights.scoring.metrics import group_by, parse_forgery
 
 SIDE = pipeline.IMAGE_SIZE
 BATCH = 32  # faces that are scored at once
@@ -27,7 +27,7 @@ class FaceSet(NamedTuple):
     items: list[Item]
     faces: np.ndarray  # uint8 (N, 256, 256, 3) RGB, mapped from disk
     labels: np.ndarray  # float32 (N, 1): 1 = real, 0 = forged
-    remarks: list[str]  # in words
+    remarks: list[str]  # warnings to print
 
 
 def list_faces(folder: Path) -> list[Item]:
@@ -51,10 +51,7 @@ def find_parts(folder: Path, split_by_video: float) -> tuple[list[Item], list[It
 
 
 def name_videos(item: Item) -> list[str]:
-    """Return `<data set>/<video>` of an image's video and, of a forgery, of those it was made from.
-
-    So ffpp/face2face_055_147 was made from ffpp/055 and ffpp/147.
-    """
+    """Return `<data set>/<video>`s of a face, its own first: ffpp/face2face_055_147, ffpp/055, ffpp/147."""
     if item.video == str(item.path):  # of no known video
         return [item.name]
     parts = item.video.split("_")[1:] if parse_forgery(item)[0] else []
@@ -91,7 +88,7 @@ def find_leaks(training: Sequence[Item], validation: Sequence[Item]) -> list[str
 def split_videos(items: Sequence[Item], share: float) -> tuple[list[Item], list[Item]]:
     """Return (training, validation): in the second, of each data set and label, a share of the groups.
 
-    Those whose names have the lowest hashes, at least one, but not the last one of a class.
+    Those whose names have the lowest hashes, at least one, but not the last of its data set and label.
     """
     groups = group_videos(items)
     strata = defaultdict(set)  # groups of each data set and label
@@ -108,10 +105,7 @@ def split_videos(items: Sequence[Item], share: float) -> tuple[list[Item], list[
 
 
 def load_faces(items: Sequence[Item], view: pipeline.View, scratch: Path) -> FaceSet:
-    """Return the FaceSet of the images that can be read, in an unnamed file in the folder `scratch`.
-
-    It may be larger than memory. Raises ValueError when no image of a class can be read.
-    """
+    """Return the FaceSet of the images that can be read, kept in `scratch`. ValueError: a class has none."""
 
     def load(item: Item) -> np.ndarray | Exception:
         try:
@@ -163,8 +157,8 @@ def draw_epoch(items: Sequence[Item], recipe: Recipe, epoch: int) -> tuple[np.nd
 def weigh_faces(items: Sequence[Item], shares: Mapping[str, float]) -> np.ndarray:
     """Return each image's chance to be drawn, float64 (N,), summing to 1.
 
-    Even over data sets, in each over its classes, then kinds of forgery, then videos: a data set says nothing
-    of the class. `shares` are the weights of data sets, otherwise 1. ValueError: they name another data set.
+    Even over data sets, in each over its classes, then kinds of forgery, then videos, so that a data set does
+    not give away the class. `shares` are the weights of data sets, else 1. ValueError: they name another.
     """
     datasets = {item.dataset for item in items}
     if unknown := sorted(shares.keys() - datasets):
@@ -180,12 +174,10 @@ def weigh_faces(items: Sequence[Item], shares: Mapping[str, float]) -> np.ndarra
 
 
 def pair_faces(items: Sequence[Item]) -> np.ndarray:
-    """Return of each forged image the index of its original of the same or nearest frame, int (N,), or -1."""
+    """Return for each forged image the index of its original, same or nearest frame, int (N,); else -1."""
     frames = [int((re.findall(r"\d+", i.path.stem.rpartition("-")[2]) or [0])[0]) for i in items]
-    real = defaultdict(list)  # {(data set, video): indices}
-    for index, item in enumerate(items):
-        if item.label == "real":
-            real[item.dataset, item.video].append(index)
+    originals = [index for index, item in enumerate(items) if item.label == "real"]
+    real = group_by(originals, lambda i: (items[i].dataset, items[i].video))
     partners = np.full(len(items), -1)
     for index, item in enumerate(items):
         own = real.get((item.dataset, parse_forgery(item)[1]), ())

@@ -3,9 +3,9 @@
 Without arguments: the paper's recipe. The output folder gets NAME.weights.h5 (to train on),
 NAME.tflite (to score with) and NAME.json (the card) of the best epoch, by the validation AUC averaged
 over data sets, with the threshold and bounds that the validation faces give; history.csv, curves.png;
-recipe.json and checkpoints for --resume.
+recipe.json and a checkpoint for --resume.
 
-Exit status: 0 trained, 1 stopped (loss not finite, disk full), 2 wrong usage or unfit data.
+Exit status: 0 trained, 1 stopped (loss not finite, disk full), 2 wrong usage or unfit data, 130 Ctrl-C.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--resample", choices=pipeline.RESAMPLING, help="filter that brings faces to 256x256 (default: nearest, or that of --weights)")
     add("--zoom", type=read_number(SMALLEST_ZOOM, pipeline.CROP_ZOOM), metavar="X", help=f"width of the square to look at, in widths of the face; only in crops by extract_faces.py, which are {pipeline.CROP_ZOOM} wide (default: {pipeline.CROP_ZOOM}, or as --weights)")
     add("--balance", nargs="?", type=read_shares, const={}, metavar="SET=X,...", help="draw data sets evenly, in a set its classes, in a class its kinds of forgery, in a kind its videos; with relative sampling weights of data sets, e.g. dfdc=0.25,ffpp=2")
-    add("--pairs", action="store_true", help="the same, and with a forged face df/<set>/<kind>_<video>... the same frame of its original real/<set>/<video>, changed alike")
+    add("--pairs", action="store_true", help="--balance, and with each forged face df/<set>/<kind>_<video>... the same frame of its original real/<set>/<video>, changed alike")
     add("--degrade", type=read_number(0, 10), metavar="STRENGTH", help="compress as videos and JPEG do, scale, blur and crop at random; 1 is too strong for networks so small (default: 0, none)")
     add = parser.add_argument_group("network").add_argument
     add("--model", choices=NETWORKS, help=f"network to train (default: {PAPER.model})")
@@ -83,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--learning-rate", type=read_number(0, 1e38), metavar="RATE", help=f"of Adam, at the start (default: {PAPER.learning_rate})")
     add("--schedule", choices=("paper", "cosine"), help=f"paper: a tenth every 1000 steps, down to 1e-6; cosine: to 0 (default: {PAPER.schedule})")
     add("--loss", choices=("mse", "bce"), help=f"mean squared error or binary cross-entropy (default: {PAPER.loss})")
-    add("--dropout", type=read_number(0, 0.99), metavar="SHARE", help=f"features that a step leaves out before each dense layer (default: {PAPER.dropout}, the networks'; 0.1 learns faster)")
+    add("--dropout", type=read_number(0, 0.99), metavar="SHARE", help=f"share of features dropped before each dense layer (default: {PAPER.dropout}, the networks'; 0.1 learns faster)")
     add("--average", type=read_number(0, 0.99999), metavar="DECAY", help="validate and save a moving average of the weights with this decay, e.g. 0.999 (default: 0, the weights themselves)")
     add("--seed", type=read_number(0, 2**32 - 1, int), metavar="N", help=f"of all that is random (default: {PAPER.seed})")
     add = parser.add_argument_group("output").add_argument

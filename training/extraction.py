@@ -35,7 +35,7 @@ class Extraction(NamedTuple):
     doubtful: int = 0  # of the faces written
     before: bool = False  # whether it had been done before
     error: str = ""
-    note: str = ""  # what a reader should know of how the video was read
+    note: str = ""  # how the video was read, if the user should know
 
 
 def extract_video(

@@ -11,7 +11,6 @@ import shlex
 import subprocess
 import sys
 from argparse import Namespace
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 import pipeline
 from pipeline import Item, View
 from weights import find_keras_weights, write_card
-from weights.scoring.metrics import parse_forgery
+from weights.scoring.metrics import group_by, parse_forgery
 
 RECIPE_FILE = "recipe.json"
 
@@ -34,7 +33,7 @@ class Recipe(NamedTuple):
     schedule: str = "paper"
     loss: str = "mse"
     dropout: float = 0.5  # share of the features that a step leaves out, before each dense layer
-    balance: dict[str, float] | None = None  # {data set: how often it is drawn, the others once}
+    balance: dict[str, float] | None = None  # {data set: how often it is drawn, others 1}
     pairs: bool = False  # forged faces together with their originals
     degrade: float = 0.0  # strength of augmentation.degrade
     average: float = 0.0  # share that the moving average of the weights keeps at a step; 0 = no average
@@ -57,7 +56,7 @@ class Recipe(NamedTuple):
 def make_recipe(arguments: Namespace, command: Iterable[str]) -> Recipe:
     """Return the Recipe that the arguments describe, or that of the training to resume.
 
-    Raises OSError or ValueError if there is no such training, or too much is given; its data may have moved.
+    Raises OSError or ValueError if there is no such training, or too many options; its data may have moved.
     """
     path = arguments.output / RECIPE_FILE
     given = {name: value for name, value in vars(arguments).items() if name in Recipe._fields}
@@ -86,8 +85,7 @@ def make_recipe(arguments: Namespace, command: Iterable[str]) -> Recipe:
 
 def complete_recipe(recipe: Recipe, items: Sequence[Item], folder: Path) -> Recipe:
     """Return the Recipe with the faces' fingerprint, and write it. ValueError: a resumed one had others."""
-    names = "\n".join(item.name for item in items)
-    faces = hashlib.sha256(os.fsencode(names)).hexdigest()[:16]
+    faces = hashlib.sha256(os.fsencode("\n".join(item.name for item in items))).hexdigest()[:16]
     if recipe.faces not in ("", faces):
         raise ValueError(f"{folder}: was trained with other faces: give those, or another --output")
     recipe = recipe._replace(faces=faces)
@@ -101,18 +99,15 @@ def shorten(word: str) -> str:
 
 
 def count_faces(items: Iterable[Item]) -> dict[str, dict[str, int]]:
-    """Return {"dataset label": {"images": n, "videos": m}}, sorted; a set without datasets has "" there."""
-    videos = defaultdict(list)  # of each image
-    for item in items:
-        videos[f"{item.dataset} {item.label}".strip()].append(item.video)
-    return {name: {"images": len(v), "videos": len(set(v))} for name, v in sorted(videos.items())}
+    """Return {"dataset label": {"images": n, "videos": m}}, sorted; or {"label": ...} without data sets."""
+    sets = sorted(group_by(items, lambda i: f"{i.dataset} {i.label}".strip()).items())
+    return {name: {"images": len(own), "videos": len({i.video for i in own})} for name, own in sets}
 
 
 def make_card(recipe: Recipe, training: Sequence[Item], validation: Sequence[Item]) -> dict[str, Any]:
     """Return what a card says of a training. It names no folder of this machine."""
     shown = {k: shorten(v) if isinstance(v, str) else v for k, v in recipe._asdict().items()}
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    commit = ""
+    command, commit = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], ""
     with contextlib.suppress(OSError):  # there is no git
         commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return {

@@ -105,7 +105,7 @@ class Trainer:
         next(bar)
         if not np.isfinite(logs["loss"]):  # the mean so far: one that is not finite shows at once
             problem = f"the loss is {logs['loss']} at step {self.steps_done}"
-            raise ArithmeticError(f"{problem}: lower the learning rate, or look at the faces")
+            raise ArithmeticError(f"{problem}: lower the learning rate, or check the faces")
         # unlike Keras' own, it keeps little of the first steps, and has the statistics of normalisation
         kept = min(self.recipe.average, self.steps_done / (self.steps_done + 9))
         for mean, weight in zip(self.average, self.model.weights, strict=False):
@@ -161,16 +161,10 @@ def train(
     for epoch in range(len(history), epochs):
         begun, done = time.monotonic(), trainer.steps_done
         figures, scores = trainer.train_epoch(training, epoch, bar), trainer.score(validation)
-        loss = keras.losses.get(recipe.loss)(validation.labels, scores[:, None])
-        found = evaluate_by_dataset(label_scores(validation.items, scores, 0.5), Rule())
-        row = {
-            "epoch": epoch + 1,
-            "step": trainer.steps_done,
-            **figures,
-            "validation_loss": float(np.mean(loss)),
-            "validation_balanced_accuracy": found["mean"]["image"]["balanced_accuracy"],
-            "validation_auc": found["mean"]["image"]["auc"],
-        }
+        loss = float(np.mean(keras.losses.get(recipe.loss)(validation.labels, scores[:, None])))
+        found = evaluate_by_dataset(label_scores(validation.items, scores, 0.5), Rule())["mean"]["image"]
+        row = {"epoch": epoch + 1, "step": trainer.steps_done, **figures, "validation_loss": loss}
+        row |= {f"validation_{name}": found[name] for name in ("balanced_accuracy", "auc")}
         if row["validation_auc"] > max((earlier["validation_auc"] for earlier in history), default=-1):
             write_weights(trainer.scorer, stem, card | {"best_epoch": epoch + 1})
         history.append(row)

@@ -25,8 +25,9 @@ from pipeline import CROP_ZOOM, View
 Predict = Callable[[np.ndarray], np.ndarray]
 WEIGHTS_FOLDER = Path(__file__).parent
 DEFAULT = "Meso4"  # weights
+RATES = ("real", "forged", "real_called_deepfake", "forged_called_real", "uncertain")  # in a card
 SMALLEST_ZOOM = 0.5  # that weights may look at
-REPLACED = {"Meso4_DF_F2F": "Meso4"}  # {name of weights of before: name of those that took their place}
+REPLACED = {"Meso4_DF_F2F": "Meso4"}  # {old name of weights: their successor's}
 
 
 class Bounds(NamedTuple):
@@ -57,6 +58,7 @@ def read_rule(card: dict[str, Any]) -> Rule:
     if found := card.get("calibration"):
         levels = [found["face"], found["video"]]
         face, video = (Bounds(*(float(level[name]) for name in Bounds._fields)) for level in levels)
+        [float(level[name]) for level in levels for name in RATES]
         for kind in found.get("kinds", {}).values():
             sum(int(kind[verdict]) for verdict in ("deepfake", "uncertain", "real"))
         rule = Rule(rule.threshold, face, video, float(found["min_size"]), float(found["min_sharpness"]))
@@ -79,8 +81,6 @@ class Weights(NamedTuple):
 
 def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weights.h5", ".h5")) -> Weights:
     """Return the Weights called `name`: a file, here or in weights/, its suffix given or not.
-
-    >>> list(score(["photos"], find_weights("Meso4_DF")))
 
     Without suffix, the first of `endings` that exists. The card beside it says how it is used, and its
     SHA-256. A plain `.h5` or `.hdf5` (such as the authors') has no card and is used as published: nearest
@@ -118,8 +118,7 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
 
 def read_view(card: dict[str, Any]) -> View:
     """Return the View of a card. Raises KeyError, TypeError or ValueError if it has none that can be used."""
-    zoom, mirrored = float(card.get("zoom", CROP_ZOOM)), bool(card.get("mirrored"))
-    view = View(str(card["resampling"]), zoom, mirrored)
+    view = View(str(card["resampling"]), float(card.get("zoom", CROP_ZOOM)), bool(card.get("mirrored")))
     if view.resampling not in pipeline.RESAMPLING:
         raise ValueError(f"resampling {view.resampling!r}, must be one of {[*pipeline.RESAMPLING]}")
     if not SMALLEST_ZOOM <= view.zoom <= CROP_ZOOM:
@@ -144,10 +143,9 @@ _one_at_a_time = threading.RLock()  # LiteRT is not thread-safe; a Dask worker m
 
 
 def load_predictor(weights: Weights, threads: int = 0) -> Predict:
-    """Return the function that scores faces, see Predict: 1 = real, 0 = forged.
+    """Return the function that scores faces, see Predict: 1 = real, 0 = forged. ValueError: a damaged file.
 
-    `.tflite` runs in LiteRT with `threads` threads (0: one per core). Other files run in Keras; only then
-    is TensorFlow imported, which takes seconds. Raises ValueError when the file cannot be read.
+    `.tflite` runs in LiteRT with `threads` threads (0: one per core), others in Keras, which starts slowly.
     """
     with _one_at_a_time:
         predict = _load(weights.path, threads or os.cpu_count() or 1)
@@ -205,12 +203,10 @@ def _load_litert(path: Path, threads: int) -> Predict:
 
 
 def write_weights(classifier: Any, stem: str | Path, card: dict[str, Any]) -> None:
-    """Write a set of weights: `stem`.weights.h5, `stem`.tflite and `stem`.json.
+    """Write a set of weights: `stem`.weights.h5 for Keras, `stem`.tflite for LiteRT and `stem`.json.
 
-    The first is for Keras, the second for LiteRT. The third is `card` (at least resampling and threshold)
-    with the network, the label order and the SHA-256 of both.
+    The last is `card` (at least resampling and threshold) with network, label order, SHA-256 of both files.
     """
-    stem = Path(stem)
     h5, tflite = Path(f"{stem}.weights.h5"), Path(f"{stem}.tflite")
 
     def save(part: Path) -> None:

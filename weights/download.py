@@ -1,4 +1,4 @@
-"""Download the weights of MesoNet's authors to weights/authors/, verify them, write them for LiteRT too.
+"""Download the weights of MesoNet's authors to weights/authors/, verify and convert them for LiteRT.
 
     python3 weights/download.py
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
@@ -44,16 +45,13 @@ def score(
     stamps = {item: stamp_file(item.path) for item in items}
     old = {item: known[str(item.path)] for item in items if str(item.path) in known}
     same = {item: r for item, r in old.items() if not r.error and r.stamp == stamps[item]}
-    todo = [item for item in items if item not in same]
-    images, videos = ([item for item in todo if item.kind == kind] for kind in ("image", "video"))
+    images = [item for item in items if item.kind != "video" and item not in same]
+    videos = [item for item in items if item.kind == "video" and item not in same]
     calls = [(item._replace(path=Path(os.path.abspath(item.path))),) for item in videos]
     alone = len(videos) == 1 and not dask and jobs == 1
     given = {"weights": weights, "options": options, "progress": progress and alone}
-    found = {
-        "image": score_images(images, weights, align),
-        "video": run_jobs(score_video, calls, given, jobs, dask),
-    }
+    found = chain(score_images(images, weights, align), run_jobs(score_video, calls, given, jobs, dask))
     ordered = sorted(items, key=lambda item: item.kind == "video")
     for item in show_progress(ordered, len(items), "file") if progress else ordered:
-        result = same.get(item) or next(found[item.kind]) or Result(item, None, "error", PROCESS_DIED)
+        result = same.get(item) or next(found) or Result(item, None, "error", PROCESS_DIED)
         yield result._replace(item=item._replace(kind=result.item.kind), stamp=stamps[item])

@@ -1,7 +1,6 @@
 """Copies of videos and pictures with boxes, scores and verdicts drawn on them."""
 
 import bisect
-import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +10,7 @@ from av.container import InputContainer, OutputContainer
 from PIL import Image, ImageDraw, ImageFont
 
 import pipeline
-from pipeline import Box, Face, FaceOptions, Timeline
+from pipeline import Box, Face, FaceOptions
 from weights import Rule
 from weights.scoring.figures import COLORS
 from weights.scoring.scores import Result
@@ -42,8 +41,7 @@ def _annotate_video(result: Result, path: Path, rule: Rule, options: FaceOptions
     faces: dict[int, list[Face]] = {i: [] for i in pipeline.choose_frames(timeline, *options.sampling)}
     for face in result.faces:
         faces.setdefault(face.frame, []).append(face)
-    copy = av.open(os.path.abspath(path), "w", format="mp4")
-    with pipeline.open_video(result.item.path) as source, copy as target:
+    with pipeline.open_video(result.item.path) as source, av.open(str(path), "w", format="mp4") as target:
         video = target.add_stream("libx264", options={"crf": "18", "preset": "veryfast"})
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, TICKS)
@@ -60,14 +58,12 @@ def _annotate_video(result: Result, path: Path, rule: Rule, options: FaceOptions
                 video.width, video.height = width, height
             target.mux(video.encode(picture))
         target.mux(video.encode())
-        return _encode_sound(source, target, sound, timeline) if sound else ""
+        return _encode_sound(source, target, sound, timeline.stream) if sound else ""
 
 
-def _encode_sound(
-    source: InputContainer, target: OutputContainer, sound: av.AudioStream, timeline: Timeline
-) -> str:
+def _encode_sound(source: InputContainer, target: OutputContainer, sound: av.AudioStream, stream: int) -> str:
     """Encode the sound of `source` anew, up to where it is damaged or changes its kind; return a note."""
-    video = source.streams[timeline.stream]
+    video = source.streams[stream]
     start = float((video.start_time or 0) * (video.time_base or 1))  # times count from the first frame
     end, note = 0.0, ""
     try:
@@ -88,7 +84,7 @@ def interpolate_faces(faces: dict[int, list[Face]], index: int) -> list[Face]:
     Scores are those of the last sampled frame; boxes move linearly towards the same person's box in the next
     one. Before the first sampled frame and after the last, there are none.
     """
-    sampled = list(faces)
+    sampled = sorted(faces)
     at = bisect.bisect_right(sampled, index) - 1
     if at < 0 or index > sampled[-1]:
         return []

@@ -1,6 +1,5 @@
 """Pictures of results: scores over time, ROC curve, and maps of evidence in a face."""
 
-import itertools
 import warnings
 from collections.abc import Sequence
 from operator import attrgetter
@@ -32,8 +31,7 @@ def draw_timeline(result: Result, rule: Rule) -> Figure:
     for person in sorted(shown):
         name = f"person {person.number}: " if len(people) > 1 else ""
         label = f"{name}mean {person.score:.3f}, {person.verdict}"
-        points = [(face.time, face.score) for face in person.faces]
-        panel.plot(*zip(*points, strict=True), marker="o", label=label)
+        panel.plot([f.time for f in person.faces], [f.score for f in person.faces], marker="o", label=label)
     lower = upper = rule.threshold
     if rule.video:
         lower = lower_bound(rule.video, max(1, sum(person.counts for person in people)))
@@ -47,15 +45,6 @@ def draw_timeline(result: Result, rule: Rule) -> Figure:
     panel.set(ylim=(-0.03, 1.03), xlabel="seconds", ylabel="score (1 = real)")
     figure.legend(loc="outside lower center")
     return figure
-
-
-def describe_timeline(result: Result, rule: Rule) -> str:
-    """Return in words when the scores lie below the bound: `below the bound from 1.0 to 2.0 s`."""
-    bound = rule.video.lower if rule.video else rule.threshold
-    faces = sorted(result.faces, key=attrgetter("time"))
-    runs = [list(run) for below, run in itertools.groupby(faces, lambda face: face.score < bound) if below]
-    spans = [f"from {run[0].time:.1f} to {run[-1].time:.1f} s" for run in runs[:5]]
-    return f"Score over time: below the bound {', '.join(spans) or 'never'}"
 
 
 def draw_roc(results: Sequence[Result]) -> Figure:

@@ -1,12 +1,12 @@
 """How well scores separate real faces from forged ones: AUC, accuracy, per data set."""
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from pipeline import Item
+from pipeline import Item, T
 from weights import Rule
 from weights.scoring.scores import Result
 from weights.scoring.verdicts import MIN_FACES_PER_PERSON, classify
@@ -14,6 +14,14 @@ from weights.scoring.verdicts import MIN_FACES_PER_PERSON, classify
 Scores = Sequence[float] | np.ndarray  # (N,), 1 = real, 0 = forged
 Figures = dict[str, float]  # see `evaluate`
 FORGERY_NAME = re.compile(r"(?P<kind>[^_]+)_(?P<origin>[^_]+)(_.*)?", re.DOTALL)
+
+
+def group_by(items: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
+    """Return {key(item): its items}, in order of appearance."""
+    groups: dict[Any, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 def parse_forgery(item: Item) -> tuple[str, str]:
@@ -62,13 +70,11 @@ def evaluate_results(results: Iterable[Result], rule: Rule) -> dict[str, Figures
     The crops of a video are one: their mean has the verdict of a video, or, of fewer than three, of a crop.
     """
     known = [r for r in results if r.item.label and r.score is not None]
-    videos = defaultdict(list)
-    for r in known:
-        videos[r.item.label, r.item.dataset, r.item.video].append(float(r.score or 0))
     if not known:
         return {}
-    means = [float(np.mean(scores)) for scores in videos.values()]
-    kinds = ["video" if len(scores) >= MIN_FACES_PER_PERSON else "image" for scores in videos.values()]
+    videos = group_by(known, lambda r: (r.item.label, r.item.dataset, r.item.video))
+    means = [float(np.mean([r.score or 0 for r in own])) for own in videos.values()]
+    kinds = ["video" if len(own) >= MIN_FACES_PER_PERSON else "image" for own in videos.values()]
     verdicts = [classify(mean, kind, rule) for mean, kind in zip(means, kinds, strict=True)]
     files = [r.item.label for r in known], [float(r.score or 0) for r in known], [r.verdict for r in known]
     return {"image": evaluate(*files), "video": evaluate([label for label, _, _ in videos], means, verdicts)}
@@ -81,16 +87,11 @@ def evaluate_by_dataset(results: Sequence[Result], rule: Rule) -> dict[str, dict
     single data set is only in "all" and "mean". Each of several kinds of forgery ("other" if names tell none)
     follows as "<data set> <kind>": its forged faces against all of the data set's real ones.
     """
-    sets = defaultdict(list)
-    for result in results:
-        sets[result.item.dataset].append(result)
+    sets = group_by(results, lambda r: r.item.dataset)
     rows = dict(sets) if len(sets) > 1 else {}
     for dataset, own in sets.items():
-        forged = defaultdict(list)
-        for result in own:
-            if result.item.label == "df":
-                forged[parse_forgery(result.item)[0] or "other"].append(result)
-        real = [result for result in own if result.item.label == "real"]
+        real, fakes = ([r for r in own if r.item.label == label] for label in ("real", "df"))
+        forged = group_by(fakes, lambda r: parse_forgery(r.item)[0] or "other")
         if len(forged) > 1:
             rows |= {f"{dataset} {kind}".strip(): found + real for kind, found in forged.items()}
     figures = {name: evaluate_results(rows[name], rule) for name in sorted(rows)}

@@ -21,7 +21,7 @@ from pipeline import LABELS, VERSION, Box, Face, printable, show_progress, write
 from weights import Rule, Weights, compute_sha256, load_predictor
 from weights.scoring import figures, summary
 from weights.scoring.scores import Result, read_pictures
-from weights.scoring.verdicts import UNCLEAR, judge_face, list_people
+from weights.scoring.verdicts import UNCLEAR, describe_times, judge_face, list_people
 
 THUMBNAIL, OVERVIEW = 144, 200  # pixels: side of a face, longer side of a whole frame
 
@@ -32,7 +32,7 @@ def write_report(
     """Write the report on Results, with maps of evidence if `explain`. Files since gone have no pictures."""
     ranked = sorted(results, key=lambda r: (r.score is None, r.score))
     watched = show_progress(ranked, len(ranked), "file", desc="report") if progress else ranked
-    explained = explain and "maps" in weights.card
+    explained = explain and "limit" in weights.card.get("maps", ())
     labelled = [result for result in results if result.item.label and result.score is not None]
     confusion = {x: Counter(r.verdict for r in labelled if r.item.label == x) for x in LABELS}
     source = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
@@ -79,7 +79,7 @@ def describe(result: Result, weights: Weights, explain: bool) -> dict[str, Any]:
                 entry["map"] = encode_picture(figures.paint_evidence(seen, patches, maps["limit"]))
     if kind == "video":
         entry["timeline"] = encode_figure(figures.draw_timeline(result, rule))
-        entry["timeline_text"] = figures.describe_timeline(result, rule)
+        entry["times"] = describe_times(result.faces, rule)
     return entry
 
 
@@ -89,14 +89,14 @@ def describe_verdict(result: Result, rule: Rule) -> str:
     if verdict in ("no face", "error"):
         return f"Could not be read: {result.error}." if result.error else "No face was found."
     forged = {face.frame for face in result.faces if judge_face(face, result.item.kind, rule) == "deepfake"}
-    where = f" in {len(forged)} of {result.frames} frames" if result.item.kind == "video" else ""
+    where = f" in {len(forged)} of {result.frames} frames" * bool(forged and result.item.kind == "video")
     if verdict == "deepfake":
         return f"Looks forged{where}{like}."
     if verdict == "uncertain" and result.warning.startswith(UNCLEAR[result.item.kind]):
         return f"Undecided: {result.warning}."
     if verdict == "uncertain":
         return f"Undecided; looks forged{where}." if where else "Undecided."
-    if where and forged:
+    if where:
         return f"Real on average, but looks forged{where}."
     return "No trace was found of a forgery that these weights know."
 

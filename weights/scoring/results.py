@@ -71,7 +71,8 @@ def write_tables(folder: Path, results: Sequence[Result], rule: Rule, summary: d
 def make_row(r: Result) -> dict[str, Any]:
     """Return what the tables say of a file."""
     score = None if r.score is None else round(r.score, 6)
-    row = {"path": str(r.item.path), "score": score, "label": r.item.label, "kind": r.item.kind}
+    row = {"path": str(r.item.path), "score": score, "label": r.item.label, "kind": r.item.kind,
+           "dataset": r.item.dataset, "video": r.item.video}  # fmt: skip
     return row | {name: getattr(r, name) for name in ("verdict", "frames", "looks_like", *SAID)}
 
 
@@ -85,7 +86,7 @@ def make_face_row(face: Face, r: Result, rule: Rule) -> dict[str, Any]:
 
 
 def write_csv(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> None:
-    """Write a table that spreadsheets and pandas read: with BOM, bytes that are no UTF-8 as \\udcXX."""
+    """Write a table that spreadsheets and pandas read: with BOM, bytes that are not UTF-8 as \\udcXX."""
     with open(path, "w", newline="", encoding="utf-8-sig", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
@@ -117,7 +118,8 @@ def read_result(row: dict[str, Any]) -> Result:
     score = None if row["score"] is None else float(row["score"])
     if row["kind"] not in ("image", "video", "photo") or not 0 <= (score or 0) <= 1:
         raise ValueError(f"{row['path']}: kind {row['kind']!r}, score {score}")
-    item = Item(Path(row["path"]), "", str(row["label"]), kind=row["kind"])
+    label, dataset, video = (str(row[name]) for name in ("label", "dataset", "video"))
+    item = Item(Path(row["path"]), "", label, dataset, video, row["kind"])
     said: dict[str, Any] = {name: str(row[name]) for name in SAID}
     return Result(item, score, "error", frames=int(row["frames"]), **said)
 

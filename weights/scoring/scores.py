@@ -83,7 +83,7 @@ def choose_kind(
     """Return ("image", a face crop, or "photo"; what weakens a verdict on a crop) of a picture.
 
     A file with the comment of extract_faces.py, which says its `zoom`, is a crop. Another is a photograph if
-    its sides are more than a fifth apart, or if it has more than 400 pixels and its largest face is narrower
+    its sides differ by more than a fifth, or if it has more than 400 pixels and its largest face is narrower
     than half of it. `align` decides for all.
     """
     height, width = image.shape[:2]
@@ -117,8 +117,7 @@ def measure_largest_face(image: np.ndarray) -> float:
 def score_photo(item: Item, image: np.ndarray, predict: Predict, weights: Weights) -> Result:
     """Return the Result of a photograph, uint8 RGB: all its faces are scored."""
     try:
-        found = [(Frame(0, 0.0, image), pipeline.find_faces_in_photo(image))]
-        _, faces = score_faces(found, predict, weights)
+        _, faces = score_faces([(Frame(0, 0, image), pipeline.find_faces_in_photo(image))], predict, weights)
         return judge(Result(item, None, "", frames=1, faces=faces), weights.rule)
     except (OSError, ValueError, MemoryError) as error:
         return Result(item, None, "error", pipeline.describe_error(error))

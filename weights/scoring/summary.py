@@ -1,6 +1,6 @@
 """Results in numbers and words: the summary in results.json, and the lines that are printed."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline import FaceOptions, count, printable
 from weights import Rule, Weights, compute_sha256
-from weights.scoring.metrics import evaluate_results
+from weights.scoring.metrics import evaluate_results, group_by
 from weights.scoring.scores import Result
 from weights.scoring.verdicts import UNCLEAR, judge_face, list_people
 
@@ -27,7 +27,7 @@ def describe_settings(weights: Weights, options: FaceOptions, align: bool | None
     end = "the end" if options.end is None else f"{options.end:.15g} s"
     parts = [
         f"{weights.path.name} {compute_sha256(weights.path)[:8]}",
-        "resizing: {}, zoom {}, mirrored too: {}".format(*weights.view),
+        "resizing: {}, zoom {}, mirrored: {}".format(*weights.view),
         f"{options.frames} frames a video from {options.start:.15g} s to {end}",
         "all faces of a frame" if options.everyone else "the largest face of a frame",
     ]
@@ -101,15 +101,11 @@ def print_images(images: Sequence[Result]) -> None:
         print(f"{format_score(r.score)}  {r.verdict:<8}  {name_file(r)}")
     if many:
         print(f"Rows only for images called deepfake, at most {ROWS_SHOWN}: --output lists all images.")
-    folders = defaultdict(list)
-    for r in images:
-        folders[r.item.path.parent].append(r)
     print("\nimages  average  %deepfake  folder")
-    for folder, own in folders.items():
+    for folder, own in group_by(images, lambda r: r.item.path.parent).items():
         found = summarize(own)
         share = f"{found['deepfake_percent']:.1f}" if found["scored"] else "-"
-        average = format_score(found["average_score"])
-        print(f"{len(own):>6}  {average:>7}  {share:>9}  {printable(folder)}")
+        print(f"{len(own):>6}  {format_score(found['average_score']):>7}  {share:>9}  {printable(folder)}")
     print()
 
 

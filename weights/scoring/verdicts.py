@@ -1,9 +1,10 @@
 """Scores to verdicts: deepfake, uncertain or real.
 
 A face crop is judged by one threshold, as published. Where the card is calibrated, a video or photograph is
-judged by two bounds, between which it is uncertain (split conformal prediction; see training/calibrate.py).
+judged by two bounds, between which it is uncertain (split conformal prediction; see training/calibration.py).
 """
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ MIN_FACES_PER_PERSON = 3  # a person seen in fewer frames of a video does not de
 REAL_ERROR = 0.05  # share of real videos that may be called deepfake
 FORGED_ERROR = 0.1  # share of forged videos that may be called real
 UNCLEAR = {"video": "too few clear faces to decide", "photo": "no clear face to decide by"}
-DOUBTS: dict[str, Callable[[Face, Rule], bool]] = {  # why a face does not count: the weights do not know such
+DOUBTS: dict[str, Callable[[Face, Rule], bool]] = {  # why a face does not count: training had none like it
     "small": lambda face, rule: face.pose.size < rule.min_size,
     "blurred": lambda face, rule: face.sharpness < rule.min_sharpness,
     "dark": lambda face, _: face.brightness < 35,  # 53 of 18,916 faces of the training sets are darker
@@ -63,17 +64,30 @@ def decide(faces: Sequence[Face], kind: str, rule: Rule) -> tuple[float | None, 
         parts.append(f"the lowest of {len(counting)} people decides{below}")
     if 0 < len(counting) < len(people):
         parts.append(f"{len(people) - len(counting)} of {len(people)} people not counted: {UNCLEAR[kind]}")
-    return score, classify(score, kind, rule, len(counting)), ", ".join(parts)
+    verdict = classify(score, kind, rule, len(counting))
+    if kind == "video" and verdict != "deepfake" and (times := describe_times(faces, rule)):
+        parts.append(f"looks forged {times}")
+    return score, verdict, ", ".join(parts)
 
 
 def classify(score: float, kind: str, rule: Rule, people: int = 1) -> str:
-    """Return the verdict on a score: of a crop, or the lowest of so many people's in a "video" or "photo"."""
+    """Return the verdict on a score: of a crop, or the lowest of `people` scores in a "video" or "photo"."""
     bounds = rule.bounds_of(kind)
     if bounds is None:
         return "deepfake" if score < rule.threshold else "real"
     if people and score < lower_bound(bounds, people):
         return "deepfake"
     return "real" if people and score > bounds.upper else "uncertain"
+
+
+def describe_times(faces: Sequence[Face], rule: Rule) -> str:
+    """Return when clear faces look forged in at least three frames on end: `from 1.0 to 2.0 s`; or ""."""
+    clear = [face for face in faces if not list_doubts(face, rule)]
+    bound = rule.video.lower if rule.video else rule.threshold
+    lowest = {face.time: face.score for face in sorted(clear, key=lambda face: (face.time, -face.score))}
+    grouped = itertools.groupby(lowest, lambda time: lowest[time] < bound)
+    runs = [list(times) for below, times in grouped if below]
+    return ", ".join(f"from {run[0]:.1f} to {run[-1]:.1f} s" for run in runs if len(run) >= 3)
 
 
 def judge_face(face: Face, kind: str, rule: Rule) -> str:
