@@ -56,17 +56,17 @@ def decide(faces: Sequence[Face], kind: str, rule: Rule) -> tuple[float | None, 
         return None, "no face", ""
     counting, bounds = [person for person in people if person.counts], rule.bounds_of(kind)
     score = min(person.score for person in counting or people)
+    verdict = classify(score, kind, rule, len(counting))
     found = Counter(word for face in faces for word in list_doubts(face, rule))
     parts = [] if counting or not bounds else [UNCLEAR[kind]]
+    if kind == "video" and verdict != "deepfake" and (times := describe_times(faces, rule)):
+        parts.append(f"looks forged {times}")
     parts += [f"{found[word]} of {len(faces)} faces {word}" for word in DOUBTS if found[word]]
     if len(counting) > 1:
         below = f" (deepfake below {lower_bound(bounds, len(counting)):.3f})" if bounds else ""
         parts.append(f"the lowest of {len(counting)} people decides{below}")
     if 0 < len(counting) < len(people):
         parts.append(f"{len(people) - len(counting)} of {len(people)} people not counted: {UNCLEAR[kind]}")
-    verdict = classify(score, kind, rule, len(counting))
-    if kind == "video" and verdict != "deepfake" and (times := describe_times(faces, rule)):
-        parts.append(f"looks forged {times}")
     return score, verdict, ", ".join(parts)
 
 
