@@ -153,7 +153,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Namespace:
     add("--output", type=Path, metavar="FOLDER", help="write tables and a report; the same command continues")
     add("--force", action="store_true", help="begin anew in --output")
     add("--annotate", action="store_true", help="also write copies with boxes, scores and verdicts to --output")
-    add("--explain", action="store_true", help="also show in the report where in a face the evidence lies (half a second each)")
+    add("--explain", action="store_true", help="also show in the report where in a face the evidence lies (a few seconds each)")
     add("--quiet", action="store_true", help="print only unreadable files and those that --fail-on names (default: deepfakes)")
     add("--fail-on", choices=ALARMING, metavar="VERDICT", help="end with status 3 if a file is called deepfake or, with 'uncertain', is uncertain")
     add = parser.add_argument_group("parallel work on videos").add_argument
