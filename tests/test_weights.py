@@ -109,6 +109,7 @@ def test_damage_and_mixed_up_cards_are_seen(tmp_path, fresh):
     for change, reason in (
         ({"resampling": "../x"}, r"resampling '\.\./x', must be one of"),
         ({"zoom": 3}, r"zoom 3\.0, must be from 0\.5 to 1\.3"),
+        ({"mirrored": "no"}, "mirrored 'no', must be true or false"),
         ({"threshold": float("nan")}, "threshold nan, must be from 0 to 1"),
     ):
         spoil("net.json", json.dumps(card | change).encode())

@@ -3,7 +3,7 @@
     python3 training/calibrate.py Meso4 --data data/validation --name calibrated/Meso4
 
 writes calibrated/Meso4.weights.h5, .tflite and .json; the weights given stay as they are. The faces must not
-have been trained on. Bounds need at least 20 real and 10 forged videos, of three faces each.
+have been trained on. Bounds need 20 real and 10 forged videos, of different people, of three faces each.
 
 Four weights of Meso4, each named after the forgery that it knows, become one: it multiplies their scores.
 Otherwise, several weights of one network are averaged; the card is that of the first.

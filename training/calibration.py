@@ -45,7 +45,7 @@ def join_experts(joined: Any, experts: Sequence[Any], faces: np.ndarray) -> None
 
 
 def calibrate_card(card: dict, classifier: Any, face_set: data.FaceSet) -> tuple[dict[str, Any], str]:
-    """Return (the card with threshold, bounds, figures and the strength of maps, a report), by the faces."""
+    """Return (the card with threshold, bounds, figures and strength of maps by these faces, a report)."""
     predict = average_mirrored(classifier.predict)
     items, scores = face_set.items, data.score_faces(predict, face_set.faces)
     threshold = metrics.choose_threshold(items, scores)

@@ -72,7 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--resample", choices=pipeline.RESAMPLING, help="filter that brings faces to 256x256 (default: nearest, or that of --weights)")
     add("--zoom", type=read_number(SMALLEST_ZOOM, pipeline.CROP_ZOOM), metavar="X", help=f"width of the square to look at, in widths of the face; only in crops by extract_faces.py, which are {pipeline.CROP_ZOOM} wide (default: {pipeline.CROP_ZOOM}, or as --weights)")
     add("--balance", nargs="?", type=read_shares, const={}, metavar="SET=X,...", help="draw data sets evenly, in a set its classes, in a class its kinds of forgery, in a kind its videos; with relative sampling weights of data sets, e.g. dfdc=0.25,ffpp=2")
-    add("--pairs", action="store_true", help="--balance, and with each forged face df/<set>/<kind>_<video>... the same frame of its original real/<set>/<video>, changed alike")
+    add("--pairs", action="store_true", help="as --balance; with each forged face df/<set>/<kind>_<video>... comes the same frame of its original real/<set>/<video>, changed alike")
     add("--degrade", type=read_number(0, 10), metavar="STRENGTH", help="compress as videos and JPEG do, scale, blur and crop at random; 1 is too strong for networks so small (default: 0, none)")
     add = parser.add_argument_group("network").add_argument
     add("--model", choices=NETWORKS, help=f"network to train (default: {PAPER.model})")

@@ -33,7 +33,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not (training and self.trainable):
             return super().call(inputs, training=training, mask=mask)
         width, channels = inputs.shape[2:]
-        if channels % 4:  # oneDNN has no kernel for 11: whole lines of pixels are three times as fast
+        if channels % 4:  # oneDNN has no kernel for 11: by lines of pixels MesoInception4 gains a quarter
             lines = tf.reshape(inputs, (-1, width * channels))
             means = (tf.reduce_mean(x, 0) for x in (lines, tf.square(lines)))
             mean, square = (tf.reduce_mean(tf.reshape(x, (width, channels)), 0) for x in means)

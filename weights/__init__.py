@@ -118,9 +118,11 @@ def find_weights(name: str | Path, endings: Sequence[str] = (".tflite", ".weight
 
 def read_view(card: dict[str, Any]) -> View:
     """Return the View of a card. Raises KeyError, TypeError or ValueError if it has none that can be used."""
-    view = View(str(card["resampling"]), float(card.get("zoom", CROP_ZOOM)), bool(card.get("mirrored")))
+    view = View(str(card["resampling"]), float(card.get("zoom", CROP_ZOOM)), card.get("mirrored", False))
     if view.resampling not in pipeline.RESAMPLING:
         raise ValueError(f"resampling {view.resampling!r}, must be one of {[*pipeline.RESAMPLING]}")
+    if not isinstance(view.mirrored, bool):
+        raise ValueError(f"mirrored {view.mirrored!r}, must be true or false")
     if not SMALLEST_ZOOM <= view.zoom <= CROP_ZOOM:
         raise ValueError(f"zoom {view.zoom}, must be from {SMALLEST_ZOOM} to {CROP_ZOOM}")
     return view

@@ -81,13 +81,14 @@ def classify(score: float, kind: str, rule: Rule, people: int = 1) -> str:
 
 
 def describe_times(faces: Sequence[Face], rule: Rule) -> str:
-    """Return when clear faces look forged in at least three frames on end: `from 1.0 to 2.0 s`; or ""."""
+    """Return when clear faces look forged in three consecutive frames or more: `from 1.0 to 2.0 s`; or ""."""
     clear = [face for face in faces if not list_doubts(face, rule)]
-    bound = rule.video.lower if rule.video else rule.threshold
     lowest = {face.time: face.score for face in sorted(clear, key=lambda face: (face.time, -face.score))}
-    grouped = itertools.groupby(lowest, lambda time: lowest[time] < bound)
-    runs = [list(times) for below, times in grouped if below]
-    return ", ".join(f"from {run[0]:.1f} to {run[-1]:.1f} s" for run in runs if len(run) >= 3)
+    grouped = itertools.groupby(lowest, lambda time: classify(lowest[time], "video", rule))
+    runs = [list(times) for verdict, times in grouped if verdict == "deepfake"]
+    return ", ".join(
+        f"from {run[0]:.1f} to {run[-1]:.1f} s" for run in runs if len(run) >= MIN_FACES_PER_PERSON
+    )
 
 
 def judge_face(face: Face, kind: str, rule: Rule) -> str:
